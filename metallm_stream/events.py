@@ -1,0 +1,339 @@
+"""The records on the wire, one pydantic model a record, and nothing else.
+
+Invariant: a record that parses here is safe everywhere behind it: bounded in size, free of NaN,
+infinities and NUL characters, and with aware times. What users write (`Query`, `Feedback`,
+`Model`) refuses unknown fields, since a misspelt `max_cost_usd` would cost money; what services
+write ignores them, so that an older and a newer release can share the topics.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from metallm_stream.errors import InvalidEvent
+
+SCHEMA_VERSION = 1
+
+FailureKind = Literal[
+    "no_arm",  # no arm is left for this query: the message says what excluded each
+    "deadline",  # the query's own deadline passed
+    "timeout",  # the provider did not answer in time
+    "connection",  # the provider could not be reached or broke off
+    "rate_limited",  # the provider asked to slow down
+    "server_error",  # the provider failed
+    "authentication",  # the provider refused our credentials
+    "bad_request",  # the provider refused the request itself
+    "context_too_long",  # the prompt does not fit the arm's context window
+    "refused",  # the model or a content filter declined to answer
+    "malformed_answer",  # the provider's answer could not be read
+]
+
+
+def _without_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("contains a NUL character, which PostgreSQL cannot store; remove it")
+    return value
+
+
+Id = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
+Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
+Label = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=200_000), AfterValidator(_without_nul)]
+Note = Annotated[str, Field(max_length=2_000)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Usd = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=0)]
+MetadataValue = Annotated[str, Field(max_length=1_024), AfterValidator(_without_nul)]
+Metadata = Annotated[dict[Name, MetadataValue], Field(max_length=64)]
+Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)]
+
+
+class Event(BaseModel):
+    """Base of all records: immutable, finite numbers, versioned."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self:
+        """Read one record's value; raises `InvalidEvent` that names field, value and reason."""
+        if value is None:
+            raise InvalidEvent(f"empty value (tombstone) where a {cls.__name__} was expected")
+        try:
+            return cls.model_validate_json(value)
+        except ValidationError as exc:
+            raise InvalidEvent(explain(exc)) from exc
+
+    def encode(self) -> bytes:
+        """The record's value as UTF-8 JSON, unset optional fields left out."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class UserEvent(Event):
+    """Base of the records that users write: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Message(UserEvent):
+    """One earlier turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Text
+
+
+class Generation(UserEvent):
+    """Generation parameters, passed to the provider where it has them."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    stop: Annotated[tuple[Name, ...], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+class Query(UserEvent):
+    """What a user asks. Only `query_id` and `text` are required; `text` is the last user turn."""
+
+    query_id: Id
+    text: Text
+    task: Name | None = None
+    labels: Labels | None = None
+    system: Text | None = None
+    messages: Annotated[tuple[Message, ...], Field(max_length=1_000)] | None = None
+    generation: Generation | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    cost_weight: Weight | None = None
+    latency_weight: Weight | None = None
+    max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    min_quality: Probability | None = None
+    models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    asked_at: AwareDatetime | None = None
+
+
+class Price(UserEvent):
+    """An arm's price list, in USD."""
+
+    input_usd_per_mtok: Usd
+    output_usd_per_mtok: Usd
+    cached_input_usd_per_mtok: Usd | None = None
+    call_usd: Usd = 0.0
+
+
+class Model(UserEvent):
+    """One arm of the catalogue: a model at a provider. A tombstone under its key removes it."""
+
+    arm: Name
+    provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    model: Name
+    price: Price | None = None
+    context_window_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    tags: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+
+
+class Failure(Event):
+    """Why there is no prediction."""
+
+    kind: FailureKind
+    message: Note
+
+
+class Candidate(Event):
+    """One arm as the policy saw it for one query."""
+
+    arm: Name
+    probability: Probability
+    quality: float | None = None
+    cost_usd: Usd | None = None
+    latency_s: Seconds | None = None
+    utility: float | None = None
+
+
+class Decision(Event):
+    """Query + context + arm + propensity + policy version: all that is needed to learn and explain.
+
+    `arm` and `propensity` are absent exactly when no arm was left; `refusal` then says why.
+    `context` is float32, little-endian, of the encoder's dimension.
+    """
+
+    query_id: Id
+    fingerprint: Name
+    query_partition: Annotated[int, Field(ge=0)]
+    query_offset: Annotated[int, Field(ge=0)]
+    asked_at: AwareDatetime
+    decided_at: AwareDatetime
+    task: Name | None = None
+    labels: Labels | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    encoder: Name
+    context: bytes
+    policy: Name
+    policy_version: Annotated[int, Field(ge=0)]
+    arm: Name | None = None
+    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    candidates: tuple[Candidate, ...] = ()
+    cost_weight: Weight
+    latency_weight: Weight
+    cost_scale_usd: Annotated[float, Field(gt=0)]
+    refusal: Failure | None = None
+
+    @model_validator(mode="after")
+    def _arm_or_refusal(self) -> Self:
+        if (self.arm is None) == (self.refusal is None) or (self.arm is None) != (
+            self.propensity is None
+        ):
+            raise ValueError("a decision has either arm and propensity, or a refusal")
+        return self
+
+
+class Attempt(Event):
+    """One try at one arm, as it ended."""
+
+    arm: Name
+    started_at: AwareDatetime
+    latency_s: Seconds
+    failure: Failure | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cached_input_tokens: Tokens | None = None
+    cost_usd: Usd | None = None
+    provider_request_id: Note | None = None
+
+
+class Call(Event):
+    """Work for one provider's worker: try `ranking` in order, beginning with the chosen arm."""
+
+    call_id: Id
+    query: Query
+    ranking: Annotated[tuple[Model, ...], Field(min_length=1)]
+    attempts: tuple[Attempt, ...] = ()
+    decided_at: AwareDatetime
+    deadline_at: AwareDatetime | None = None
+
+
+class Result(Event):
+    """What the user gets: a prediction by `arm`, or a failure. Exactly one a query.
+
+    `text` is the model's raw answer; `prediction` what was parsed from it, absent when it could
+    not be parsed. `cost_usd` and tokens add up all attempts, failed ones included.
+    """
+
+    query_id: Id
+    call_id: Id | None = None
+    arm: Name | None = None
+    text: str | None = None
+    prediction: str | None = None
+    failure: Failure | None = None
+    attempts: tuple[Attempt, ...] = ()
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    cost_usd: Usd = 0.0
+    latency_s: Seconds = 0.0
+    finished_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _answer_or_failure(self) -> Self:
+        if (self.arm is None) == (self.failure is None):
+            raise ValueError("a result has either an arm that answered, or a failure")
+        return self
+
+
+class Feedback(UserEvent):
+    """A later judgement of one query's prediction: a `label`, a `score`, or the withdrawal of one.
+
+    The newest `given_at` (default: the record's time) decides among feedback with the same
+    `feedback_id`, and then among the ids.
+    """
+
+    query_id: Id
+    feedback_id: Id | None = None
+    label: Label | None = None
+    score: Probability | None = None
+    withdrawn: bool = False
+    given_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _one_judgement(self) -> Self:
+        given = (self.label is not None) + (self.score is not None)
+        if given != (0 if self.withdrawn else 1):
+            raise ValueError("needs exactly one of label and score, or withdrawn=true alone")
+        return self
+
+
+class PolicyArm(Event):
+    """One arm's part of a published policy. `weights` is float32 `(d,)`, `covariance` `(d, d)`."""
+
+    kind: Literal["arm"] = "arm"
+    policy: Name
+    version: Annotated[int, Field(ge=1)]
+    arm: Name
+    observations: Annotated[float, Field(ge=0)]
+    mean_quality: float
+    weights: bytes
+    mean_context: bytes
+    covariance: bytes | None = None
+    calls: Annotated[float, Field(ge=0)]
+    cost_usd: Usd | None = None
+    input_tokens: Annotated[float, Field(ge=0)] | None = None
+    output_tokens: Annotated[float, Field(ge=0)] | None = None
+    latency_s: Seconds | None = None
+    failure_rate: Probability | None = None
+
+
+class PolicyManifest(Event):
+    """The head of a published policy, written last in the transaction of its arms."""
+
+    kind: Literal["manifest"] = "manifest"
+    policy: Name
+    version: Annotated[int, Field(ge=1)]
+    published_at: AwareDatetime
+    encoder: Name
+    dimensions: Annotated[int, Field(ge=1)]
+    arms: tuple[Name, ...]
+    observations: Annotated[float, Field(ge=0)]
+    mean_quality: float
+    shared_weights: bytes
+    noise_variance: Annotated[float, Field(ge=0)]
+    shared_precision: Annotated[float, Field(gt=0)]
+    arm_precision: Annotated[float, Field(gt=0)]
+    log_evidence: float | None = None
+    exploration: dict[Name, float] = Field(default_factory=dict)
+
+
+def explain(error: ValidationError, *, limit: int = 3) -> str:
+    """A validation error in one line: field, reason and the value as far as it is short.
+
+    >>> try:
+    ...     Query.parse(b'{"query_id": "q", "text": "t", "cost_weight": -1}')
+    ... except InvalidEvent as exc:
+    ...     print(exc.reason)
+    cost_weight: Input should be greater than or equal to 0 (got -1)
+    """
+    parts = []
+    for item in error.errors(include_url=False)[:limit]:
+        where = ".".join(str(step) for step in item["loc"]) or error.title
+        got = repr(item["input"]) if not isinstance(item["input"], dict | list) else ""
+        shown = f" (got {got[:80]})" if got else ""
+        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}")
+    hidden = error.error_count() - limit
+    return "; ".join(parts) + (f"; and {hidden} more" if hidden > 0 else "")

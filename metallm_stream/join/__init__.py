@@ -1,0 +1,15 @@
+"""decision + result + feedback → interaction → change of the sums."""
+
+from metallm_stream.join.change import Lesson, change, check_context, lesson, usage
+from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
+
+__all__ = [
+    "MAX_FEEDBACK",
+    "Interaction",
+    "Judgement",
+    "Lesson",
+    "change",
+    "check_context",
+    "lesson",
+    "usage",
+]

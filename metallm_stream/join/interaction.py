@@ -1,0 +1,119 @@
+"""What is known of one query so far, merged from its decision, result and feedback.
+
+Invariant: merging is commutative, associative and idempotent (each part is a maximum or minimum
+under a total order), so that duplicates and any order of arrival end in the same interaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.judge import Unjudgeable, quality
+
+MAX_FEEDBACK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The feedback in force for one query.
+
+    Attributes
+    ----------
+    quality
+        In [0, 1], or None while there is no feedback, no result, or a `problem`.
+    feedback
+        The deciding feedback, or None when there is none that is not withdrawn.
+    problem
+        Why the feedback could not be turned into a quality.
+    """
+
+    quality: float | None = None
+    feedback: Feedback | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """Decision, result and feedback of one query, as far as they have come.
+
+    `feedback` holds the newest of each feedback id, newest last, at most `MAX_FEEDBACK`.
+    """
+
+    query_id: str
+    decision: Decision | None = None
+    result: Result | None = None
+    feedback: tuple[Feedback, ...] = ()
+
+    def merged(self, event: Decision | Result | Feedback) -> Interaction:
+        """This interaction with one more event; the same object when nothing changes."""
+        if event.query_id != self.query_id:
+            raise ValueError(f"event of {event.query_id!r} merged into {self.query_id!r}")
+        if isinstance(event, Decision):
+            first = _first_decision(self.decision, event)
+            return self if first is self.decision else replace(self, decision=first)
+        if isinstance(event, Result):
+            best = _first_result(self.result, event)
+            return self if best is self.result else replace(self, result=best)
+        newest = _newest_feedback(self.feedback, event)
+        return self if newest == self.feedback else replace(self, feedback=newest)
+
+    def judged(self) -> Judgement:
+        """The judgement in force; a label counts once decision and result are both known."""
+        valid = [item for item in self.feedback if not item.withdrawn]
+        if not valid:
+            return Judgement()
+        newest = valid[-1]
+        if self.result is None or self.decision is None:
+            return Judgement(feedback=newest)
+        if self.result.failure is not None:
+            return Judgement(0.0, newest)
+        try:
+            value = quality(
+                prediction=self.result.prediction,
+                label=newest.label,
+                score=newest.score,
+                labels=self.decision.labels,
+                task=self.decision.task,
+            )
+        except Unjudgeable as exc:
+            return Judgement(feedback=newest, problem=str(exc))
+        return Judgement(value, newest)
+
+
+def _first_decision(known: Decision | None, new: Decision) -> Decision:
+    if known is None:
+        return new
+    old_key, new_key = (
+        (event.decided_at, event.query_partition, event.query_offset, event.encode())
+        for event in (known, new)
+    )
+    return new if new_key < old_key else known
+
+
+def _first_result(known: Result | None, new: Result) -> Result:
+    if known is None:
+        return new
+    old_key, new_key = ((event.finished_at, event.encode()) for event in (known, new))
+    return new if new_key < old_key else known
+
+
+def _given_at(item: Feedback) -> datetime:
+    if item.given_at is None:
+        raise InvalidEvent("given_at: missing; the reader fills in the record's time")
+    return item.given_at
+
+
+def _age(item: Feedback) -> tuple[datetime, str, bool, bytes]:
+    return _given_at(item), item.feedback_id or "", item.withdrawn, item.encode()
+
+
+def _newest_feedback(known: tuple[Feedback, ...], new: Feedback) -> tuple[Feedback, ...]:
+    newest: dict[str | None, Feedback] = {}
+    for item in (*known, new):
+        held = newest.get(item.feedback_id)
+        if held is None or _age(item) > _age(held):
+            newest[item.feedback_id] = item
+    return tuple(sorted(newest.values(), key=_age)[-MAX_FEEDBACK:])
