@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from metallm_stream.encode import context_from_bytes
 from metallm_stream.events import Attempt, Decision
 from metallm_stream.join.interaction import Interaction
-from metallm_stream.policy import Sums, Usage
+from metallm_stream.policy import Sums, usage_of_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ def usage(attempts: Iterable[Attempt]) -> dict[str, NDArray[np.float64]]:
     """Calls, failures, cost, tokens and latency of the attempts, summed by arm."""
     totals: dict[str, NDArray[np.float64]] = {}
     for attempt in attempts:
-        vector = Usage.of(
+        vector = usage_of_call(
             failed=attempt.failure is not None,
             cost_usd=attempt.cost_usd,
             input_tokens=attempt.input_tokens,
             output_tokens=attempt.output_tokens,
             latency_s=attempt.latency_s,
-        ).to_vector()
+        )
         known = totals.get(attempt.arm)
         totals[attempt.arm] = vector if known is None else known + vector
     return totals

@@ -48,7 +48,7 @@ class Interaction:
     feedback: tuple[Feedback, ...] = ()
 
     def merged(self, event: Decision | Result | Feedback) -> Interaction:
-        """This interaction with one more event; the same object when nothing changes."""
+        """Return this interaction with one more event; itself when nothing changes."""
         if event.query_id != self.query_id:
             raise ValueError(f"event of {event.query_id!r} merged into {self.query_id!r}")
         if isinstance(event, Decision):

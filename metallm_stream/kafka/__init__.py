@@ -1,0 +1,54 @@
+"""Kafka: connect · topics · exactly_once (consume-process-produce) · out_of_order · follow."""
+
+from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.exactly_once import (
+    ExactlyOnce,
+    Partition,
+    Work,
+    offset_of,
+    partition_of,
+    raise_unless_passing,
+)
+from metallm_stream.kafka.follow import Follower, read_tail, read_to_end
+from metallm_stream.kafka.out_of_order import Window
+from metallm_stream.kafka.records import (
+    OFFSET,
+    PARTITION,
+    REASON,
+    SERVICE,
+    TOPIC,
+    Record,
+    dead_letter,
+    header,
+    recorded_at,
+)
+from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
+from metallm_stream.kafka.watchdog import Watchdog
+
+__all__ = [
+    "OFFSET",
+    "PARTITION",
+    "REASON",
+    "SERVICE",
+    "TOPIC",
+    "Connection",
+    "ExactlyOnce",
+    "Follower",
+    "Partition",
+    "Record",
+    "TopicNames",
+    "Watchdog",
+    "Window",
+    "Work",
+    "check",
+    "create",
+    "dead_letter",
+    "header",
+    "offset_of",
+    "partition_of",
+    "providers_with_topics",
+    "raise_unless_passing",
+    "read_tail",
+    "read_to_end",
+    "recorded_at",
+]

@@ -1,0 +1,120 @@
+"""Clients of one Kafka cluster, configured in one place as the guarantees need them.
+
+Invariant: nothing is committed or stored behind our back, and only committed records are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
+
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+SESSION_TIMEOUT_S = 6.0
+TRANSACTION_TIMEOUT_S = 10.0
+
+_RELIABLE = {
+    "topic.metadata.propagation.max.ms": 1_000,
+    "metadata.recovery.strategy": "none",
+    "retry.backoff.ms": 5,
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where Kafka is and how to get in.
+
+    Parameters
+    ----------
+    bootstrap_servers
+        `host:port`, comma-separated.
+    properties
+        librdkafka security properties, passed through.
+    client_id
+        What the broker's logs call us.
+    """
+
+    bootstrap_servers: str
+    properties: Mapping[str, SecretStr] = field(default_factory=dict)
+    client_id: str = "metallm"
+
+    def _base(self) -> dict[str, str | int | bool | float]:
+        secrets = {name: value.get_secret_value() for name, value in self.properties.items()}
+        return {
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": self.client_id,
+            "metadata.recovery.strategy": "none",
+            "log_level": 3,
+            **secrets,
+        }
+
+    def group_consumer(self, group: str, instance: str, *, reset: str = "earliest") -> Consumer:
+        """A static member of a group: a restarted replica is assigned again in about a second."""
+        return Consumer(
+            self._base()
+            | {
+                "group.id": group,
+                "group.instance.id": instance,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": int(SESSION_TIMEOUT_S * 1_000),
+                "heartbeat.interval.ms": 1_000,
+                "auto.offset.reset": reset,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed",
+                "fetch.message.max.bytes": MAX_RECORD_BYTES,
+                "queued.max.messages.kbytes": 65_536,
+                "fetch.wait.max.ms": 50,
+                "topic.metadata.refresh.interval.ms": 10_000,
+            }
+        )
+
+    def reader(self, group: str = "metallm-reader") -> Consumer:
+        """A read_committed consumer for manual assignment: it joins no group, commits nothing."""
+        return Consumer(
+            self._base()
+            | {
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "fetch.message.max.bytes": MAX_RECORD_BYTES,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    def transactional_producer(self, transactional_id: str) -> Producer:
+        """A producer whose records become visible together, with the offsets sent with them."""
+        return Producer(
+            self._base()
+            | _RELIABLE
+            | {
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1_000),
+                "message.max.bytes": MAX_RECORD_BYTES,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+            }
+        )
+
+    def producer(self) -> Producer:
+        """An idempotent producer: in order, acknowledged by all in-sync replicas."""
+        return Producer(
+            self._base()
+            | _RELIABLE
+            | {
+                "enable.idempotence": True,
+                "message.max.bytes": MAX_RECORD_BYTES,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+            }
+        )
+
+    def admin(self) -> AdminClient:
+        """The administrative client."""
+        return AdminClient(self._base())

@@ -1,0 +1,364 @@
+"""Consume, work, produce and commit as one: the loop that survives kills.
+
+Invariant: the records of finished work and the offsets that say so become visible together or
+not at all, and only for partitions that we own. Results are kept in memory until a commit has
+returned, so that an aborted transaction is simply tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from metallm_stream.errors import Fenced, MetallmError
+from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S, Connection
+from metallm_stream.kafka.out_of_order import Window
+from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.watchdog import Watchdog
+
+CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
+GRACE_S = 10.0
+PATIENCE_S = 60.0
+REJOIN_POLL_S = 0.1
+MAX_ABORTS = 20
+
+T = TypeVar("T")
+Partition = tuple[str, int]
+log = logging.getLogger(__name__)
+
+
+class _AbortNeededError(MetallmError):
+    """The open transaction must be aborted; its records may go into the next one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """One record in work, and the window of the assignment under which it was read."""
+
+    message: Message
+    window: Window
+
+    @property
+    def partition(self) -> Partition:
+        """Where the record came from."""
+        return partition_of(self.message)
+
+    @property
+    def offset(self) -> int:
+        """The record's position."""
+        return offset_of(self.message)
+
+
+class ExactlyOnce:
+    """One group member and its transactional producer, owned by one thread.
+
+    Parameters
+    ----------
+    connection
+        The cluster.
+    topics
+        What to consume.
+    group
+        The consumer group; with `slot` it names the static member and the transactional id, so
+        that a process started again in the same slot fences its predecessor.
+    slot
+        Which of the group's replicas this is.
+    on_assigned
+        Called with new partitions before their first record is handed out.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        *,
+        group: str,
+        slot: str,
+        on_assigned: Callable[[list[Partition]], None] = lambda _: None,
+        on_dropped: Callable[[list[Partition]], None] = lambda _: None,
+    ) -> None:
+        self._topics = list(topics)
+        self._consumer = connection.group_consumer(group, f"{group}-{slot}")
+        self._producer = connection.transactional_producer(f"{group}-{slot}")
+        self._assigned_hook = on_assigned
+        self._dropped_hook = on_dropped
+        self._watchdog = Watchdog()
+        self._windows: dict[Partition, Window] = {}
+        self._pending: dict[Partition, list[Record]] = {}
+        self._backlog: list[Work] = []
+        self._paused: set[Partition] = set()
+
+    def start(self) -> None:
+        """Fence a predecessor and settle its transaction, then join the group."""
+        self._repeat("init_transactions", lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+        self._consumer.subscribe(
+            self._topics,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def take(self, limit: int, timeout_s: float) -> list[Work]:
+        """Up to `limit` new records, waiting at most `timeout_s` for the first one.
+
+        With `limit` 0 the partitions are paused and only the group is served.
+        """
+        self._hold(limit)
+        taken, self._backlog = self._backlog[: max(limit, 0)], self._backlog[max(limit, 0) :]
+        wait_s = timeout_s if not taken else 0.0
+        while True:
+            message = self._consumer.poll(wait_s)
+            if message is None:
+                return taken
+            work = self._begin(message)
+            if work is not None:
+                (taken if len(taken) < limit else self._backlog).append(work)
+            if len(taken) >= limit:
+                return taken
+            wait_s = 0.0
+
+    def complete(self, work: Work, records: Sequence[Record]) -> bool:
+        """Keep the outcome of one record for the next commit.
+
+        False, and nothing is kept, if the partition was taken from us meanwhile: its new owner
+        does the work again.
+        """
+        if self._windows.get(work.partition) is not work.window:
+            return False
+        work.window.finish(work.offset)
+        self._pending.setdefault(work.partition, []).extend(records)
+        return True
+
+    def commit(self) -> None:
+        """Commit all completed work in one transaction; returns when it is visible."""
+        for _ in range(MAX_ABORTS):
+            if not self._pending:
+                return
+            try:
+                self._transact()
+            except _AbortNeededError as exc:
+                log.warning("transaction aborted, trying again: %s", exc)
+                self._abort()
+                self._rejoin()
+            else:
+                self._pending.clear()
+                return
+        raise Fenced(f"{MAX_ABORTS} transactions in a row were aborted; restarting")
+
+    def lag(self) -> dict[Partition, tuple[int, int]]:
+        """First undone offset and last known end of each owned partition."""
+        return {
+            (topic, partition): (
+                window.next_offset,
+                self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[
+                    1
+                ],
+            )
+            for (topic, partition), window in self._windows.items()
+        }
+
+    def close(self) -> None:
+        """Commit what is done and leave."""
+        self.commit()
+        self._consumer.close()
+        self._watchdog.close()
+
+    # The transaction, step by step.
+
+    def _transact(self) -> None:
+        # 1. Begin, and write the records of all completed work.
+        self._producer.begin_transaction()
+        for records in self._pending.values():
+            for record in records:
+                self._produce(record)
+        # 2. Add the offsets of the partitions we own, always with their metadata.
+        offsets = [
+            TopicPartition(topic, partition, window.next_offset, window.encode())
+            for (topic, partition), window in self._windows.items()
+            if (topic, partition) in self._pending
+        ]
+        self._repeat(
+            "send_offsets_to_transaction",
+            lambda: self._producer.send_offsets_to_transaction(
+                offsets, self._consumer.consumer_group_metadata(), CALL_TIMEOUT_S
+            ),
+        )
+        # 3. Commit: now, and only now, the work counts as done.
+        self._repeat(
+            "commit_transaction", lambda: self._producer.commit_transaction(CALL_TIMEOUT_S)
+        )
+
+    def _produce(self, record: Record) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                )
+                self._producer.poll(0)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._producer.poll(0.05)
+            except KafkaException as exc:
+                raise _translate(exc) from exc
+            else:
+                return
+
+    def _repeat(self, what: str, call: Callable[[], T]) -> T:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with self._watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
+                    return call()
+            except KafkaException as exc:
+                retriable = exc.args[0].retriable() and not exc.args[0].txn_requires_abort()
+                if not retriable or time.monotonic() > deadline:
+                    raise _translate(exc) from exc
+                log.warning("%s: %s, repeating", what, exc.args[0].str())
+
+    def _abort(self) -> None:
+        try:
+            self._repeat(
+                "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)
+            )
+        except _AbortNeededError as exc:
+            raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
+
+    def _rejoin(self) -> None:
+        """Serve the group until it is settled; new records wait in the backlog."""
+        deadline = time.monotonic() + REJOIN_POLL_S
+        while time.monotonic() < deadline:
+            message = self._consumer.poll(REJOIN_POLL_S)
+            work = None if message is None else self._begin(message)
+            if work is not None:
+                self._backlog.append(work)
+
+    # Reading.
+
+    def _begin(self, message: Message) -> Work | None:
+        error = message.error()
+        if error is not None:
+            raise_unless_passing(error)
+            return None
+        window = self._windows.get(partition_of(message))
+        if window is None or not window.begin(offset_of(message)):
+            return None
+        return Work(message, window)
+
+    def _hold(self, limit: int) -> None:
+        held = {key for key, window in self._windows.items() if limit <= 0 or window.is_full}
+        pause, resume = held - self._paused, (self._paused - held) & set(self._windows)
+        if pause:
+            self._consumer.pause([TopicPartition(*key) for key in pause])
+        if resume:
+            self._consumer.resume([TopicPartition(*key) for key in resume])
+        self._paused = held
+
+    # The group.
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        keys = [(item.topic, item.partition) for item in partitions]
+        starts = [self._start(consumer, item) for item in self._committed(consumer, keys)]
+        for start in starts:
+            self._windows[start.topic, start.partition] = Window(start.offset, start.metadata)
+        self._assigned_hook(keys)
+        log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
+        consumer.incremental_assign(
+            [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
+        )
+
+    def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
+        # Times out while a dead member's transaction on these offsets is undecided.
+        return self._repeat(
+            "committed",
+            lambda: consumer.committed([TopicPartition(*key) for key in keys], CALL_TIMEOUT_S),
+        )
+
+    def _start(self, consumer: Consumer, committed: TopicPartition) -> TopicPartition:
+        where = TopicPartition(committed.topic, committed.partition)
+        low, high = self._repeat(
+            "get_watermark_offsets", lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S)
+        )
+        if low <= committed.offset <= high:
+            return committed
+        if committed.offset >= 0:
+            log.error(
+                "%s[%d]: offset %d was committed but %d to %d exist: records were deleted or the "
+                "topic was made anew; going on at %d",
+                *(where.topic, where.partition, committed.offset, low, high, low),
+            )
+        return TopicPartition(where.topic, where.partition, low)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            if self._pending:
+                self._transact()
+                self._pending.clear()
+        except _AbortNeededError as exc:
+            log.warning("nothing committed on revocation: %s", exc)
+            self._abort()
+        self._drop(partitions)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("lost %d partitions", len(partitions))
+        self._drop(partitions)
+        consumer.incremental_unassign(partitions)
+
+    def _drop(self, partitions: list[TopicPartition]) -> None:
+        keys = [(item.topic, item.partition) for item in partitions]
+        for key in keys:
+            self._windows.pop(key, None)
+            self._pending.pop(key, None)
+            self._paused.discard(key)
+        self._backlog = [work for work in self._backlog if work.partition in self._windows]
+        self._dropped_hook(keys)
+
+
+def partition_of(message: Message) -> Partition:
+    """Topic and partition of a record that was read."""
+    topic, partition = message.topic(), message.partition()
+    assert topic is not None
+    assert partition is not None
+    return topic, partition
+
+
+def offset_of(message: Message) -> int:
+    """Offset of a record that was read."""
+    offset = message.offset()
+    assert offset is not None
+    return offset
+
+
+def raise_unless_passing(error: KafkaError) -> None:
+    """Raises `KafkaException` for a consumer error that does not mend itself."""
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+        return
+    if error.fatal() or error.code() in (
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+    ):
+        raise KafkaException(error)
+    log.warning("consumer: %s", error.str())
+
+
+def _translate(exc: KafkaException) -> MetallmError | KafkaException:
+    error = exc.args[0]
+    if error.txn_requires_abort():
+        return _AbortNeededError(error.str())
+    if error.fatal():
+        return Fenced(f"{error.str()}: another process has this slot, or the transaction timed out")
+    return exc

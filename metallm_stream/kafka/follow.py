@@ -1,0 +1,93 @@
+"""Reading without a group: compacted topics from their start, or the tail of one partition.
+
+Invariant: `catch_up` returns only when everything that was committed before it began was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.exactly_once import partition_of, raise_unless_passing
+
+TIMEOUT_S = 15.0
+BATCH = 500
+
+
+class Follower:
+    """Reads whole topics and then follows them, in one thread."""
+
+    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+        self._consumer = connection.reader()
+        self._partitions = [
+            TopicPartition(topic, partition, 0)
+            for topic in topics
+            for partition in range(_partition_count(self._consumer, topic))
+        ]
+        for where in self._partitions:
+            where.offset = self._consumer.get_watermark_offsets(where, TIMEOUT_S)[0]
+        self._consumer.assign(self._partitions)
+
+    def catch_up(self, timeout_s: float = 60.0) -> list[Message]:
+        """All records up to the present end; raises `ConfigurationError` when it takes too long."""
+        return read_to_end(self._consumer, self._partitions, timeout_s)
+
+    def poll(self) -> list[Message]:
+        """What has come since, without waiting."""
+        messages = []
+        for message in self._consumer.consume(BATCH, 0):
+            error = message.error()
+            if error is None:
+                messages.append(message)
+            else:
+                raise_unless_passing(error)
+        return messages
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()
+
+
+def read_tail(connection: Connection, topic: str, partition: int, offsets: int) -> list[Message]:
+    """The records among the last `offsets` offsets of a partition."""
+    consumer = connection.reader()
+    try:
+        where = TopicPartition(topic, partition)
+        low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
+        where.offset = max(low, high - offsets)
+        consumer.assign([where])
+        return read_to_end(consumer, [where], 60.0)
+    finally:
+        consumer.close()
+
+
+def read_to_end(
+    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
+) -> list[Message]:
+    """Records of assigned partitions up to their present ends."""
+    waiting = {(where.topic, where.partition) for where in partitions}
+    deadline = time.monotonic() + timeout_s
+    messages = []
+    while waiting:
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
+        for message in consumer.consume(BATCH, 0.1):
+            error = message.error()
+            if error is None:
+                messages.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                waiting.discard(partition_of(message))
+            else:
+                raise_unless_passing(error)
+    return messages
+
+
+def _partition_count(consumer: Consumer, topic: str) -> int:
+    found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if found.error is not None or not found.partitions:
+        raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
+    return len(found.partitions)

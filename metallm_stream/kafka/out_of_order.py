@@ -1,0 +1,135 @@
+"""Which records of one partition are done, when they are finished out of order.
+
+Invariant: `next_offset` and `encode()` together say exactly which records are done. A process
+that restores them skips the finished ones above the first unfinished, and repeats all others.
+Offsets are encoded, never counts: transaction markers and compaction leave gaps.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+
+from metallm_stream.errors import ConfigurationError
+
+MAX_METADATA_CHARACTERS = 4_095
+# Twice this many offsets (each record may be followed by a transaction marker) fit the metadata
+# as a plain bitmap; longer gaps are runs of zeros and compress.
+MAX_RECORDS = 10_000
+_VERSION = "m1:"
+
+
+class Window:
+    """The records in work and done of one partition.
+
+    Parameters
+    ----------
+    next_offset
+        The first offset that is not done.
+    metadata
+        What was committed with `next_offset`, as `encode` wrote it.
+
+    Examples
+    --------
+    >>> window = Window(10)
+    >>> [window.begin(offset) for offset in (10, 11, 13)]
+    [True, True, True]
+    >>> window.finish(13)
+    >>> window.next_offset
+    10
+    >>> again = Window(10, window.encode())
+    >>> [again.begin(offset) for offset in (10, 11, 13)]
+    [True, True, False]
+    >>> again.finish(10); again.finish(11)
+    >>> again.next_offset
+    14
+    """
+
+    def __init__(self, next_offset: int, metadata: str | None = None) -> None:
+        self._position = self._first = next_offset
+        self._unfinished: dict[int, None] = {}
+        self._finished = _decode(next_offset, metadata)
+
+    @property
+    def next_offset(self) -> int:
+        """The first offset that is not done: what is committed."""
+        return next(iter(self._unfinished), self._position)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new records must wait until the first unfinished one is done."""
+        return len(self._finished) + len(self._unfinished) >= MAX_RECORDS
+
+    @property
+    def unfinished(self) -> int:
+        """How many records are in work."""
+        return len(self._unfinished)
+
+    def begin(self, offset: int) -> bool:
+        """Take one record into work; False if it was handed out or finished before.
+
+        Offsets come in ascending order; one below the position is a repetition.
+        """
+        if offset < self._position:
+            return False
+        self._position = offset + 1
+        if offset in self._finished:
+            self._forget()
+            return False
+        self._unfinished[offset] = None
+        return True
+
+    def finish(self, offset: int) -> None:
+        """Mark a record in work as done; its outcome goes into the next commit."""
+        del self._unfinished[offset]
+        self._finished.add(offset)
+        self._forget()
+
+    def encode(self) -> str:
+        """The finished offsets from `next_offset` on, as text for the commit's metadata."""
+        first = self.next_offset
+        above = [offset - first for offset in self._finished if offset >= first]
+        if not above:
+            return ""
+        bitmap = bytearray(max(above) // 8 + 1)
+        for distance in above:
+            bitmap[distance // 8] |= 1 << (distance % 8)
+        packed = zlib.compress(bytes(bitmap), 1)
+        flag, body = (b"z", packed) if len(packed) < len(bitmap) else (b"r", bytes(bitmap))
+        text = _VERSION + base64.b64encode(flag + body).decode("ascii")
+        if len(text) > MAX_METADATA_CHARACTERS:
+            raise ConfigurationError(
+                f"{len(above)} finished records above an unfinished one need {len(text)} "
+                f"characters of offset metadata, {MAX_METADATA_CHARACTERS} fit: lower the worker's "
+                "concurrency"
+            )
+        return text
+
+    def _forget(self) -> None:
+        first = self.next_offset
+        if first != self._first:
+            self._first = first
+            self._finished = {offset for offset in self._finished if offset >= first}
+
+
+def _decode(first: int, metadata: str | None) -> set[int]:
+    if not metadata:
+        return set()
+    if not metadata.startswith(_VERSION):
+        raise ConfigurationError(
+            f"committed metadata {metadata[:20]!r} is not ours: another program commits offsets "
+            "with this consumer group; give it a group of its own"
+        )
+    try:
+        raw = base64.b64decode(metadata.removeprefix(_VERSION), validate=True)
+        bitmap = zlib.decompress(raw[1:]) if raw[:1] == b"z" else raw[1:]
+    except (binascii.Error, zlib.error) as exc:
+        raise ConfigurationError(f"committed metadata is damaged: {exc}") from exc
+    return {
+        first + 8 * place + bit
+        for place, byte in enumerate(bitmap)
+        if byte
+        for bit in range(8)
+        if byte >> bit & 1
+    }

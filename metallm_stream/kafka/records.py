@@ -1,0 +1,79 @@
+"""Records as we write them, and dead letters among them.
+
+Invariant: a dead letter keeps the record's key, bytes and headers, and says where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+REASON = "metallm.reason"
+TOPIC = "metallm.topic"
+PARTITION = "metallm.partition"
+OFFSET = "metallm.offset"
+SERVICE = "metallm.service"
+ANY_PARTITION = -1
+MAX_REASON = 1_000
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class HasEncode(Protocol):
+    """What `Record.of` needs of an event."""
+
+    def encode(self) -> bytes:
+        """The record's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record to write; `partition` -1 leaves the choice to the key's hash."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int = ANY_PARTITION
+    headers: Headers = field(default=())
+
+    @classmethod
+    def of(cls, topic: str, key: str, event: HasEncode) -> Record:
+        """A record of an event."""
+        return cls(topic, key.encode(), event.encode())
+
+
+def dead_letter(message: Message, dead_letter_topic: str, service: str, reason: str) -> Record:
+    """The record as it came, with the reason and its position in the headers."""
+    kept = _headers(message)
+    added = [
+        (REASON, reason[:MAX_REASON].encode(errors="replace")),
+        (TOPIC, str(message.topic()).encode()),
+        (PARTITION, str(message.partition()).encode()),
+        (OFFSET, str(message.offset()).encode()),
+        (SERVICE, service.encode()),
+    ]
+    return Record(dead_letter_topic, message.key(), message.value(), ANY_PARTITION, (*kept, *added))
+
+
+def header(message: Message, name: str) -> bytes | None:
+    """The last header of that name, which is the one we added."""
+    values = [value for key, value in _headers(message) if key == name]
+    return values[-1] if values else None
+
+
+def _headers(message: Message) -> list[tuple[str, bytes]]:
+    listed = message.headers() or []
+    pairs = listed.items() if isinstance(listed, dict) else listed
+    return [(pair[0], pair[1] if isinstance(pair[1], bytes) else b"") for pair in pairs]
+
+
+def recorded_at(message: Message) -> datetime:
+    """The record's own time, aware UTC; the epoch where the broker gives none or an absurd one."""
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE or not 0 <= milliseconds < 253_402_300_800_000:
+        return datetime.fromtimestamp(0, UTC)
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC)

@@ -1,0 +1,177 @@
+"""The topics: their names, how they are made, and whether those that exist will do.
+
+Invariant: a service starts only on topics that can keep its guarantees; existing topics are
+never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka.connect import MAX_RECORD_BYTES
+
+DAY_MS = 24 * 3_600 * 1_000
+TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The names of all topics under one prefix."""
+
+    prefix: str = ""
+
+    @property
+    def queries(self) -> str:
+        """What users ask."""
+        return f"{self.prefix}queries"
+
+    @property
+    def decisions(self) -> str:
+        """What the router chose, and why."""
+        return f"{self.prefix}decisions"
+
+    @property
+    def results(self) -> str:
+        """What users get."""
+        return f"{self.prefix}results"
+
+    @property
+    def feedback(self) -> str:
+        """Labels and scores."""
+        return f"{self.prefix}feedback"
+
+    @property
+    def policy(self) -> str:
+        """The learned policy, compacted."""
+        return f"{self.prefix}policy"
+
+    @property
+    def models(self) -> str:
+        """The catalogue of arms, compacted."""
+        return f"{self.prefix}models"
+
+    def calls(self, provider: str) -> str:
+        """Work for one provider."""
+        return f"{self.prefix}calls.{provider}"
+
+    @staticmethod
+    def dead_letters(topic: str) -> str:
+        """Where records of `topic` go that nobody can read."""
+        return f"{topic}.dlq"
+
+    def dead_letter_pattern(self) -> str:
+        """A librdkafka subscription for all dead-letter topics under the prefix."""
+        escaped = self.prefix.replace(".", "[.]")
+        return f"^{escaped}(queries|decisions|results|feedback|calls[.][a-z0-9_-]+)[.]dlq$"
+
+    def all(self, providers: Iterable[str]) -> list[str]:
+        """Every topic for these providers, dead-letter topics included."""
+        read = [self.queries, self.decisions, self.results, self.feedback]
+        read += [self.calls(provider) for provider in sorted(providers)]
+        return [*read, self.policy, self.models, *map(self.dead_letters, read)]
+
+
+def create(
+    admin: AdminClient,
+    names: TopicNames,
+    providers: Iterable[str],
+    *,
+    partitions: int,
+    replication_factor: int,
+) -> list[str]:
+    """Create the topics that are missing; returns their names. Existing ones are left alone."""
+    existing = set(_metadata(admin))
+    missing = [
+        NewTopic(
+            topic,
+            num_partitions=1 if topic in (names.policy, names.models) else partitions,
+            replication_factor=replication_factor,
+            config=_config(topic, names),
+        )
+        for topic in names.all(providers)
+        if topic not in existing
+    ]
+    if missing:
+        for topic, made in admin.create_topics(missing, operation_timeout=TIMEOUT_S).items():
+            _await(topic, made)
+    return [topic.topic for topic in missing]
+
+
+def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+    """Raises `ConfigurationError` that names the first topic that is missing or will not do."""
+    found = _metadata(admin)
+    for topic in names.all(providers):
+        if topic not in found:
+            raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
+    for topic in (names.policy, names.models):
+        if found[topic] != 1:
+            raise ConfigurationError(
+                f"topic {topic!r} has {found[topic]} partitions, its order needs exactly 1: "
+                "delete it and run `metallm topics create`"
+            )
+    if found[names.decisions] < found[names.queries]:
+        raise ConfigurationError(
+            f"topic {names.decisions!r} has {found[names.decisions]} partitions, fewer than the "
+            f"{found[names.queries]} of {names.queries!r}: add partitions to it"
+        )
+    _check_compaction(admin, (names.policy, names.models))
+
+
+def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[str]:
+    """The providers that have a topic for their calls."""
+    start = names.calls("")
+    return frozenset(
+        topic.removeprefix(start)
+        for topic in _metadata(admin)
+        if topic.startswith(start) and not topic.endswith(".dlq")
+    )
+
+
+def _check_compaction(admin: AdminClient, topics: Iterable[str]) -> None:
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    for resource, answer in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
+        policy = answer.result()["cleanup.policy"].value
+        if "compact" not in policy:
+            raise ConfigurationError(
+                f"topic {resource.name!r} has cleanup.policy={policy}: its newest records would be "
+                "deleted; set cleanup.policy=compact"
+            )
+
+
+def _config(topic: str, names: TopicNames) -> dict[str, str]:
+    if topic in (names.policy, names.models):
+        return {
+            "cleanup.policy": "compact",
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "min.cleanable.dirty.ratio": "0.1",
+            "segment.ms": str(DAY_MS // 24),
+            "delete.retention.ms": str(DAY_MS),
+        }
+    weeks = topic.endswith(".dlq") or topic == names.feedback
+    size = 1024 * 1024 if topic in (names.queries, names.feedback) else MAX_RECORD_BYTES
+    return {
+        "retention.ms": str((28 if weeks else 7) * DAY_MS),
+        "max.message.bytes": str(size),
+    }
+
+
+def _metadata(admin: AdminClient) -> Mapping[str, int]:
+    try:
+        listed = admin.list_topics(timeout=TIMEOUT_S)
+    except KafkaException as exc:
+        raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
+    return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+
+
+def _await(topic: str, made: Future[None]) -> None:
+    try:
+        made.result(TIMEOUT_S)
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise ConfigurationError(f"cannot create topic {topic!r}: {exc.args[0].str()}") from exc

@@ -1,0 +1,103 @@
+"""What the topics `models` and `policy` say now: the catalogue and the newest complete policy.
+
+Invariant: a policy is adopted whole or not at all, and never an older one than the one in force.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import orjson
+from confluent_kafka import Message
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.errors import ConfigurationError, InvalidEvent
+from metallm_stream.events import Model, PolicyArm, PolicyManifest
+from metallm_stream.kafka import Connection, Follower, TopicNames
+from metallm_stream.policy import Published
+
+log = logging.getLogger(__name__)
+
+
+class Knowledge:
+    """Follows the two compacted topics.
+
+    Parameters
+    ----------
+    connection, names
+        The cluster and its topics.
+    encoder
+        Identity of the encoder in use; None follows the catalogue alone.
+
+    Raises
+    ------
+    ConfigurationError
+        When the policy was learned with another encoder.
+    """
+
+    def __init__(self, connection: Connection, names: TopicNames, encoder: str | None) -> None:
+        self._names = names
+        self._encoder = encoder
+        self._arms: dict[str, PolicyArm] = {}
+        self.catalogue = Catalogue()
+        self.published: Published | None = None
+        topics = [names.models] if encoder is None else [names.models, names.policy]
+        self._follower = Follower(connection, topics)
+
+    def catch_up(self) -> None:
+        """Read everything up to the present ends."""
+        self._apply(self._follower.catch_up())
+
+    def refresh(self) -> list[tuple[str, Model | None]]:
+        """Read what has come since, without waiting; returns the changes of the catalogue."""
+        return self._apply(self._follower.poll())
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()
+
+    def _apply(self, messages: Iterable[Message]) -> list[tuple[str, Model | None]]:
+        changes = []
+        for message in messages:
+            key = (message.key() or b"").decode(errors="replace")
+            try:
+                if message.topic() == self._names.policy:
+                    self._apply_policy(message.value())
+                else:
+                    value = message.value()
+                    model = None if value is None else Model.parse(value)
+                    self.catalogue.apply(key, model)
+                    changes.append((key, model))
+            except InvalidEvent as exc:
+                log.error("%s, key %r: ignored: %s", message.topic(), key, exc.reason)
+        return changes
+
+    def _apply_policy(self, value: bytes | None) -> None:
+        if value is None:
+            return
+        try:
+            kind = orjson.loads(value).get("kind")
+        except (orjson.JSONDecodeError, AttributeError) as exc:
+            raise InvalidEvent(f"not a policy record: {exc}") from exc
+        if kind == "arm":
+            arm = PolicyArm.parse(value)
+            self._arms[arm.arm] = arm
+            return
+        manifest = PolicyManifest.parse(value)
+        if self.published is not None and manifest.version <= self.published.version:
+            return
+        self._adopt(manifest)
+
+    def _adopt(self, manifest: PolicyManifest) -> None:
+        if manifest.encoder != self._encoder:
+            raise ConfigurationError(
+                f"policy {manifest.version} was learned with encoder {manifest.encoder!r}, the "
+                f"setting `encoder` here gives {self._encoder!r}: use the same for all services"
+            )
+        arms = [self._arms[name] for name in manifest.arms if name in self._arms]
+        if any(arm.version != manifest.version for arm in arms) or len(arms) < len(manifest.arms):
+            log.warning("policy %d is incomplete, waiting for the next", manifest.version)
+            return
+        self.published = Published.from_records(manifest, arms)
+        self._arms = {arm.arm: arm for arm in arms}

@@ -1,0 +1,250 @@
+"""The router: query events in, decisions and calls out, in one transaction with the offsets.
+
+Invariant: a query_id that is seen again on its partition within the window of recent ids gets no
+second decision. The window is rebuilt from the decisions themselves, so no state is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.encode import Encoder
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Call, Decision, Query, Result
+from metallm_stream.kafka import (
+    Connection,
+    ExactlyOnce,
+    Partition,
+    Record,
+    TopicNames,
+    Work,
+    dead_letter,
+    header,
+    providers_with_topics,
+    read_tail,
+    recorded_at,
+)
+from metallm_stream.policy import Chooser
+from metallm_stream.route import Decided, Objective, RecentIds, decide, fingerprint
+from metallm_stream.serve.knowledge import Knowledge
+
+SERVICE = "router"
+FINGERPRINT = "metallm.fingerprint"
+# A transaction marker or two may stand between decisions.
+OFFSETS_PER_DECISION = 1.25
+PROVIDERS_EVERY_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One accepted query and where it stood."""
+
+    work: Work
+    query: Query
+    fingerprint: str
+    asked_at: datetime
+
+
+class Router:
+    """Decides queries in micro-batches until it is told to stop.
+
+    Parameters
+    ----------
+    connection, names
+        The cluster and its topics.
+    encoder, chooser, objective
+        How a query becomes a context, a context a choice, and what the choice is to maximise.
+    slot
+        Which replica this is.
+    batch_size, linger_s
+        A transaction holds at most so many queries, and waits at most so long for the first.
+    recent_ids
+        How many ids are remembered for each partition.
+    rng, now
+        Randomness and time (aware UTC).
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: TopicNames,
+        encoder: Encoder,
+        chooser: Chooser,
+        objective: Objective,
+        *,
+        slot: str,
+        batch_size: int,
+        linger_s: float,
+        recent_ids: int,
+        rng: np.random.Generator,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._encoder = encoder
+        self._chooser = chooser
+        self._objective = objective
+        self._batch_size = batch_size
+        self._linger_s = linger_s
+        self._recent_ids = recent_ids
+        self._rng = rng
+        self._now = now
+        self._recent: dict[int, RecentIds] = {}
+        self._usable = (-1, 0.0, Catalogue())
+        self._admin = connection.admin()
+        self._knowledge = Knowledge(connection, names, encoder.name)
+        self._loop = ExactlyOnce(
+            connection,
+            [names.queries],
+            group=f"{names.prefix}metallm-router",
+            slot=slot,
+            on_assigned=self._remember,
+            on_dropped=self._forget,
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set, then commit what is done and leave."""
+        self._knowledge.catch_up()
+        self._loop.start()
+        log.info("router is ready")
+        while not stop.is_set():
+            self.step()
+        self._loop.close()
+        self._knowledge.close()
+
+    def step(self) -> int:
+        """Route one micro-batch; returns its number of records."""
+        self._knowledge.refresh()
+        works = self._loop.take(self._batch_size, self._linger_s)
+        asked = [item for work in works if (item := self._read(work)) is not None]
+        if asked:
+            self._route(asked)
+        self._loop.commit()
+        return len(works)
+
+    def _read(self, work: Work) -> Asked | None:
+        """The query, or None if the record ends here: unreadable, or seen before."""
+        try:
+            query = Query.parse(work.message.value())
+            mark = fingerprint(query)
+            recent = self._recent[work.partition[1]]
+            known = recent.seen(query.query_id)
+            if known is not None and known != mark:
+                raise InvalidEvent(
+                    f"query_id: {query.query_id!r} was asked before with another text, system, "
+                    "messages, labels or task; use a new query_id for a new query"
+                )
+        except InvalidEvent as exc:
+            self._refuse(work, exc.reason)
+            return None
+        if known is not None:
+            self._loop.complete(work, [])
+            return None
+        recent.add(query.query_id, mark)
+        return Asked(work, query, mark, query.asked_at or recorded_at(work.message))
+
+    def _refuse(self, work: Work, reason: str) -> None:
+        topic = self._names.dead_letters(self._names.queries)
+        self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, reason)])
+        log.warning("query at %s@%d refused: %s", work.partition, work.offset, reason)
+
+    def _route(self, asked: Sequence[Asked]) -> None:
+        decided = decide(
+            [item.query for item in asked],
+            self._encoder.encode([item.query.text for item in asked]),
+            positions=[(item.work.partition[1], item.work.offset) for item in asked],
+            fingerprints=[item.fingerprint for item in asked],
+            asked_at=[item.asked_at for item in asked],
+            catalogue=self._arms(),
+            published=self._knowledge.published,
+            chooser=self._chooser,
+            objective=self._objective,
+            encoder=self._encoder.name,
+            rng=self._rng,
+            now=self._now(),
+        )
+        for item, choice in zip(asked, decided, strict=True):
+            self._loop.complete(item.work, self._records(item, choice))
+
+    def _records(self, item: Asked, choice: Decided) -> list[Record]:
+        decision = choice.decision
+        key = item.query.query_id.encode()
+        mark = ((FINGERPRINT, item.fingerprint.encode()),)
+        written = Record(
+            self._names.decisions, key, decision.encode(), item.work.partition[1], mark
+        )
+        if decision.refusal is not None:
+            result = Result(
+                query_id=item.query.query_id,
+                failure=decision.refusal,
+                finished_at=decision.decided_at,
+            )
+            return [written, Record.of(self._names.results, item.query.query_id, result)]
+        call = _call(item, choice)
+        topic = self._names.calls(choice.ranking[0].provider)
+        return [written, Record.of(topic, call.call_id, call)]
+
+    def _arms(self) -> Catalogue:
+        """The catalogue without arms whose provider has no topic, which nobody would answer."""
+        catalogue = self._knowledge.catalogue
+        revision, checked_at, usable = self._usable
+        complete = len(usable) == len(catalogue)
+        fresh = time.monotonic() - checked_at < PROVIDERS_EVERY_S
+        if revision == catalogue.revision and (complete or fresh):
+            return usable
+        providers = providers_with_topics(self._admin, self._names)
+        usable = Catalogue()
+        for arm, model in catalogue.arms.items():
+            if model.provider in providers:
+                usable.apply(arm, model)
+            else:
+                log.warning("arm %r is left out: topic %r is missing", arm, model.provider)
+        self._usable = (catalogue.revision, time.monotonic(), usable)
+        return usable
+
+    def _remember(self, partitions: list[Partition]) -> None:
+        for _, partition in partitions:
+            recent = RecentIds(self._recent_ids)
+            offsets = int(self._recent_ids * OFFSETS_PER_DECISION)
+            for message in read_tail(
+                self._connection, self._names.decisions, partition, offsets
+            ):
+                mark = header(message, FINGERPRINT)
+                if mark is None:
+                    mark = Decision.parse(message.value()).fingerprint.encode()
+                recent.add((message.key() or b"").decode(), mark.decode())
+            self._recent[partition] = recent
+
+    def _forget(self, partitions: list[Partition]) -> None:
+        for _, partition in partitions:
+            self._recent.pop(partition, None)
+
+
+def call_id(query_id: str, mark: str) -> str:
+    """The identity of a query's call: the same however often the query is decided."""
+    return hashlib.sha256(f"{query_id}\n{mark}".encode()).hexdigest()[:32]
+
+
+def _call(item: Asked, choice: Decided) -> Call:
+    query = item.query
+    deadline_at = (
+        None if query.deadline_s is None else item.asked_at + timedelta(seconds=query.deadline_s)
+    )
+    return Call(
+        call_id=call_id(query.query_id, item.fingerprint),
+        query=query,
+        ranking=choice.ranking,
+        decided_at=choice.decision.decided_at,
+        deadline_at=deadline_at,
+    )

@@ -1,0 +1,189 @@
+"""One frozen settings tree, read in `services` and `cli` only; everything below takes plain values.
+
+Invariant: nothing is guessed. An unknown key, in the file or among the `METALLM_*` variables,
+fails at start, and secrets come from the environment alone.
+
+Values come from `METALLM_*` variables (nested with `__`, as in `METALLM_ROUTER__BATCH_SIZE`),
+then from the TOML file that `METALLM_CONFIG` names, then from the defaults below. Where the
+servers are comes from `KAFKA_BOOTSTRAP_SERVERS` and `DATABASE_URL`; `KAFKA_SECURITY_*`,
+`KAFKA_SASL_*` and `KAFKA_SSL_*` are passed through to librdkafka (`KAFKA_SASL_PASSWORD` becomes
+`sasl.password`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import explain
+
+PREFIX = "METALLM_"
+NOT_SETTINGS = {PREFIX + "CONFIG", PREFIX + "TEST_STACK"}
+KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
+
+
+class Section(BaseModel):
+    """Base of the tree's branches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Topics(Section):
+    """How topics are named and created; the service never changes topics that exist."""
+
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    partitions: Annotated[int, Field(ge=1, le=1_000)] = 4
+    replication_factor: Annotated[int, Field(ge=1, le=5)] = 1
+
+
+class Objective(Section):
+    """The trade-off of queries that bring none of their own."""
+
+    cost_weight: Annotated[float, Field(ge=0)] = 0.1
+    latency_weight: Annotated[float, Field(ge=0)] = 0.0
+    latency_scale_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class RouterSettings(Section):
+    """`batch_size` queries or `linger_s`, whichever comes first, make one transaction."""
+
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 500
+    linger_s: Annotated[float, Field(gt=0, le=5)] = 0.02
+    recent_ids: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    policy: str = "ridge-igw"
+    seed: int | None = None
+
+
+class WorkerSettings(Section):
+    """`concurrency` calls in flight; each arm gets `tries` within `budget_s` seconds."""
+
+    concurrency: Annotated[int, Field(ge=1, le=5_000)] = 64
+    commit_interval_s: Annotated[float, Field(gt=0, le=5)] = 0.03
+    attempt_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    tries: Annotated[int, Field(ge=1, le=20)] = 3
+    budget_s: Annotated[float, Field(gt=0, le=7_200)] = 120.0
+    backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.25
+    drain_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+
+
+class LearnerSettings(Section):
+    """`batch_size` events or `linger_s` make one PostgreSQL transaction."""
+
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    linger_s: Annotated[float, Field(gt=0, le=5)] = 0.1
+    refresh_s: Annotated[float, Field(gt=0, le=3_600)] = 1.0
+    retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    policies_kept: Annotated[int, Field(ge=1)] = 10_000
+
+
+class ProviderEntry(Section):
+    """One provider: which wire it speaks, where, and which variable holds its key."""
+
+    wire: str = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    slot: str = Field("0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path("metallm"))
+    encoder: str = "wordllama:128"
+    kafka_bootstrap_servers: str | None = None
+    kafka_properties: dict[str, SecretStr] = Field(default_factory=dict)
+    database_url: SecretStr | None = None
+    topics: Topics = Topics()
+    objective: Objective = Objective()
+    router: RouterSettings = RouterSettings()
+    worker: WorkerSettings = WorkerSettings()
+    learner: LearnerSettings = LearnerSettings()
+    providers: dict[str, ProviderEntry] = Field(
+        default_factory=lambda: {"openai": ProviderEntry(api_key_env="OPENAI_API_KEY")}
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first: what the file says reaches us as init arguments."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    def bootstrap(self) -> str:
+        """Kafka's address; raises `ConfigurationError` when none is set."""
+        if self.kafka_bootstrap_servers is None:
+            raise ConfigurationError(
+                "KAFKA_BOOTSTRAP_SERVERS is not set; set it, or run `metallm up` for an embedded "
+                "Kafka and source the file it names"
+            )
+        return self.kafka_bootstrap_servers
+
+    def database(self) -> SecretStr:
+        """PostgreSQL's URL; raises `ConfigurationError` when none is set."""
+        if self.database_url is None:
+            raise ConfigurationError(
+                "DATABASE_URL is not set; set it, or run `metallm up` for an embedded PostgreSQL "
+                "and source the file it names"
+            )
+        return self.database_url
+
+
+def load() -> Settings:
+    """Read file and environment; raises `ConfigurationError` that names key, value and reason."""
+    env = os.environ
+    _refuse_unknown(env)
+    values = _file(env.get(PREFIX + "CONFIG"))
+    for secret in ("kafka_properties", "database_url"):
+        if secret in values:
+            raise ConfigurationError(f"{secret}: secrets come from the environment, not the file")
+    if "KAFKA_BOOTSTRAP_SERVERS" in env:
+        values["kafka_bootstrap_servers"] = env["KAFKA_BOOTSTRAP_SERVERS"]
+    if "DATABASE_URL" in env:
+        values["database_url"] = env["DATABASE_URL"]
+    values["kafka_properties"] = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in env.items()
+        if name.startswith(KAFKA_PASSED_THROUGH)
+    }
+    try:
+        return Settings(**values)
+    except ValidationError as exc:
+        raise ConfigurationError(f"settings: {explain(exc)}") from exc
+
+
+def _file(name: str | None) -> dict[str, Any]:
+    if not name:
+        return {}
+    path = Path(name)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigurationError(f"{PREFIX}CONFIG={name}: {exc}") from exc
+
+
+def _refuse_unknown(env: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_SETTINGS
+    for name in env:
+        if name.startswith(PREFIX) and name.split("__")[0] not in known:
+            raise ConfigurationError(
+                f"{name}: no such setting; there are {', '.join(sorted(known))}"
+            )
