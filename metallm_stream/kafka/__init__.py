@@ -9,7 +9,7 @@ from metallm_stream.kafka.exactly_once import (
     partition_of,
     raise_unless_passing,
 )
-from metallm_stream.kafka.follow import Follower, read_tail, read_to_end
+from metallm_stream.kafka.follow import Follower, read_from_start, read_tail, read_to_end
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
     OFFSET,
@@ -24,6 +24,7 @@ from metallm_stream.kafka.records import (
 )
 from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
 from metallm_stream.kafka.watchdog import Watchdog
+from metallm_stream.kafka.write import NotWrittenError, write, write_together
 
 __all__ = [
     "OFFSET",
@@ -34,6 +35,7 @@ __all__ = [
     "Connection",
     "ExactlyOnce",
     "Follower",
+    "NotWrittenError",
     "Partition",
     "Record",
     "TopicNames",
@@ -48,7 +50,10 @@ __all__ = [
     "partition_of",
     "providers_with_topics",
     "raise_unless_passing",
+    "read_from_start",
     "read_tail",
     "read_to_end",
     "recorded_at",
+    "write",
+    "write_together",
 ]

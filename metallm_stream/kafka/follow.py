@@ -6,13 +6,13 @@ Invariant: `catch_up` returns only when everything that was committed before it 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import Connection
-from metallm_stream.kafka.exactly_once import partition_of, raise_unless_passing
+from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unless_passing
 
 TIMEOUT_S = 15.0
 BATCH = 500
@@ -84,6 +84,39 @@ def read_to_end(
             else:
                 raise_unless_passing(error)
     return messages
+
+
+def read_from_start(
+    connection: Connection, topic: str, ends: Mapping[int, int]
+) -> Iterator[Message]:
+    """The records of a topic below `ends`, the first offset that is not wanted by partition.
+
+    Raises `ConfigurationError` if a partition no longer begins with its first record.
+    """
+    consumer = connection.reader()
+    try:
+        unread = {partition for partition, end in ends.items() if end > 0}
+        for partition in sorted(unread):
+            low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+            if low > 0:
+                raise ConfigurationError(
+                    f"{topic}[{partition}] begins at offset {low}: the log no longer holds all "
+                    "that was learned from it"
+                )
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in sorted(unread)])
+        while unread:
+            for message in consumer.consume(BATCH, 1.0):
+                partition = partition_of(message)[1]
+                error = message.error()
+                if error is not None:
+                    raise_unless_passing(error)
+                    unread.discard(partition)
+                elif offset_of(message) < ends[partition]:
+                    yield message
+                else:
+                    unread.discard(partition)
+    finally:
+        consumer.close()
 
 
 def _partition_count(consumer: Consumer, topic: str) -> int:

@@ -95,9 +95,5 @@ class Knowledge:
                 f"policy {manifest.version} was learned with encoder {manifest.encoder!r}, the "
                 f"setting `encoder` here gives {self._encoder!r}: use the same for all services"
             )
-        arms = [self._arms[name] for name in manifest.arms if name in self._arms]
-        if any(arm.version != manifest.version for arm in arms) or len(arms) < len(manifest.arms):
-            log.warning("policy %d is incomplete, waiting for the next", manifest.version)
-            return
-        self.published = Published.from_records(manifest, arms)
-        self._arms = {arm.arm: arm for arm in arms}
+        self.published = Published.from_records(manifest, self._arms.values())
+        self._arms = {name: self._arms[name] for name in manifest.arms}

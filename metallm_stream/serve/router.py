@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -34,7 +33,7 @@ from metallm_stream.kafka import (
     recorded_at,
 )
 from metallm_stream.policy import Chooser
-from metallm_stream.route import Decided, Objective, RecentIds, decide, fingerprint
+from metallm_stream.route import Arrival, Decided, RecentIds, TradeOff, decide, fingerprint
 from metallm_stream.serve.knowledge import Knowledge
 
 SERVICE = "router"
@@ -46,16 +45,6 @@ PROVIDERS_EVERY_S = 5.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One accepted query and where it stood."""
-
-    work: Work
-    query: Query
-    fingerprint: str
-    asked_at: datetime
-
-
 class Router:
     """Decides queries in micro-batches until it is told to stop.
 
@@ -63,7 +52,7 @@ class Router:
     ----------
     connection, names
         The cluster and its topics.
-    encoder, chooser, objective
+    encoder, chooser, trade_off
         How a query becomes a context, a context a choice, and what the choice is to maximise.
     slot
         Which replica this is.
@@ -81,7 +70,7 @@ class Router:
         names: TopicNames,
         encoder: Encoder,
         chooser: Chooser,
-        objective: Objective,
+        trade_off: TradeOff,
         *,
         slot: str,
         batch_size: int,
@@ -94,7 +83,7 @@ class Router:
         self._names = names
         self._encoder = encoder
         self._chooser = chooser
-        self._objective = objective
+        self._trade_off = trade_off
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._recent_ids = recent_ids
@@ -127,72 +116,74 @@ class Router:
         """Route one micro-batch; returns its number of records."""
         self._knowledge.refresh()
         works = self._loop.take(self._batch_size, self._linger_s)
-        asked = [item for work in works if (item := self._read(work)) is not None]
-        if asked:
-            self._route(asked)
+        arrived = [item for work in works if (item := self._read(work)) is not None]
+        if arrived:
+            self._route(arrived)
         self._loop.commit()
         return len(works)
 
-    def _read(self, work: Work) -> Asked | None:
+    def _read(self, work: Work) -> tuple[Work, Arrival] | None:
         """The query, or None if the record ends here: unreadable, or seen before."""
         try:
             query = Query.parse(work.message.value())
-            mark = fingerprint(query)
-            recent = self._recent[work.partition[1]]
-            known = recent.seen(query.query_id)
-            if known is not None and known != mark:
-                raise InvalidEvent(
-                    f"query_id: {query.query_id!r} was asked before with another text, system, "
-                    "messages, labels or task; use a new query_id for a new query"
-                )
+            is_new = self._is_new(query, work.partition[1])
         except InvalidEvent as exc:
-            self._refuse(work, exc.reason)
+            topic = self._names.dead_letters(self._names.queries)
+            self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
+            log.warning("query at %s@%d refused: %s", work.partition, work.offset, exc.reason)
             return None
-        if known is not None:
+        if not is_new:
             self._loop.complete(work, [])
             return None
-        recent.add(query.query_id, mark)
-        return Asked(work, query, mark, query.asked_at or recorded_at(work.message))
+        return work, Arrival(query, work.partition[1], work.offset, recorded_at(work.message))
 
-    def _refuse(self, work: Work, reason: str) -> None:
-        topic = self._names.dead_letters(self._names.queries)
-        self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, reason)])
-        log.warning("query at %s@%d refused: %s", work.partition, work.offset, reason)
+    def _is_new(self, query: Query, partition: int) -> bool:
+        """Whether the id is new in its window; raises `InvalidEvent` if it was another query's."""
+        recent, mark = self._recent[partition], fingerprint(query)
+        known = recent.seen(query.query_id)
+        if known is None:
+            recent.add(query.query_id, mark)
+        elif known != mark:
+            raise InvalidEvent(
+                f"query_id: {query.query_id!r} was asked before with another text, system, "
+                "messages, labels or task; use a new query_id for a new query"
+            )
+        return known is None
 
-    def _route(self, asked: Sequence[Asked]) -> None:
+    def _route(self, arrived: Sequence[tuple[Work, Arrival]]) -> None:
+        arrivals = [arrival for _, arrival in arrived]
         decided = decide(
-            [item.query for item in asked],
-            self._encoder.encode([item.query.text for item in asked]),
-            positions=[(item.work.partition[1], item.work.offset) for item in asked],
-            fingerprints=[item.fingerprint for item in asked],
-            asked_at=[item.asked_at for item in asked],
+            arrivals,
+            self._encoder.encode([arrival.query.text for arrival in arrivals]),
             catalogue=self._arms(),
             published=self._knowledge.published,
             chooser=self._chooser,
-            objective=self._objective,
-            encoder=self._encoder.name,
+            defaults=self._trade_off,
             rng=self._rng,
             now=self._now(),
+            encoder=self._encoder.name,
         )
-        for item, choice in zip(asked, decided, strict=True):
-            self._loop.complete(item.work, self._records(item, choice))
+        for (work, arrival), choice in zip(arrived, decided, strict=True):
+            self._loop.complete(work, self._records(arrival.query, choice))
 
-    def _records(self, item: Asked, choice: Decided) -> list[Record]:
-        decision = choice.decision
-        key = item.query.query_id.encode()
-        mark = ((FINGERPRINT, item.fingerprint.encode()),)
+    def _records(self, query: Query, choice: Decided) -> list[Record]:
+        decision, names = choice.decision, self._names
         written = Record(
-            self._names.decisions, key, decision.encode(), item.work.partition[1], mark
+            names.decisions,
+            query.query_id.encode(),
+            decision.encode(),
+            decision.query_partition,
+            ((FINGERPRINT, decision.fingerprint.encode()),),
         )
         if decision.refusal is not None:
             result = Result(
-                query_id=item.query.query_id,
+                query_id=query.query_id,
                 failure=decision.refusal,
                 finished_at=decision.decided_at,
             )
-            return [written, Record.of(self._names.results, item.query.query_id, result)]
-        call = _call(item, choice)
-        topic = self._names.calls(choice.ranking[0].provider)
+            return [written, Record.of(names.results, query.query_id, result)]
+        call = _call(query, choice)
+        topic = names.calls(choice.ranking[0].provider)
         return [written, Record.of(topic, call.call_id, call)]
 
     def _arms(self) -> Catalogue:
@@ -217,9 +208,7 @@ class Router:
         for _, partition in partitions:
             recent = RecentIds(self._recent_ids)
             offsets = int(self._recent_ids * OFFSETS_PER_DECISION)
-            for message in read_tail(
-                self._connection, self._names.decisions, partition, offsets
-            ):
+            for message in read_tail(self._connection, self._names.decisions, partition, offsets):
                 mark = header(message, FINGERPRINT)
                 if mark is None:
                     mark = Decision.parse(message.value()).fingerprint.encode()
@@ -236,15 +225,14 @@ def call_id(query_id: str, mark: str) -> str:
     return hashlib.sha256(f"{query_id}\n{mark}".encode()).hexdigest()[:32]
 
 
-def _call(item: Asked, choice: Decided) -> Call:
-    query = item.query
-    deadline_at = (
-        None if query.deadline_s is None else item.asked_at + timedelta(seconds=query.deadline_s)
-    )
+def _call(query: Query, choice: Decided) -> Call:
+    decision, deadline_s = choice.decision, query.deadline_s
     return Call(
-        call_id=call_id(query.query_id, item.fingerprint),
+        call_id=call_id(query.query_id, decision.fingerprint),
         query=query,
         ranking=choice.ranking,
-        decided_at=choice.decision.decided_at,
-        deadline_at=deadline_at,
+        decided_at=decision.decided_at,
+        deadline_at=(
+            None if deadline_s is None else decision.asked_at + timedelta(seconds=deadline_s)
+        ),
     )

@@ -1,0 +1,117 @@
+"""`metallm models`: the catalogue of arms, changed while queries flow."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import Model, Price
+from metallm_stream.kafka import Record, create, write
+from metallm_stream.serve import connection, names
+from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.settings import Settings, load
+
+
+@click.group()
+def models() -> None:
+    """List, add, reprice or remove models; routers follow within a second."""
+
+
+@models.command("add")
+@click.argument("arm")
+@click.option("--provider", required=True, help="Name of a provider, as in the settings.")
+@click.option("--model", help="The provider's name for it; default: ARM.")
+@click.option("--input-usd", type=float, help="USD for 10⁶ input tokens.")
+@click.option("--output-usd", type=float, help="USD for 10⁶ output tokens.")
+@click.option("--cached-input-usd", type=float, help="USD for 10⁶ cached input tokens.")
+@click.option("--call-usd", type=float, default=0.0, help="USD for each call.")
+@click.option("--context-window", type=int, help="Tokens that prompt and answer may take.")
+@click.option("--tag", "tags", multiple=True, help="A capability; may be given several times.")
+def add(
+    arm: str,
+    provider: str,
+    model: str | None,
+    input_usd: float | None,
+    output_usd: float | None,
+    cached_input_usd: float | None,
+    call_usd: float,
+    context_window: int | None,
+    tags: tuple[str, ...],
+) -> None:
+    """Add ARM, or replace it. Without a price, costs are those that the vendor reports."""
+    settings = load()
+    if (input_usd is None) != (output_usd is None):
+        raise click.UsageError("--input-usd and --output-usd go together")
+    price = None
+    if input_usd is not None and output_usd is not None:
+        price = Price(
+            input_usd_per_mtok=input_usd,
+            output_usd_per_mtok=output_usd,
+            cached_input_usd_per_mtok=cached_input_usd,
+            call_usd=call_usd,
+        )
+    record = Model(
+        arm=arm,
+        provider=provider,
+        model=model or arm,
+        price=price,
+        context_window_tokens=context_window,
+        tags=tags,
+    )
+    put_model(settings, record)
+    click.echo(f"added {arm}")
+    if provider not in settings.providers:
+        click.echo(f"note: no worker here is configured for provider {provider!r}", err=True)
+
+
+@models.command("remove")
+@click.argument("arm")
+def remove(arm: str) -> None:
+    """Take ARM out of the choice; what was learned of it is kept."""
+    settings = load()
+    if arm not in _catalogue(settings):
+        raise ConfigurationError(f"arm {arm!r} is not in the catalogue: see `metallm models list`")
+    kafka = connection(settings, "metallm-cli")
+    write(kafka.producer(), [Record(names(settings).models, arm.encode(), None)])
+    click.echo(f"removed {arm}")
+
+
+@models.command("list")
+def list_() -> None:
+    """Show the catalogue."""
+    table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "tags")
+    for model in _catalogue(load()).arms.values():
+        price = model.price
+        table.add_row(
+            model.arm,
+            model.provider,
+            model.model,
+            "vendor's" if price is None else f"{price.input_usd_per_mtok:g}",
+            "vendor's" if price is None else f"{price.output_usd_per_mtok:g}",
+            str(model.context_window_tokens or ""),
+            ", ".join(model.tags),
+        )
+    Console().print(table)
+
+
+def put_model(settings: Settings, model: Model) -> None:
+    """Write one arm to the catalogue, and make its provider's topic if it is the first there."""
+    kafka = connection(settings, "metallm-cli")
+    create(
+        kafka.admin(),
+        names(settings),
+        (model.provider,),
+        partitions=settings.topics.partitions,
+        replication_factor=settings.topics.replication_factor,
+    )
+    write(kafka.producer(), [Record.of(names(settings).models, model.arm, model)])
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    knowledge = Knowledge(connection(settings, "metallm-cli"), names(settings), None)
+    knowledge.catch_up()
+    knowledge.close()
+    return knowledge.catalogue

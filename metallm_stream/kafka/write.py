@@ -1,0 +1,70 @@
+"""Writing without reading: a few records that become visible together, or one by one.
+
+Invariant: when a function here returns, the brokers have the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from metallm_stream.errors import MetallmError
+from metallm_stream.kafka.records import Record
+
+TIMEOUT_S = 30.0
+Delivered = Callable[[KafkaError | None, Message], None]
+
+
+class NotWrittenError(MetallmError):
+    """A record was not acknowledged by the brokers."""
+
+
+def write_together(producer: Producer, records: Sequence[Record]) -> None:
+    """Write the records in one transaction of a producer whose transactions are initialised.
+
+    A failure raises `KafkaException`; the process is expected to end and restart.
+    """
+    producer.begin_transaction()
+    for record in records:
+        _produce(producer, record, None)
+    while True:
+        try:
+            producer.commit_transaction(TIMEOUT_S)
+        except KafkaException as exc:
+            if not exc.args[0].retriable():
+                raise
+        else:
+            return
+
+
+def write(producer: Producer, records: Sequence[Record]) -> None:
+    """Write the records and wait for all; raises `NotWrittenError` naming the first failure."""
+    failures: list[str] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failures.append(f"{message.topic()}: {error}")
+
+    for record in records:
+        _produce(producer, record, delivered)
+    left = producer.flush(TIMEOUT_S)
+    if failures or left:
+        raise NotWrittenError(failures[0] if failures else f"{left} records not acknowledged")
+
+
+def _produce(producer: Producer, record: Record, delivered: Delivered | None) -> None:
+    while True:
+        try:
+            producer.produce(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                partition=record.partition,
+                headers=list(record.headers),
+                on_delivery=delivered,
+            )
+        except BufferError:
+            producer.poll(0.1)
+        else:
+            return

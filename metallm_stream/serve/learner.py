@@ -1,0 +1,337 @@
+"""The learner: decisions, results and feedback joined, judged and summed, exactly once.
+
+Invariant: rows, sums and read positions change in one PostgreSQL transaction, or not at all. A
+crash anywhere is followed by a restart that reads again from the positions in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from sqlalchemy import Engine
+
+from metallm_stream.errors import ConfigurationError, InvalidEvent
+from metallm_stream.join import Interaction, change
+from metallm_stream.kafka import (
+    OFFSET,
+    PARTITION,
+    REASON,
+    SERVICE,
+    TOPIC,
+    Connection,
+    Partition,
+    Record,
+    TopicNames,
+    Watchdog,
+    dead_letter,
+    header,
+    offset_of,
+    partition_of,
+    raise_unless_passing,
+    recorded_at,
+    write,
+)
+from metallm_stream.policy import Sums
+from metallm_stream.postgres import (
+    Advance,
+    DeadLetter,
+    Position,
+    advance,
+    claim_encoder,
+    claim_partition,
+    claim_slot,
+    drop_days_before,
+    load_for_update,
+    load_slot_sums,
+    save_dead_letters,
+    save_interactions,
+    save_model,
+    save_sums,
+)
+from metallm_stream.serve.joined import Joined, read_joined
+from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.publisher import Publisher
+
+OWN_NAME = "learner"
+KAFKA_TIMEOUT_S = 15.0
+TRANSACTION_LIMIT_S = 120.0
+RETENTION_EVERY_S = 3_600.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Batch:
+    """What one transaction takes in: events to join, dead letters to keep and to write."""
+
+    events: list[Joined] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    refused: list[Record] = field(default_factory=list)
+    next_offsets: dict[Partition, int] = field(default_factory=dict)
+
+
+class Learner:
+    """Learns from three topics until it is told to stop.
+
+    Parameters
+    ----------
+    connection, names
+        The cluster and its topics.
+    engine
+        PostgreSQL, migrated.
+    publisher
+        Turns the sums into policies.
+    encoder, dimensions
+        Identity of the encoder whose contexts are learned from.
+    slot
+        Which replica this is: it owns the sums of this slot.
+    batch_size, linger_s
+        A transaction holds at most so many events, and waits at most so long for more.
+    retention_days
+        Interactions first seen longer ago are summed up and dropped.
+    now
+        Time, aware UTC.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: TopicNames,
+        engine: Engine,
+        publisher: Publisher,
+        *,
+        encoder: str,
+        dimensions: int,
+        slot: str,
+        batch_size: int,
+        linger_s: float,
+        retention_days: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._names = names
+        self._engine = engine
+        self._publisher = publisher
+        self._encoder = encoder
+        self._dimensions = dimensions
+        self._slot = slot
+        self._batch_size = batch_size
+        self._linger_s = linger_s
+        self._retention_days = retention_days
+        self._now = now
+        self._positions: dict[Partition, Position] = {}
+        self._retention_at = 0.0
+        self._watchdog = Watchdog()
+        self._knowledge = Knowledge(connection, names, None)
+        self._producer: Producer = connection.producer()
+        group = f"{names.prefix}metallm-learner"
+        self._consumer = connection.group_consumer(group, f"{group}-{slot}", reset="error")
+        self._claim()
+
+    def _claim(self) -> None:
+        """Fence whoever had this slot before, and take over its sums."""
+        with self._engine.begin() as conn:
+            claim_encoder(conn, self._encoder, self._dimensions)
+            self._lease = claim_slot(conn, self._slot)
+            self._sums = Sums(self._dimensions)
+            for arm, raw in load_slot_sums(conn, self._slot).items():
+                self._sums.add_from_bytes(arm, raw)
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set."""
+        self._knowledge.catch_up()
+        self._save_models(self._knowledge.catalogue.arms.items())
+        names = self._names
+        self._consumer.subscribe(
+            [names.decisions, names.results, names.feedback, names.dead_letter_pattern()],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+        log.info("learner is ready")
+        while not stop.is_set():
+            self.step()
+        self._consumer.close()
+        self._knowledge.close()
+        self._publisher.close()
+        self._watchdog.close()
+
+    def step(self) -> int:
+        """Learn from one micro-batch and publish when it is time; returns the records read."""
+        self._save_models(self._knowledge.refresh())
+        messages = self._take()
+        if messages:
+            with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
+                self._learn(self._sorted(messages))
+        self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
+        self._retain()
+        return len(messages)
+
+    # Reading.
+
+    def _take(self) -> list[Message]:
+        messages: list[Message] = []
+        deadline = time.monotonic() + self._linger_s
+        while len(messages) < self._batch_size:
+            message = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+            if message is None:
+                break
+            error = message.error()
+            if error is not None:
+                raise_unless_passing(error)
+            elif partition_of(message) in self._positions:
+                messages.append(message)
+        return [message for message in messages if partition_of(message) in self._positions]
+
+    def _sorted(self, messages: Iterable[Message]) -> Batch:
+        batch = Batch()
+        for message in messages:
+            key = partition_of(message)
+            batch.next_offsets[key] = offset_of(message) + 1
+            topic = key[0]
+            try:
+                if topic.endswith(".dlq"):
+                    batch.dead.append(_dead_record(message))
+                else:
+                    batch.events.append(self._event(message))
+            except InvalidEvent as exc:
+                log.warning("%s@%d refused: %s", key, offset_of(message), exc.reason)
+                dead_topic = self._names.dead_letters(topic)
+                batch.refused.append(dead_letter(message, dead_topic, OWN_NAME, exc.reason))
+        return batch
+
+    def _event(self, message: Message) -> Joined:
+        return read_joined(message, self._names, self._encoder, self._dimensions)
+
+    # Learning.
+
+    def _learn(self, batch: Batch) -> None:
+        # 0. At least once: a crash before the transaction commits writes dead letters again.
+        write(self._producer, batch.refused)
+        advances = [
+            Advance(self._positions[key], next_offset, self._high_watermark(key))
+            for key, next_offset in batch.next_offsets.items()
+        ]
+        with self._engine.begin() as conn:
+            # 1. Our positions must still be ours and where we left them.
+            advance(conn, advances)
+            # 2. Lock the queries, merge the events, and save what has changed.
+            known = load_for_update(
+                conn, {event.query_id for event in batch.events}, self._now().date()
+            )
+            merged = _merge(known, batch.events)
+            changed = [(day, after) for day, before, after in merged if after is not before]
+            save_interactions(conn, changed)
+            # 3. The change of the interactions is the change of the sums.
+            delta = change(
+                ((before, after) for _, before, after in merged), self._encoder, self._dimensions
+            )
+            sums = self._sums.copy()
+            sums.merge(delta)
+            lease = self._lease
+            if delta.arms:
+                raw = {arm: sums.arm_to_bytes(arm) for arm in delta.arms}
+                counts = {arm: sums.observations(arm) for arm in delta.arms}
+                lease = save_sums(conn, lease, raw, counts)
+            # 4. Keep the dead letters of all services where SQL can see them.
+            save_dead_letters(conn, batch.dead)
+        # 5. Committed: only now is it known here.
+        self._sums, self._lease = sums, lease
+        for item in advances:
+            self._positions[item.position.topic, item.position.partition] = item.after
+
+    def _high_watermark(self, key: Partition) -> int:
+        return self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)[1]
+
+    def _save_models(self, changes: Iterable[tuple[str, object]]) -> None:
+        arms = {arm for arm, _ in changes}
+        if arms:
+            known = self._knowledge.catalogue.arms
+            with self._engine.begin() as conn:
+                for arm in sorted(arms):
+                    save_model(conn, arm, known.get(arm))
+
+    def _retain(self) -> None:
+        if time.monotonic() < self._retention_at:
+            return
+        self._retention_at = time.monotonic() + RETENTION_EVERY_S
+        oldest = self._now().date() - timedelta(days=self._retention_days)
+        with self._engine.begin() as conn:
+            drop_days_before(conn, oldest, self._encoder, self._dimensions)
+
+    # The group.
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        starts = []
+        for where in partitions:
+            low, high = _watermarks(consumer, where)
+            with self._engine.begin() as conn:
+                position = claim_partition(conn, where.topic, where.partition, low)
+            if not low <= position.next_offset <= high:
+                raise ConfigurationError(_gone(position, low, high))
+            self._positions[where.topic, where.partition] = position
+            starts.append(TopicPartition(where.topic, where.partition, position.next_offset))
+        log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
+        consumer.incremental_assign(starts)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for where in partitions:
+            self._positions.pop((where.topic, where.partition), None)
+        consumer.incremental_unassign(partitions)
+
+
+def _merge(
+    known: dict[str, tuple[date, Interaction | None]], events: Iterable[Joined]
+) -> list[tuple[date, Interaction | None, Interaction]]:
+    """Day, before and after of each query that the events are about."""
+    after = {query_id: before or Interaction(query_id) for query_id, (_, before) in known.items()}
+    for event in events:
+        after[event.query_id] = after[event.query_id].merged(event)
+    return [(day, before, after[query_id]) for query_id, (day, before) in known.items()]
+
+
+def _dead_record(message: Message) -> DeadLetter:
+    """A dead letter as a row; one without our headers is known by its own position."""
+    topic, partition = partition_of(message)
+    position = [_text(message, name, "") for name in (TOPIC, PARTITION, OFFSET)]
+    ours = position[0] != "" and position[1].isdecimal() and position[2].isdecimal()
+    return DeadLetter(
+        topic=position[0] if ours else topic,
+        partition=int(position[1]) if ours else partition,
+        offset=int(position[2]) if ours else offset_of(message),
+        service=_text(message, SERVICE, "unknown"),
+        at=recorded_at(message),
+        reason=_text(message, REASON, "unknown"),
+        key=message.key(),
+        value=message.value(),
+    )
+
+
+def _text(message: Message, name: str, default: str) -> str:
+    value = header(message, name)
+    return default if value is None else value.decode(errors="replace")
+
+
+def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
+    try:
+        return consumer.get_watermark_offsets(where, KAFKA_TIMEOUT_S)
+    except KafkaException as exc:
+        raise ConfigurationError(
+            f"{where.topic}[{where.partition}]: the broker does not tell its offsets: "
+            f"{exc.args[0].str()}"
+        ) from exc
+
+
+def _gone(position: Position, low: int, high: int) -> str:
+    topic, partition = position.topic, position.partition
+    return (
+        f"{topic}[{partition}] holds offsets {low} to {high}, but the next one to learn from is "
+        f"{position.next_offset}: records were deleted before they were read, or the topic was "
+        f"made anew. Nothing is skipped silently; to go on at {low}, set next_offset to it in "
+        f"table metallm.offsets where topic = '{topic}' and partition = {partition}"
+    )

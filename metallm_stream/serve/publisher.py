@@ -1,0 +1,160 @@
+"""From the sums of all slots to the policy on its topic, about once a second when they changed.
+
+Invariant: versions on the topic only grow, and one learner at a time publishes, so that the
+newest record of each arm always belongs to the newest version.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import orjson
+from confluent_kafka import Message
+from sqlalchemy import Connection as Database
+from sqlalchemy import Engine
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Watchdog, write_together
+from metallm_stream.policy import RidgeFit, Sums, fit, merged, to_records
+from metallm_stream.postgres import (
+    load_slot_sums,
+    next_policy_version,
+    record_policy,
+    slot_versions,
+    try_publish_lock,
+)
+
+PUBLISH_LIMIT_S = 120.0
+
+log = logging.getLogger(__name__)
+State = tuple[dict[str, tuple[int, int]], int]
+
+
+class Publisher:
+    """Fits the merged sums and publishes the fit.
+
+    Parameters
+    ----------
+    connection, names, engine
+        The cluster, its topics, and PostgreSQL.
+    policy, encoder, dimensions
+        What the published policy calls itself, and the encoder it goes with.
+    slot
+        Which learner this is: its transactional id.
+    refresh_s
+        A policy is published at most this often.
+    keep
+        How many policies stay visible in SQL.
+    now
+        Time, aware UTC.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: TopicNames,
+        engine: Engine,
+        *,
+        policy: str,
+        encoder: str,
+        dimensions: int,
+        slot: str,
+        refresh_s: float,
+        keep: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._names = names
+        self._engine = engine
+        self._policy = policy
+        self._encoder = encoder
+        self._dimensions = dimensions
+        self._refresh_s = refresh_s
+        self._keep = keep
+        self._now = now
+        self._due_at = 0.0
+        self._published: State | None = None
+        self._fit: RidgeFit | None = None
+        self._others: dict[str, tuple[tuple[int, int], Sums]] = {}
+        self._above = _newest_version(connection, names)
+        self._producer = connection.transactional_producer(
+            f"{names.prefix}metallm-publisher-{slot}"
+        )
+        self._watchdog = Watchdog()
+        self._is_started = False
+
+    def publish_if_due(self, slot: str, sums: Sums, catalogue: Catalogue) -> bool:
+        """Publish if the time has come and anything has changed since; whether it did."""
+        if time.monotonic() < self._due_at:
+            return False
+        self._due_at = time.monotonic() + self._refresh_s
+        with self._watchdog.limit("publishing", PUBLISH_LIMIT_S), self._engine.begin() as conn:
+            versions = slot_versions(conn)
+            state = (versions, catalogue.revision)
+            arms = sorted(self._arms(conn, slot, sums, versions) | set(catalogue))
+            if state == self._published or not arms or not try_publish_lock(conn):
+                return False
+            self._publish(conn, merged([sums, *self._other_sums()], self._dimensions), arms)
+        self._published = state
+        return True
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watchdog.close()
+
+    def _arms(
+        self, conn: Database, slot: str, sums: Sums, versions: dict[str, tuple[int, int]]
+    ) -> set[str]:
+        """Arms in any slot's sums, after the other slots' sums were brought up to date."""
+        for other, version in versions.items():
+            known = self._others.get(other)
+            if other != slot and (known is None or known[0] != version):
+                fresh = Sums(self._dimensions)
+                for arm, raw in load_slot_sums(conn, other).items():
+                    fresh.add_from_bytes(arm, raw)
+                self._others[other] = (version, fresh)
+        return {arm for held in (sums, *self._other_sums()) for arm in held.arms}
+
+    def _other_sums(self) -> list[Sums]:
+        return [sums for _, sums in self._others.values()]
+
+    def _publish(self, conn: Database, sums: Sums, arms: Sequence[str]) -> None:
+        self._fit = fit(sums, arms, previous=self._fit)
+        version = next_policy_version(conn, above=self._above)
+        manifest, records = to_records(
+            self._fit,
+            sums,
+            policy=self._policy,
+            version=version,
+            published_at=self._now(),
+            encoder=self._encoder,
+        )
+        record_policy(conn, manifest, records, keep=self._keep)
+        if not self._is_started:
+            self._producer.init_transactions(30)
+            self._is_started = True
+        topic = self._names.policy
+        write_together(
+            self._producer,
+            [
+                *(Record.of(topic, f"{self._policy}/{arm.arm}", arm) for arm in records),
+                Record.of(topic, self._policy, manifest),
+            ],
+        )
+        log.debug("policy %d published, %.0f observations", version, manifest.observations)
+
+
+def _newest_version(connection: Connection, names: TopicNames) -> int:
+    follower = Follower(connection, [names.policy])
+    versions = [_version(message) for message in follower.catch_up()]
+    follower.close()
+    return max(versions, default=0)
+
+
+def _version(message: Message) -> int:
+    try:
+        return int(orjson.loads(message.value() or b"{}").get("version", 0))
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
+        return 0
