@@ -26,7 +26,7 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import explain
 
 PREFIX = "METALLM_"
-NOT_SETTINGS = {PREFIX + "CONFIG", PREFIX + "TEST_STACK"}
+NOT_SETTINGS = {PREFIX + name for name in ("CONFIG", "TEST_STACK", "RECORDED_LLM_KEY")}
 KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
 
 

@@ -1,0 +1,40 @@
+"""From sums to weights to a choice: everything that is learned, usable without Kafka."""
+
+from metallm_stream.policy.batch_policy import BatchPolicy, Pulls
+from metallm_stream.policy.chooser import Chooser, sample
+from metallm_stream.policy.fixed import Fixed
+from metallm_stream.policy.igw import InverseGap
+from metallm_stream.policy.indifferent import FixedPolicy, UniformPolicy
+from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from metallm_stream.policy.published import Published, to_records
+from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser
+from metallm_stream.policy.ridge import Precisions, RidgeFit, fit
+from metallm_stream.policy.sums import Sums, merged
+from metallm_stream.policy.uniform import Uniform
+from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
+
+__all__ = [
+    "CHOOSERS",
+    "DEFAULT_CHOOSER",
+    "BatchPolicy",
+    "Chooser",
+    "Fixed",
+    "FixedPolicy",
+    "InverseGap",
+    "MultiTaskRidge",
+    "Precisions",
+    "Published",
+    "Pulls",
+    "RidgeFit",
+    "Sums",
+    "Uniform",
+    "UniformPolicy",
+    "Usage",
+    "chooser",
+    "fit",
+    "mean_of",
+    "merged",
+    "sample",
+    "to_records",
+    "usage_of_call",
+]

@@ -1,0 +1,72 @@
+"""Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
+
+from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
+from metallm_stream.postgres.engine import database_url, open_engine
+from metallm_stream.postgres.interactions import (
+    load_for_update,
+    save_interactions,
+    stream_interactions,
+)
+from metallm_stream.postgres.migrate import (
+    check_revision,
+    current_revision,
+    head_revision,
+    migrate,
+    roles_exist,
+    roles_sql,
+)
+from metallm_stream.postgres.offsets import Advance, Position, advance, claim_partition, load_offsets
+from metallm_stream.postgres.policies import (
+    next_policy_version,
+    record_policy,
+    save_model,
+    try_publish_lock,
+)
+from metallm_stream.postgres.retention import drop_days_before, ensure_day, fold
+from metallm_stream.postgres.slots import (
+    ARCHIVE_SLOT,
+    SlotLease,
+    claim_encoder,
+    claim_slot,
+    load_slot_sums,
+    load_sums,
+    save_sums,
+    slot_versions,
+)
+
+__all__ = [
+    "ARCHIVE_SLOT",
+    "Advance",
+    "DeadLetter",
+    "Position",
+    "SlotLease",
+    "advance",
+    "check_revision",
+    "claim_encoder",
+    "claim_partition",
+    "claim_slot",
+    "current_revision",
+    "database_url",
+    "drop_days_before",
+    "ensure_day",
+    "fold",
+    "head_revision",
+    "load_for_update",
+    "load_offsets",
+    "load_offsets",
+    "load_slot_sums",
+    "load_sums",
+    "migrate",
+    "next_policy_version",
+    "open_engine",
+    "record_policy",
+    "roles_exist",
+    "roles_sql",
+    "save_dead_letters",
+    "save_interactions",
+    "save_model",
+    "save_sums",
+    "slot_versions",
+    "stream_interactions",
+    "try_publish_lock",
+]

@@ -1,0 +1,26 @@
+"""LLM vendors: the only code that speaks to them.
+
+In goes a `Call`; out comes one `Result`, or a `Forward` to another provider.
+"""
+
+from metallm_stream.providers.answer import AnswerSettings, Forward, answer_call, idempotency_key
+from metallm_stream.providers.base import Answer, Provider, ProviderFailure, ProviderSettings
+from metallm_stream.providers.clock import Clock, SystemClock
+from metallm_stream.providers.pricing import cost_usd
+from metallm_stream.providers.registry import WIRES, open_provider
+
+__all__ = [
+    "WIRES",
+    "Answer",
+    "AnswerSettings",
+    "Clock",
+    "Forward",
+    "Provider",
+    "ProviderFailure",
+    "ProviderSettings",
+    "SystemClock",
+    "answer_call",
+    "cost_usd",
+    "idempotency_key",
+    "open_provider",
+]

@@ -41,7 +41,7 @@ from metallm_stream.settings import Settings, load
 
 POLICY = "ridge"
 EXIT_CONFIGURATION = 78
-log = logging.getLogger("metallm")
+log = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -164,9 +164,9 @@ def serve(construct: Callable[[Settings], Router | Worker | Learner]) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("metallm_stream").setLevel(logging.INFO)
     try:
         construct(load()).run(stop)
     except ConfigurationError as exc:

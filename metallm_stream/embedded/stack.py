@@ -1,0 +1,145 @@
+"""A real Kafka and a real PostgreSQL as one context manager.
+
+Invariant: inside the ``with`` both servers are ready and stay so (they are restarted on the same
+ports after a crash); outside it, nothing of them runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from metallm_stream.embedded.class_archive import with_archive
+from metallm_stream.embedded.downloads import KAFKA_VERSION, cache_directory, java, kafka_jars
+from metallm_stream.embedded.kafka import Broker, Distribution
+from metallm_stream.embedded.postgres_place import place_cluster
+from metallm_stream.embedded.progress import Listener, Progress, silent
+from metallm_stream.embedded.state import StateDirectory
+from metallm_stream.embedded.supervisor import Supervisor
+
+_READY_WITHIN_S = 90.0
+
+
+class EmbeddedStack:
+    """Kafka and PostgreSQL on this machine, until the ``with`` block ends.
+
+    Parameters
+    ----------
+    state_dir
+        Data, logs, ports and the lock; what an earlier run left there is taken up again.
+    bootstrap_servers, database_url
+        Servers that are there already: used as they are, and only the missing one is started.
+    listener
+        Told of every step; called from several threads.
+
+    Attributes
+    ----------
+    bootstrap_servers
+        Kafka's address, ``host:port``.
+    database_url
+        SQLAlchemy's URL of a superuser; holds the password.
+    supervisor
+        Runs the servers; other processes may be added to it and end with them.
+
+    Raises
+    ------
+    AlreadyRunning
+        On entering, when another process runs the servers of this directory.
+    ConfigurationError
+        On entering, when a package of the ``embedded`` extra is missing or a download fails.
+    ChildFailed
+        On entering, when a server does not become ready.
+
+    Examples
+    --------
+    >>> with EmbeddedStack(state_dir) as stack:  # doctest: +SKIP
+    ...     print(stack.bootstrap_servers)
+    127.0.0.1:23517
+    """
+
+    supervisor: Supervisor
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        bootstrap_servers: str | None = None,
+        database_url: str | None = None,
+        listener: Listener = silent,
+    ) -> None:
+        self.state = StateDirectory(Path(state_dir))
+        self.bootstrap_servers = bootstrap_servers or ""
+        self.database_url = database_url or ""
+        self._listener = listener
+        self._open = ExitStack()
+
+    @property
+    def logs(self) -> Path:
+        """The directory of the servers' logs; a good place for those of added processes."""
+        return self.state.logs
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            opening.enter_context(self.state)
+            self.supervisor = opening.enter_context(Supervisor(held_files=[self.state.lock_file]))
+            self._background = opening.enter_context(ThreadPoolExecutor(1, "warm-up"))
+            self._start()
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def _start(self) -> None:
+        """Start what is missing, both at the same time."""
+        missing: list[Callable[[], tuple[str, str]]] = []
+        if not self.bootstrap_servers:
+            missing.append(self._start_kafka)
+        if not self.database_url:
+            missing.append(self._start_postgres)
+        with ThreadPoolExecutor(max(1, len(missing))) as pool:
+            running = [pool.submit(start) for start in missing]
+            try:
+                addresses = dict(started.result() for started in as_completed(running))
+            except BaseException:
+                self.supervisor.stop()  # so that nobody goes on waiting for the other server
+                raise
+        self.state.tell(addresses)
+
+    def _start_kafka(self) -> tuple[str, str]:
+        distribution = Distribution(java(), tuple(kafka_jars(self._listener)))
+        home = cache_directory() / f"kafka-{KAFKA_VERSION}"
+        distribution = with_archive(distribution, home, self._listener)
+        self._listener(Progress("Starting Kafka"))
+        broker = Broker(self.state.path / "kafka", *self.state.ports("kafka", "controller"))
+        broker.write_properties()
+        is_new = distribution.format(broker)
+        command = distribution.serve(broker, self.logs / "kafka.log")
+        child = self.supervisor.run("kafka", command, ready=broker.answers)
+        child.wait_ready(_READY_WITHIN_S)
+        if is_new:
+            self._background.submit(broker.warm_up)
+        self._listener(Progress("Starting Kafka", 1))
+        self.bootstrap_servers = broker.address
+        return "Kafka", broker.address
+
+    def _start_postgres(self) -> tuple[str, str]:
+        cluster = place_cluster(self.state, self._listener)
+        self._listener(Progress("Starting PostgreSQL"))
+        cluster.create()
+        command = cluster.serve(self.logs / "postgres.log")
+        child = self.supervisor.run("postgres", command, ready=cluster.answers)
+        child.wait_ready(_READY_WITHIN_S)
+        cluster.create_database()
+        self._listener(Progress("Starting PostgreSQL", 1))
+        self.database_url = cluster.url
+        return "PostgreSQL", cluster.address

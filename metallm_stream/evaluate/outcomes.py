@@ -1,0 +1,168 @@
+"""Logged outcomes: queries for which the quality, and mostly the cost, of every arm is known.
+
+Invariant: what a file lacks is left out or filled in by a stated rule and reported, never taken
+as zero in silence.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Id, Name, Probability, Text, Usd, explain
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What n queries would have got from each of K arms.
+
+    Attributes
+    ----------
+    arms
+        Names, in alphabetical order.
+    texts
+        The n queries, in the order of the file.
+    quality
+        `(n, K)`, in [0, 1].
+    cost_usd
+        `(n, K)`, USD of each call; a column of NaN for an arm whose costs are not known.
+    notes
+        What was left out or filled in, one sentence each, to be shown to the user.
+
+    """
+
+    arms: tuple[str, ...]
+    texts: tuple[str, ...]
+    quality: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def priced(self, cost_weight: float) -> Outcomes:
+        """The arms that can be compared under a cost weight.
+
+        Where no arm has a cost, costs are 0. Else, and if cost counts at all, arms without a
+        cost are left out.
+        """
+        unknown = np.isnan(self.cost_usd).all(axis=0)
+        if unknown.all():
+            note = "no arm has a cost: cost is taken as 0"
+            zeros = np.zeros_like(self.cost_usd)
+            return replace(self, cost_usd=zeros, notes=(*self.notes, note))
+        if not unknown.any() or cost_weight == 0:
+            return self
+        left_out = ", ".join(arm for arm, gone in zip(self.arms, unknown, strict=True) if gone)
+        return replace(
+            self,
+            arms=tuple(arm for arm, gone in zip(self.arms, unknown, strict=True) if not gone),
+            quality=self.quality[:, ~unknown],
+            cost_usd=self.cost_usd[:, ~unknown],
+            notes=(*self.notes, f"arms without a cost left out: {left_out}"),
+        )
+
+
+class _Outcome(BaseModel):
+    """What one arm gave; `quality` null or absent means that there is no outcome."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    quality: Probability | None = None
+    cost: Usd | None = None
+
+
+class _Line(BaseModel):
+    """One query of a file; other fields are ignored."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    query_id: Id
+    text: Text
+    outcomes: dict[Name, _Outcome] = Field(min_length=1)
+
+
+def read_outcomes(path: Path, *, limit: int | None = None) -> Outcomes:
+    """Read JSON lines, plain or gzip'd: `query_id`, `text`, `outcomes {arm: {quality, cost}}`.
+
+    The arms are those of all lines together; a line without the quality of one of them is left
+    out, and so is a line whose `query_id` stood before. A missing cost of an arm that has others
+    is taken as their mean. `limit` reads the first lines only.
+
+    Raises `InvalidEvent`, with the number of the line, for what is no such line, or if no query
+    is left.
+    """
+    lines = list(_parsed(path.name, _lines(path), limit))
+    notes = []
+    unique = list({line.query_id: line for line in reversed(lines)}.values())[::-1]
+    if len(unique) < len(lines):
+        notes.append(f"{len(lines) - len(unique)} lines with an earlier query_id left out")
+    arms = sorted({arm for line in unique for arm in line.outcomes})
+    complete = [line for line in unique if _is_complete(line, arms)]
+    if not complete:
+        raise InvalidEvent(
+            f"{path.name}: no query has an outcome of every arm ({', '.join(arms) or 'no arms'})"
+        )
+    if len(complete) < len(unique):
+        notes.append(f"{len(unique) - len(complete)} queries without every arm's outcome left out")
+    cost, filled = _without_gaps(
+        np.array([[_number(line.outcomes[arm].cost) for arm in arms] for line in complete])
+    )
+    if filled:
+        notes.append(f"{filled} missing costs taken as the arm's mean")
+    return Outcomes(
+        arms=tuple(arms),
+        texts=tuple(line.text for line in complete),
+        quality=np.array(
+            [[_number(line.outcomes[arm].quality) for arm in arms] for line in complete]
+        ),
+        cost_usd=cost,
+        notes=tuple(notes),
+    )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines; split on newline bytes only, since texts may hold other line breaks."""
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, OSError) as exc:
+            raise InvalidEvent(f"{path.name}: not a whole gzip file ({exc})") from exc
+    yield from io.BytesIO(raw)
+
+
+def _parsed(name: str, lines: Iterable[bytes], limit: int | None) -> Iterator[_Line]:
+    for number, line in enumerate(lines, start=1):
+        if limit is not None and number > limit:
+            return
+        if not line.strip():
+            continue
+        try:
+            yield _Line.model_validate_json(line)
+        except ValidationError as exc:
+            raise InvalidEvent(f"{name}, line {number}: {explain(exc)}") from exc
+
+
+def _is_complete(line: _Line, arms: list[str]) -> bool:
+    return all(arm in line.outcomes and line.outcomes[arm].quality is not None for arm in arms)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _without_gaps(cost: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Costs with each arm's gaps at the arm's mean, and how many gaps there were."""
+    gaps = np.isnan(cost)
+    gaps[:, gaps.all(axis=0)] = False
+    known = np.where(np.isnan(cost), 0.0, cost).sum(axis=0)
+    mean = known / np.maximum(len(cost) - gaps.sum(axis=0), 1)
+    return np.where(gaps, mean, cost), int(gaps.sum())

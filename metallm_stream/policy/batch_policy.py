@@ -1,0 +1,168 @@
+"""River's contextual policies, with pulls and updates on arrays beside those on dicts.
+
+Invariant: `update_many` leaves the policy as the same updates one by one would, up to round-off,
+and pulling changes nothing but the state of the random generator.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from river.bandit.base import ArmID, ContextualPolicy, RewardObj
+
+from metallm_stream.policy.chooser import Chooser, sample
+from metallm_stream.policy.features import Features
+
+
+@dataclass(frozen=True, eq=False)
+class Pulls:
+    """The choices for n queries among K arms.
+
+    Attributes
+    ----------
+    columns
+        Position of the chosen arm among the arms that were asked for, `(n,)`.
+    probabilities
+        `(n, K)`, from which the columns were drawn.
+
+    """
+
+    columns: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def propensities(self) -> NDArray[np.float64]:
+        """Probability with which each chosen arm was drawn, `(n,)`."""
+        chosen: NDArray[np.float64] = np.take_along_axis(
+            self.probabilities, self.columns[:, None], axis=1
+        )[:, 0]
+        return chosen
+
+
+class BatchPolicy(ContextualPolicy, abc.ABC):
+    """A contextual policy on dicts (River) and on arrays, where column j is the feature named j.
+
+    Features may appear at any time; before, they count as 0. Arms are known by `str(arm_id)`.
+
+    Parameters
+    ----------
+    reward_obj
+        River's statistic of an arm's rewards; used for `ranking` only.
+    burn_in
+        Pulls of each arm, in turn, before `pull` asks the policy; `pull_many` knows none.
+    seed
+        Seed of the random generator.
+
+    """
+
+    def __init__(
+        self, reward_obj: RewardObj | None = None, burn_in: int = 0, seed: int | None = None
+    ) -> None:
+        super().__init__(reward_obj=reward_obj, burn_in=burn_in)
+        self.seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._features = Features()
+
+    @abc.abstractmethod
+    def _rule(self) -> Chooser:
+        """The rule of choice."""
+
+    @abc.abstractmethod
+    def _expected(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> NDArray[np.float64]:
+        """Expected reward, `(n, K)`."""
+
+    @abc.abstractmethod
+    def _observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
+        """Labelled events that the expectations rest on, `(K,)`."""
+
+    @abc.abstractmethod
+    def _learn(
+        self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+    ) -> None:
+        """Take in labelled events that `_n` does not count yet."""
+
+    @abc.abstractmethod
+    def until_refresh(self) -> float:
+        """Further labelled events after which expectations change; infinite if never."""
+
+    def pull_many(
+        self,
+        contexts: ArrayLike,
+        arm_ids: Sequence[ArmID],
+        *,
+        penalties: ArrayLike = 0.0,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Pulls:
+        """Choose an arm for each of n queries.
+
+        Parameters
+        ----------
+        contexts
+            `(n, d)`.
+        arm_ids
+            The K arms that can be pulled.
+        penalties
+            What is subtracted from the expected rewards (weighted costs); broadcasts to `(n, K)`.
+        allowed
+            Which arms each query may use, `(n, K)`; default: all.
+
+        """
+        return self._choose(self._features.rows_of_array(contexts), arm_ids, penalties, allowed)
+
+    def update_many(
+        self, arm_ids: Sequence[ArmID], contexts: ArrayLike, rewards: ArrayLike
+    ) -> None:
+        """Learn from n labelled events: arms `(n,)`, contexts `(n, d)`, rewards `(n,)`."""
+        width = np.shape(contexts)[-1] if len(arm_ids) else 0
+        self._features.add(range(width))
+        rows = self._features.rows_of_array(contexts) if len(arm_ids) else np.zeros((0, width))
+        self._take_in(arm_ids, rows, np.asarray(rewards, dtype=np.float64))
+
+    def update(
+        self, arm_id: ArmID, context: Mapping[Any, float] | None, *reward_args: float
+    ) -> None:
+        """Learn from one labelled event, River's way.
+
+        `update(arm_id, reward)` works as well: `river.bandit.evaluate` knows no contexts.
+        """
+        if not reward_args:
+            return self.update(arm_id, None, context)  # type: ignore[arg-type]
+        named = context or {}
+        self._features.add(named)
+        row = self._features.row_of_dict(named)
+        return self._take_in([arm_id], row, np.asarray(reward_args[:1], dtype=np.float64))
+
+    def _pull(  # type: ignore[override]  # as River's own contextual policies do
+        self, arm_ids: Iterable[ArmID], context: Mapping[Any, float] | None
+    ) -> ArmID:
+        arms = list(arm_ids)
+        pulls = self._choose(self._features.row_of_dict(context or {}), arms, 0.0, None)
+        return arms[int(pulls.columns[0])]
+
+    def _choose(
+        self,
+        contexts: NDArray[np.float64],
+        arm_ids: Sequence[ArmID],
+        penalties: ArrayLike,
+        allowed: NDArray[np.bool_] | None,
+    ) -> Pulls:
+        arms = [str(arm_id) for arm_id in arm_ids]
+        utilities = self._expected(contexts, arms) - np.asarray(penalties)
+        mask = np.ones(utilities.shape, dtype=np.bool_) if allowed is None else allowed
+        probabilities = self._rule().probabilities(utilities, mask, self._observed(arms), arms)
+        return Pulls(sample(probabilities, self._rng), probabilities)
+
+    def _take_in(
+        self,
+        arm_ids: Sequence[ArmID],
+        contexts: NDArray[np.float64],
+        rewards: NDArray[np.float64],
+    ) -> None:
+        self._learn([str(arm_id) for arm_id in arm_ids], contexts, rewards)
+        for arm_id, reward in zip(arm_ids, rewards, strict=True):
+            super().update(arm_id, None, float(reward))  # type: ignore[no-untyped-call]

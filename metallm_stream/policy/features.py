@@ -1,0 +1,53 @@
+"""The order of features, so that River's dicts and arrays mean the same columns.
+
+Invariant: a feature keeps its column for ever; new ones are appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Features:
+    """Columns by feature name; column j of an array is the feature named j.
+
+    >>> features = Features()
+    >>> features.add(["length", "code"])
+    >>> features.row_of_dict({"code": 1.0, "never seen": 5.0})
+    array([[0., 1.]])
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def add(self, names: Iterable[Hashable]) -> None:
+        """Give each new name the next column."""
+        for name in names:
+            self._columns.setdefault(name, len(self._columns))
+
+    def row_of_dict(self, context: Mapping[Hashable, float]) -> NDArray[np.float64]:
+        """One context as an array `(1, d)`; features without a column are left out."""
+        row = np.zeros((1, len(self._columns)))
+        for name, value in context.items():
+            if name in self._columns:
+                row[0, self._columns[name]] = value
+        return row
+
+    def rows_of_array(self, contexts: ArrayLike) -> NDArray[np.float64]:
+        """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out.
+
+        Raises `ValueError` unless contexts are a matrix.
+        """
+        given = np.asarray(contexts, dtype=np.float64)
+        if given.ndim != 2:
+            raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
+        known = [j for j in range(given.shape[1]) if j in self._columns]
+        rows = np.zeros((len(given), len(self._columns)))
+        rows[:, [self._columns[j] for j in known]] = given[:, known]
+        return rows

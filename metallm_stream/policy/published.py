@@ -1,0 +1,214 @@
+"""A published policy: what routers need to predict quality, cost and latency, and its wire form.
+
+Invariant: `from_records(to_records(…))` predicts what was published, up to the float32 of the
+wire, and every arm of a catalogue gets a prediction, whether the policy has seen it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Model, PolicyArm, PolicyManifest, Price
+from metallm_stream.policy.ridge import RidgeFit
+from metallm_stream.policy.scorer import Scorer
+from metallm_stream.policy.sums import Sums
+from metallm_stream.policy.usage import Usage, mean_of
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """One version of a learned policy, ready to score batches of queries.
+
+    Arms of the catalogue that the policy has never seen are scored by what all arms share (θ_0
+    and the global means) and count 0 observations; arms that left the catalogue are not asked.
+
+    Attributes
+    ----------
+    manifest
+        The head: name, version, encoder, priors, θ_0.
+    records
+        The arms' records by name: means of tokens, cost and latency, calls, failures.
+    scorer
+        Predicts quality from contexts; float32 weights.
+
+    """
+
+    manifest: PolicyManifest
+    records: Mapping[str, PolicyArm]
+    scorer: Scorer
+
+    @classmethod
+    def from_records(cls, manifest: PolicyManifest, arms: Iterable[PolicyArm]) -> Self:
+        """Read a policy off the wire: the head and the record of each arm that it lists.
+
+        Raises `InvalidEvent` if an arm is missing, of another version or of another dimension.
+        """
+        records = {record.arm: record for record in arms}
+        for arm in manifest.arms:
+            if arm not in records or records[arm].version != manifest.version:
+                raise InvalidEvent(f"policy version {manifest.version} lacks its arm {arm!r}")
+        rows = [records[arm] for arm in manifest.arms]
+        d = manifest.dimensions
+        contexts = np.stack([*(_vector(r.mean_context, d) for r in rows), np.zeros(d, np.float32)])
+        n = np.array([*(r.observations for r in rows), 0.0])
+        contexts[-1] = n @ contexts / (n.sum() or 1.0)
+        shared = _vector(manifest.shared_weights, d)
+        scorer = Scorer(
+            arms=manifest.arms,
+            weights=np.stack([*(_vector(r.weights, d) for r in rows), shared]),
+            mean_context=contexts,
+            mean_quality=np.array([*(r.mean_quality for r in rows), manifest.mean_quality]),
+            observations=n,
+        )
+        return cls(manifest, {record.arm: record for record in rows}, scorer)
+
+    @property
+    def name(self) -> str:
+        """Name of the policy."""
+        return self.manifest.policy
+
+    @property
+    def version(self) -> int:
+        """Version of the policy; grows with every publication."""
+        return self.manifest.version
+
+    @property
+    def encoder(self) -> str:
+        """Identity of the encoder whose contexts this policy understands."""
+        return self.manifest.encoder
+
+    def quality(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> NDArray[np.float64]:
+        """Predicted quality, `(n, K)`, of contexts `(n, d)` by the named arms; not clipped."""
+        return self.scorer.quality(contexts, arms)
+
+    def observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
+        """Labelled events of the named arms, `(K,)`."""
+        return self.scorer.observed(arms)
+
+    def cost_usd(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
+        """Expected cost of one call, USD, `(K,)`, in the catalogue's order.
+
+        The first of these that is known: the arm's price × its mean tokens; its mean booked cost;
+        its price × the other arms' mean tokens; the largest cost known of any arm; 0.
+        """
+        others = self._mean_tokens()
+        costs: list[float | None] = []
+        for arm, model in catalogue.items():
+            record = self.records.get(arm)
+            tokens = _tokens(record)
+            booked = record.cost_usd if record is not None else None
+            if model.price is not None and tokens is not None:
+                costs.append(_priced(model.price, tokens))
+            elif booked is not None:
+                costs.append(booked)
+            elif model.price is not None and others is not None:
+                costs.append(_priced(model.price, others))
+            else:
+                costs.append(None)
+        return _with_largest(costs)
+
+    def latency_s(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
+        """Expected latency of one call, seconds, `(K,)`: the mean, else the largest, else 0."""
+        known = [self.records.get(arm) for arm in catalogue]
+        return _with_largest([r.latency_s if r is not None else None for r in known])
+
+    def cost_scale(self, catalogue: Mapping[str, Model]) -> float:
+        """Expected cost of the catalogue's dearest arm, USD; 1.0 while no cost is known."""
+        return float(np.max(self.cost_usd(catalogue), initial=0.0)) or 1.0
+
+    def _mean_tokens(self) -> tuple[float, float] | None:
+        known = [t for t in map(_tokens, self.records.values()) if t is not None]
+        if not known:
+            return None
+        return sum(t[0] for t in known) / len(known), sum(t[1] for t in known) / len(known)
+
+
+def to_records(
+    fit: RidgeFit,
+    sums: Sums,
+    *,
+    policy: str,
+    version: int,
+    published_at: datetime,
+    encoder: str,
+    exploration: Mapping[str, float] | None = None,
+) -> tuple[PolicyManifest, tuple[PolicyArm, ...]]:
+    """A fit, and the usage in the sums, as the records to publish: the head and one an arm."""
+    manifest = PolicyManifest(
+        policy=policy,
+        version=version,
+        published_at=published_at,
+        encoder=encoder,
+        dimensions=sums.dimensions,
+        arms=fit.arms,
+        observations=float(fit.observations.sum()),
+        mean_quality=fit.global_quality,
+        shared_weights=_raw(fit.shared_weights),
+        noise_variance=fit.noise_variance,
+        shared_precision=fit.precisions.shared,
+        arm_precision=fit.precisions.arm,
+        log_evidence=fit.log_evidence,
+        exploration=dict(exploration or {}),
+    )
+    return manifest, tuple(
+        _arm_record(fit, row, sums.usage(arm), policy=policy, version=version)
+        for row, arm in enumerate(fit.arms)
+    )
+
+
+def _arm_record(
+    fit: RidgeFit, row: int, usage: NDArray[np.float64], *, policy: str, version: int
+) -> PolicyArm:
+    failures = mean_of(usage, Usage.FAILURES, Usage.CALLS)
+    return PolicyArm(
+        policy=policy,
+        version=version,
+        arm=fit.arms[row],
+        observations=float(fit.observations[row]),
+        mean_quality=float(fit.mean_quality[row]),
+        weights=_raw(fit.weights[row]),
+        mean_context=_raw(fit.mean_context[row]),
+        calls=max(0.0, float(usage[Usage.CALLS])),
+        cost_usd=mean_of(usage, Usage.COST_USD, Usage.COST_CALLS),
+        input_tokens=mean_of(usage, Usage.INPUT_TOKENS, Usage.TOKEN_CALLS),
+        output_tokens=mean_of(usage, Usage.OUTPUT_TOKENS, Usage.TOKEN_CALLS),
+        latency_s=mean_of(usage, Usage.LATENCY_S, Usage.LATENCY_CALLS),
+        failure_rate=None if failures is None else min(1.0, failures),
+    )
+
+
+def _raw(vector: NDArray[np.float64]) -> bytes:
+    return vector.astype("<f4").tobytes()
+
+
+def _vector(raw: bytes, dimensions: int) -> NDArray[np.float32]:
+    if len(raw) != 4 * dimensions:
+        raise InvalidEvent(f"a policy vector has {len(raw)} bytes instead of {4 * dimensions}")
+    vector = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise InvalidEvent("a policy vector is not finite")
+    return vector
+
+
+def _tokens(record: PolicyArm | None) -> tuple[float, float] | None:
+    if record is None or record.input_tokens is None or record.output_tokens is None:
+        return None
+    return record.input_tokens, record.output_tokens
+
+
+def _priced(price: Price, tokens: tuple[float, float]) -> float:
+    per_token = price.input_usd_per_mtok * tokens[0] + price.output_usd_per_mtok * tokens[1]
+    return per_token / 1_000_000 + price.call_usd
+
+
+def _with_largest(known: Sequence[float | None]) -> NDArray[np.float64]:
+    """The known values, and their largest (0 if there is none) where there is none."""
+    largest = max((value for value in known if value is not None), default=0.0)
+    return np.array([largest if value is None else value for value in known], dtype=np.float64)

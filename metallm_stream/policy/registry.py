@@ -1,0 +1,43 @@
+"""The rules of choice by name.
+
+Invariant: a name that is not here is refused with the names that are; a new rule is one new file
+and one line in `CHOOSERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.policy.chooser import Chooser
+from metallm_stream.policy.fixed import Fixed
+from metallm_stream.policy.igw import InverseGap
+from metallm_stream.policy.uniform import Uniform
+
+DEFAULT_CHOOSER = "ridge-igw"
+
+CHOOSERS: dict[str, Callable[..., Chooser]] = {
+    "ridge-igw": InverseGap,
+    "uniform": Uniform,
+    "fixed": Fixed,
+}
+
+
+def chooser(name: str = DEFAULT_CHOOSER, **parameters: float) -> Chooser:
+    """The rule of choice called `name`, with its parameters; `fixed:<arm>` names the arm.
+
+    Raises `ConfigurationError` for an unknown name, or for parameters the rule does not take.
+
+    >>> chooser("fixed:mini").name
+    'fixed:mini'
+    """
+    kind, _, argument = name.partition(":")
+    if kind not in CHOOSERS or (kind == "fixed") != bool(argument):
+        raise ConfigurationError(
+            f"unknown policy {name!r}: choose one of "
+            + ", ".join("fixed:<arm>" if known == "fixed" else known for known in CHOOSERS)
+        )
+    try:
+        return CHOOSERS[kind](*([argument] if argument else []), **parameters)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"policy {name!r}: {exc}") from exc

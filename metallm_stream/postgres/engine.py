@@ -1,0 +1,68 @@
+"""How we connect: one small pool a process, every wait bounded.
+
+Invariant: no statement, lock or idle transaction outlives its timeout, so that a stuck process
+cannot hold up the others for longer, and every transaction is READ COMMITTED: a statement after
+a row lock sees what the lock's former holder committed.
+"""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from metallm_stream.errors import ConfigurationError
+
+DRIVER = "postgresql+psycopg"
+STATEMENT_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 20
+IDLE_TIMEOUT_S = 120
+CONNECT_TIMEOUT_S = 10
+
+
+def database_url(url: SecretStr | str) -> URL:
+    """The URL with our driver; `postgres://` and `postgresql://` are understood as well.
+
+    Raises `ConfigurationError`, which never repeats the URL since it may hold a password.
+
+    >>> database_url("postgres://me@db.example/metallm").drivername
+    'postgresql+psycopg'
+    """
+    try:
+        parsed = make_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
+    except ArgumentError as exc:
+        raise ConfigurationError(
+            "DATABASE_URL is not a URL; write postgresql://user:password@host:port/database"
+        ) from exc
+    if parsed.drivername not in ("postgres", "postgresql", DRIVER):
+        raise ConfigurationError(
+            f"DATABASE_URL begins with {parsed.drivername}://; only postgresql:// will do"
+        )
+    return parsed.set(drivername=DRIVER)
+
+
+def open_engine(url: SecretStr | str, *, application_name: str, pool_size: int = 3) -> Engine:
+    """An engine of at most `pool_size` connections; nothing is connected before first use.
+
+    What the URL's query says (`sslmode`, `options`, …) reaches libpq and is not overridden.
+    """
+    parsed = database_url(url)
+    ours = {
+        "application_name": application_name,
+        "connect_timeout": str(CONNECT_TIMEOUT_S),
+        "keepalives_idle": "30",
+        "options": (
+            f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
+            f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_S}s -c TimeZone=UTC"
+        ),
+    }
+    return create_engine(
+        parsed,
+        connect_args={name: value for name, value in ours.items() if name not in parsed.query},
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )

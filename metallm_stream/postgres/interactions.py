@@ -1,0 +1,75 @@
+"""The interactions of a batch: locked, loaded, saved; and all of them, streamed.
+
+Invariant: from `load_for_update` to the end of its transaction nobody else changes those
+interactions, so that of two learners with parts of one query exactly one sees it complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+
+from sqlalchemy import Connection, TextClause
+
+from metallm_stream.join import Interaction
+from metallm_stream.postgres import statements
+from metallm_stream.postgres.rows import from_row, to_json
+
+
+def load_for_update(
+    conn: Connection, query_ids: Iterable[str], today: date
+) -> dict[str, tuple[date, Interaction | None]]:
+    """Lock the queries and read what is known of each, with the day whose partition keeps it.
+
+    A query not seen before belongs to `today` (UTC), whose partition is made if it is missing, and
+    has no interaction.
+    Locks are taken in one order for everybody: call this once a transaction, with all the ids.
+    """
+    wanted = list(dict.fromkeys(query_ids))
+    if not wanted:
+        return {}
+    locked = conn.execute(statements.LOCK_QUERIES, {"query_ids": wanted, "today": today})
+    new = {row.query_id for row in locked}
+    if new:
+        conn.execute(statements.ENSURE_DAY, {"day": today})
+    found: dict[str, tuple[date, Interaction | None]] = dict.fromkeys(new, (today, None))
+    older = [query_id for query_id in wanted if query_id not in new]
+    if older:
+        days = {
+            query_id: day
+            for query_id, day in conn.execute(statements.LOAD_DAYS, {"query_ids": older})
+        }
+        known = _load(conn, days)
+        found |= {query_id: (day, known.get(query_id)) for query_id, day in days.items()}
+    return found
+
+
+def save_interactions(conn: Connection, rows: Iterable[tuple[date, Interaction]]) -> None:
+    """Write each interaction whole, under the day that `load_for_update` gave."""
+    for part in to_json(rows):
+        conn.execute(statements.SAVE_INTERACTIONS, {"rows": part})
+
+
+def stream_interactions(conn: Connection, batch: int = 1_000) -> Iterator[Interaction]:
+    """All retained interactions in no particular order, at most `batch` in memory at a time."""
+    yield from stream(conn, statements.STREAM_INTERACTIONS, {}, batch)
+
+
+def stream(
+    conn: Connection, statement: TextClause, values: dict[str, date], batch: int
+) -> Iterator[Interaction]:
+    """The interactions that a statement selects, through a cursor of the server's."""
+    found = conn.execute(
+        statement, values, execution_options={"stream_results": True, "max_row_buffer": batch}
+    )
+    for row in found:
+        yield from_row(*row)
+
+
+def _load(conn: Connection, days: dict[str, date]) -> dict[str, Interaction]:
+    # The days go along so that the planner leaves out all other partitions.
+    rows = conn.execute(
+        statements.LOAD_INTERACTIONS,
+        {"days": sorted(set(days.values())), "query_ids": list(days)},
+    )
+    return {row.query_id: from_row(*row) for row in rows}

@@ -1,0 +1,186 @@
+"""An interaction as a row of the table, and back.
+
+Invariant: `from_row(to_row(interaction)) == interaction`, except for NUL characters, which
+PostgreSQL cannot store and which are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from metallm_stream.events import Decision, Event, Feedback, Result
+from metallm_stream.join import Interaction
+
+LARGEST_BIGINT = 2**63 - 1
+MAX_JSON_BYTES = 2**25  # jsonb takes 2**28 bytes an array
+
+# Columns and types of a row as it goes to the server: JSON, bytes in base64.
+COLUMNS: dict[str, str] = {
+    "query_id": "text",
+    "day": "date",
+    "task": "text",
+    "arm": "text",
+    "answered_by": "text",
+    "propensity": "double precision",
+    "policy": "text",
+    "policy_version": "bigint",
+    "encoder": "text",
+    "cost_weight": "double precision",
+    "latency_weight": "double precision",
+    "cost_scale_usd": "double precision",
+    "asked_at": "timestamptz",
+    "decided_at": "timestamptz",
+    "finished_at": "timestamptz",
+    "prediction": "text",
+    "failure": "text",
+    "input_tokens": "bigint",
+    "output_tokens": "bigint",
+    "cost_usd": "double precision",
+    "latency_s": "double precision",
+    "quality": "double precision",
+    "problem": "text",
+    "label": "text",
+    "score": "double precision",
+    "given_at": "timestamptz",
+    "decision": "jsonb",
+    "context": "text",
+    "result": "jsonb",
+    "feedback": "jsonb",
+}
+
+_feedback = TypeAdapter(tuple[Feedback, ...])
+
+
+def to_json(rows: Iterable[tuple[date, Interaction]]) -> Iterator[str]:
+    """The rows as JSON arrays of objects, each of at most about `MAX_JSON_BYTES`.
+
+    One JSON argument costs a third of what arrays of JSON texts cost: those are escaped twice.
+    """
+    held: list[bytes] = []
+    size = 0
+    for day, interaction in rows:
+        row = orjson.dumps(to_row(day, interaction))
+        if held and size + len(row) > MAX_JSON_BYTES:
+            yield (b"[" + b",".join(held) + b"]").decode()
+            held, size = [], 0
+        held.append(row)
+        size += len(row)
+    if held:
+        yield (b"[" + b",".join(held) + b"]").decode()
+
+
+def to_row(day: date, interaction: Interaction) -> dict[str, Any]:
+    """The values by column, those that are null left out; the flattened follow from the events."""
+    row: dict[str, Any] = {"query_id": interaction.query_id, "day": day}
+    if interaction.decision is not None:
+        row |= _decided(interaction.decision)
+    if interaction.result is not None:
+        row |= _answered(interaction.result)
+    if interaction.feedback:
+        row |= _judged(interaction)
+    return row
+
+
+def from_row(
+    query_id: str, decision: str | None, context: bytes | None, result: str | None, feedback: str | None
+) -> Interaction:
+    """The interaction of one row; JSON comes as text."""
+    return Interaction(
+        query_id,
+        None if decision is None else _with_context(decision, context or b""),
+        None if result is None else Result.model_validate_json(result),
+        () if feedback is None else _feedback.validate_json(feedback),
+    )
+
+
+def storable(value: str | None) -> str | None:
+    """Text that PostgreSQL takes: without NUL, lone surrogates replaced by U+FFFD.
+
+    >>> storable("a\\x00b")
+    'ab'
+    """
+    if value is None or (value.isascii() and "\x00" not in value):
+        return value
+    return value.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def storable_json(event: Event | tuple[Feedback, ...], *, without: str | None = None) -> str:
+    """The event as JSON that `jsonb` takes, optional fields that are unset left out."""
+    exclude = None if without is None else {without}
+    try:
+        if isinstance(event, Event):
+            dumped = event.model_dump_json(exclude=exclude, exclude_none=True)
+        else:
+            dumped = _feedback.dump_json(event, exclude_none=True).decode()
+    except PydanticSerializationError:  # a lone surrogate
+        plain = to_jsonable_python(event, exclude=exclude, exclude_none=True)
+        return orjson.dumps(_cleaned(plain)).decode()
+    return orjson.dumps(_cleaned(orjson.loads(dumped))).decode() if "\\u0000" in dumped else dumped
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): _cleaned(item) for key, item in value.items()}
+    return value
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    return {
+        "task": decision.task,
+        "arm": decision.arm,
+        "propensity": decision.propensity,
+        "policy": decision.policy,
+        "policy_version": min(decision.policy_version, LARGEST_BIGINT),
+        "encoder": decision.encoder,
+        "cost_weight": decision.cost_weight,
+        "latency_weight": decision.latency_weight,
+        "cost_scale_usd": decision.cost_scale_usd,
+        "asked_at": decision.asked_at,
+        "decided_at": decision.decided_at,
+        "failure": None if decision.refusal is None else decision.refusal.kind,
+        "decision": orjson.Fragment(storable_json(decision, without="context")),
+        "context": base64.b64encode(decision.context).decode(),
+    }
+
+
+def _answered(result: Result) -> dict[str, Any]:
+    row = {
+        "answered_by": result.arm,
+        "finished_at": result.finished_at,
+        "prediction": storable(result.prediction),
+        "input_tokens": min(result.input_tokens, LARGEST_BIGINT),
+        "output_tokens": min(result.output_tokens, LARGEST_BIGINT),
+        "cost_usd": result.cost_usd,
+        "latency_s": result.latency_s,
+        "result": orjson.Fragment(storable_json(result)),
+    }
+    return row if result.failure is None else row | {"failure": result.failure.kind}
+
+
+def _judged(interaction: Interaction) -> dict[str, Any]:
+    judgement = interaction.judged()
+    given = judgement.feedback
+    return {
+        "quality": judgement.quality,
+        "problem": storable(judgement.problem),
+        "label": None if given is None else given.label,
+        "score": None if given is None else given.score,
+        "given_at": None if given is None else given.given_at,
+        "feedback": orjson.Fragment(storable_json(interaction.feedback)),
+    }
+
+
+def _with_context(decision: str, context: bytes) -> Decision:
+    encoded = base64.b64encode(context).decode()
+    return Decision.model_validate_json(f'{{"context":"{encoded}",{decision.lstrip()[1:]}')

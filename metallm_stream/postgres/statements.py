@@ -1,0 +1,176 @@
+"""Every statement that the learner sends, by name.
+
+Invariant: each is one round trip whatever the size of the batch, and names its tables with their
+schema, so that no `search_path` matters.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from metallm_stream.postgres.rows import COLUMNS
+
+CLAIM_PARTITION = text("""
+    INSERT INTO metallm.offsets AS o (topic, partition, epoch, next_offset)
+    VALUES (:topic, :partition, 1, :low_watermark)
+    ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1, updated_at = now()
+    RETURNING o.topic, o.partition, o.epoch, o.next_offset
+""")
+
+ADVANCE = text("""
+    UPDATE metallm.offsets AS o
+    SET next_offset = a.new_next_offset, high_watermark = a.high_watermark, updated_at = now()
+    FROM unnest(
+        CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:epochs AS bigint[]),
+        CAST(:next_offsets AS bigint[]), CAST(:new_next_offsets AS bigint[]),
+        CAST(:high_watermarks AS bigint[])
+    ) AS a (topic, partition, epoch, next_offset, new_next_offset, high_watermark)
+    WHERE o.topic = a.topic AND o.partition = a.partition AND o.epoch = a.epoch
+      AND o.next_offset = a.next_offset AND a.new_next_offset >= o.next_offset
+    RETURNING o.topic, o.partition
+""")
+
+LOAD_OFFSETS = text("SELECT topic, partition, next_offset FROM metallm.offsets")
+
+LOAD_OFFSETS = text("SELECT topic, partition, next_offset FROM metallm.offsets")
+
+CLAIM_SLOT = text("""
+    INSERT INTO metallm.slots AS s (slot, epoch) VALUES (:slot, 1)
+    ON CONFLICT (slot) DO UPDATE SET epoch = s.epoch + 1, updated_at = now()
+    RETURNING s.slot, s.epoch, s.version
+""")
+
+BUMP_SLOT = text("""
+    UPDATE metallm.slots SET version = version + 1, updated_at = now()
+    WHERE slot = :slot AND epoch = :epoch AND version = :version
+    RETURNING slot, epoch, version
+""")
+
+SAVE_SUMS = text("""
+    INSERT INTO metallm.sums AS s (slot, arm, sums, observations)
+    SELECT :slot, a.arm, a.sums, a.observations
+    FROM unnest(
+        CAST(:arms AS text[]), CAST(:sums AS bytea[]), CAST(:observations AS double precision[])
+    ) AS a (arm, sums, observations)
+    ON CONFLICT (slot, arm) DO UPDATE
+    SET sums = excluded.sums, observations = excluded.observations, updated_at = now()
+""")
+
+LOAD_SUMS = text("""
+    SELECT slot, arm, sums FROM metallm.sums WHERE slot <> :archive ORDER BY slot, arm
+""")
+
+LOAD_SLOT_SUMS = text("SELECT arm, sums FROM metallm.sums WHERE slot = :slot ORDER BY arm")
+
+SLOT_VERSIONS = text("SELECT slot, epoch, version FROM metallm.slots WHERE slot <> :archive")
+
+CLAIM_ENCODER = text("""
+    INSERT INTO metallm.encoder (name, dimensions) VALUES (:name, :dimensions)
+    ON CONFLICT (single) DO NOTHING
+""")
+
+LOAD_ENCODER = text("SELECT name, dimensions FROM metallm.encoder")
+
+# Inserts what is new and locks what is not, in one order for everybody. `WHERE false` takes the
+# row lock without writing a new version of the row.
+LOCK_QUERIES = text("""
+    INSERT INTO metallm.query_days AS q (query_id, day)
+    SELECT b.query_id, :today
+    FROM (SELECT DISTINCT unnest(CAST(:query_ids AS text[])) AS query_id) AS b
+    ORDER BY b.query_id
+    ON CONFLICT (query_id) DO UPDATE SET day = q.day WHERE false
+    RETURNING q.query_id
+""")
+
+# A statement of its own, since it must see what the locks' former holders committed.
+LOAD_DAYS = text("""
+    SELECT query_id, day FROM metallm.query_days WHERE query_id = ANY (CAST(:query_ids AS text[]))
+""")
+
+LOAD_INTERACTIONS = text("""
+    SELECT query_id, decision::text, context, result::text, feedback::text
+    FROM metallm.interactions
+    WHERE day = ANY (CAST(:days AS date[])) AND query_id = ANY (CAST(:query_ids AS text[]))
+""")
+
+STREAM_INTERACTIONS = text("""
+    SELECT query_id, decision::text, context, result::text, feedback::text
+    FROM metallm.interactions
+""")
+
+STREAM_DAY = text("""
+    SELECT query_id, decision::text, context, result::text, feedback::text
+    FROM metallm.interactions WHERE day = :day
+""")
+
+_columns = ", ".join(COLUMNS)
+_typed = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+_values = _columns.replace("context", "decode(context, 'base64')")
+_replaced = ", ".join(
+    f"{name} = excluded.{name}" for name in COLUMNS if name not in ("query_id", "day")
+)
+SAVE_INTERACTIONS = text(
+    f"INSERT INTO metallm.interactions ({_columns}) "  # noqa: S608 - names from our own source
+    f"SELECT {_values} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row ({_typed}) "
+    f"ON CONFLICT (query_id, day) DO UPDATE SET {_replaced}, updated_at = now()"
+)
+
+SAVE_DEAD_LETTERS = text("""
+    INSERT INTO metallm.dead_records
+        (topic, partition, record_offset, service, at, reason, key, value, value_bytes, truncated)
+    SELECT * FROM unnest(
+        CAST(:topic AS text[]), CAST(:partition AS integer[]), CAST(:offset AS bigint[]),
+        CAST(:service AS text[]), CAST(:at AS timestamptz[]), CAST(:reason AS text[]),
+        CAST(:key AS bytea[]), CAST(:value AS bytea[]), CAST(:value_bytes AS bigint[]),
+        CAST(:truncated AS boolean[])
+    )
+    ON CONFLICT (topic, partition, record_offset) DO NOTHING
+""")
+
+NEXT_POLICY_VERSION = text("SELECT nextval('metallm.policy_version')")
+
+SKIP_POLICY_VERSIONS = text("SELECT setval('metallm.policy_version', :version)")
+
+RECORD_POLICY = text("""
+    INSERT INTO metallm.policies (
+        version, policy, published_at, encoder, dimensions, observations, mean_quality,
+        shared_norm, noise_variance, shared_precision, arm_precision, log_evidence, arms
+    ) VALUES (
+        :version, :policy, :published_at, :encoder, :dimensions, :observations, :mean_quality,
+        :shared_norm, :noise_variance, :shared_precision, :arm_precision, :log_evidence,
+        CAST(:arms AS jsonb)
+    )
+""")
+
+TRIM_POLICIES = text("""
+    DELETE FROM metallm.policies WHERE version <= (
+        SELECT version FROM metallm.policies ORDER BY version DESC OFFSET :keep LIMIT 1
+    )
+""")
+
+SAVE_MODEL = text("""
+    INSERT INTO metallm.models (arm, record) VALUES (:arm, CAST(:record AS jsonb))
+    ON CONFLICT (arm) DO UPDATE SET record = excluded.record, updated_at = now()
+""")
+
+DELETE_MODEL = text("DELETE FROM metallm.models WHERE arm = :arm")
+
+TRY_PUBLISH_LOCK = text("SELECT pg_try_advisory_lock(hashtext('metallm'), hashtext('publish'))")
+
+ENSURE_DAY = text("SELECT metallm.ensure_day(:day)")
+
+DAYS_BEFORE = text("SELECT day FROM metallm.partition_days() AS day WHERE day < :day ORDER BY day")
+
+# Locks in the order of `LOCK_QUERIES`, so that retention and learners cannot deadlock.
+FORGET_QUERIES = text("""
+    DELETE FROM metallm.query_days WHERE query_id IN (
+        SELECT query_id FROM metallm.query_days WHERE day < :day ORDER BY query_id FOR UPDATE
+    )
+""")
+
+# Whole days in UTC, as the partitions are.
+DELETE_DEAD_LETTERS = text("""
+    DELETE FROM metallm.dead_records WHERE at < CAST(:day AS date)::timestamp AT TIME ZONE 'UTC'
+""")
+
+DROP_DAY = text("SELECT metallm.drop_day(:day)")

@@ -1,0 +1,208 @@
+"""The tables of schema `metallm`, as they are now.
+
+Invariant: a database built by all migrations has exactly these tables; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    event,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "metallm"
+MOMENT = DateTime(timezone=True)
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    },
+)
+
+policy_version = Sequence("policy_version", metadata=metadata, data_type=BigInteger)
+
+offsets = Table(
+    "offsets",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("high_watermark", BigInteger),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    CheckConstraint("next_offset >= 0", name="next_offset_not_negative"),
+    comment="The first unread offset of each partition, fenced by epoch.",
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default=text("0")),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="One row a learner process; the epoch fences its predecessor, the version its sums.",
+)
+
+sums = Table(
+    "sums",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("arm", Text, primary_key=True),
+    Column("sums", LargeBinary, nullable=False),
+    Column("observations", Double, nullable=False),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="What each slot has learned of each arm; the model is their sum.",
+)
+
+encoder = Table(
+    "encoder",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("name", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    CheckConstraint("single", name="one_row"),
+    comment="The encoder whose contexts the sums were learned from.",
+)
+
+query_days = Table(
+    "query_days",
+    metadata,
+    Column("query_id", Text, primary_key=True),
+    Column("day", Date, nullable=False),
+    Index(None, "day"),
+    comment="The partition of each query's interaction; its row lock serialises the join.",
+)
+
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("query_id", Text, primary_key=True),
+    Column("day", Date, primary_key=True, comment="UTC day on which the query was first seen."),
+    Column("task", Text),
+    Column("arm", Text, comment="The arm that was decided; null when no arm was left."),
+    Column("answered_by", Text, comment="The arm that answered; null for a failure."),
+    Column("propensity", Double, comment="Probability with which the policy chose the arm."),
+    Column("policy", Text),
+    Column("policy_version", BigInteger),
+    Column("encoder", Text),
+    Column("cost_weight", Double),
+    Column("latency_weight", Double),
+    Column("cost_scale_usd", Double, comment="The cost that counts as 1 in the utility."),
+    Column("asked_at", MOMENT),
+    Column("decided_at", MOMENT),
+    Column("finished_at", MOMENT),
+    Column("prediction", Text),
+    Column("failure", Text, comment="Kind of failure, where there is no prediction."),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cost_usd", Double, comment="All attempts together."),
+    Column("latency_s", Double),
+    Column("quality", Double, comment="The judgement in force, in [0, 1]."),
+    Column("problem", Text, comment="Why the feedback could not be judged."),
+    Column("label", Text),
+    Column("score", Double),
+    Column("given_at", MOMENT, comment="When the feedback in force was given."),
+    Column("decision", JSONB, comment="The decision without its context."),
+    Column("context", LargeBinary, comment="Float32, little-endian, of the encoder's dimension."),
+    Column("result", JSONB),
+    Column("feedback", JSONB, comment="The newest of each feedback id, newest last."),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="One row a query: decision, result and feedback as far as they have come.",
+    postgresql_partition_by="RANGE (day)",
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("policy", Text, nullable=False),
+    Column("published_at", MOMENT, nullable=False),
+    Column("encoder", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("observations", Double, nullable=False),
+    Column("mean_quality", Double, nullable=False),
+    Column("shared_norm", Double, nullable=False),
+    Column("noise_variance", Double, nullable=False),
+    Column("shared_precision", Double, nullable=False),
+    Column("arm_precision", Double, nullable=False),
+    Column("log_evidence", Double),
+    Column("arms", JSONB, nullable=False, comment="Per arm: means, counts and weights' norms."),
+    comment="What each published policy looked like; the policy itself is on its topic.",
+)
+
+dead_records = Table(
+    "dead_records",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("record_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("service", Text, nullable=False),
+    Column("at", MOMENT, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("value_bytes", BigInteger, comment="The value's length before it was cut."),
+    Column("truncated", Boolean, nullable=False, server_default=text("false")),
+    comment="Records that the learner could not read, with position and reason.",
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("arm", Text, primary_key=True),
+    Column("record", JSONB, nullable=False),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="The catalogue of arms, as the learner last saw it on its topic.",
+)
+
+# Bytes that do not compress are stored outside the row as they are.
+EXTERNAL = (("interactions", "context"), ("sums", "sums"))
+# Each batch replaces sums whole, so that dead chunks pile up faster than the defaults clear them.
+SUMS_VACUUM = (
+    "ALTER TABLE metallm.sums SET (autovacuum_vacuum_scale_factor = 0, "
+    "autovacuum_vacuum_threshold = 200, toast.autovacuum_vacuum_scale_factor = 0, "
+    "toast.autovacuum_vacuum_threshold = 5000)"
+)
+
+for _table, _column in EXTERNAL:
+    event.listen(
+        metadata.tables[f"{SCHEMA}.{_table}"],
+        "after_create",
+        DDL(f"ALTER TABLE {SCHEMA}.{_table} ALTER COLUMN {_column} SET STORAGE EXTERNAL"),
+    )
+event.listen(sums, "after_create", DDL(SUMS_VACUUM))
+
+__all__ = [
+    "SCHEMA",
+    "dead_records",
+    "encoder",
+    "interactions",
+    "metadata",
+    "models",
+    "offsets",
+    "policies",
+    "query_days",
+    "slots",
+    "sums",
+]

@@ -1,0 +1,167 @@
+"""What every provider is to the rest of the house: a name, one coroutine, and typed failures.
+
+Invariant: a provider either returns an `Answer` or raises `ProviderFailure`; nothing that a
+vendor sends or fails to send ends a process, and no secret leaves through a message or a repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from metallm_stream.errors import ProviderUnavailable
+from metallm_stream.events import FailureKind, Generation, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider returned for one try; `None` where it did not say.
+
+    `cached_input_tokens` are part of `input_tokens`. `cost_usd` is the vendor's own figure for
+    this try, never a computed one.
+    """
+
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cost_usd: float | None = None
+    request_id: str | None = None
+    finish_reason: str | None = None
+
+
+class ProviderFailure(ProviderUnavailable):
+    """One try that brought no usable answer.
+
+    Parameters
+    ----------
+    kind
+        What went wrong; decides nothing by itself.
+    message
+        What the vendor said, in one line.
+    retriable
+        Whether the same arm may be tried again.
+    retry_after_s
+        The wait the vendor asked for, in seconds.
+    request_id
+        The vendor's identity of the try, for its support.
+    billed
+        The tokens and cost of a try that was charged although it brought nothing usable.
+    """
+
+    kind: FailureKind
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retriable: bool,
+        retry_after_s: float | None = None,
+        request_id: str | None = None,
+        billed: Answer | None = None,
+    ) -> None:
+        super().__init__(kind, message, retriable=retriable, retry_after_s=retry_after_s)
+        self.request_id = request_id
+        self.billed = billed
+
+    def without(self, secrets: Iterable[str]) -> ProviderFailure:
+        """The same failure with every secret in its message blacked out."""
+        message = self.message
+        for secret in secrets:
+            message = message.replace(secret, "***")
+        return ProviderFailure(
+            self.kind,
+            message,
+            retriable=self.retriable,
+            retry_after_s=self.retry_after_s,
+            request_id=self.request_id,
+            billed=self.billed,
+        )
+
+
+def _plain_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http or https address such as https://host/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must carry no user, query or fragment; use api_key and headers")
+    return value
+
+
+def _header_safe(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+        raise ValueError("must be non-empty printable ASCII without spaces around it")
+    return value
+
+
+HeaderValue = Annotated[SecretStr, AfterValidator(_header_safe)]
+
+
+class ProviderSettings(BaseModel):
+    """How to reach one provider; a new host of a known wire is settings only.
+
+    Parameters
+    ----------
+    name
+        The name that arms and the topic `calls.<name>` refer to.
+    wire
+        The protocol it speaks: a key of `metallm_stream.providers.registry.WIRES`.
+    base_url
+        Where it listens; `None` is the vendor's own address.
+    api_key
+        The credential; hosts that need none take any text.
+    headers
+        Further headers of every request; values are treated as secrets.
+    max_connections
+        Connections open at a time; at least the number of calls a worker keeps in flight.
+    max_answer_bytes
+        A longer HTTP body is cut off and counts as a malformed answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    wire: str = "openai"
+    base_url: Annotated[str, AfterValidator(_plain_url)] | None = None
+    api_key: HeaderValue
+    headers: Mapping[str, HeaderValue] = Field(default_factory=dict)
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
+    max_answer_bytes: Annotated[int, Field(ge=1_024)] = 4_000_000
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must not appear in a message, longest first."""
+        header_values = (value.get_secret_value() for value in self.headers.values())
+        # Short header values ("1", "true") are no secrets, and blacking them out garbles messages.
+        found = {self.api_key.get_secret_value(), *(v for v in header_values if len(v) >= 8)}
+        return tuple(sorted(found, key=len, reverse=True))
+
+
+class Provider(Protocol):
+    """One vendor, or one host that speaks a vendor's wire."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name, as in `Model.provider`."""
+
+    async def complete(
+        self,
+        model: Model,
+        messages: Sequence[Mapping[str, str]],
+        generation: Generation | None,
+        *,
+        timeout_s: float,
+        idempotency_key: str,
+    ) -> Answer:
+        """One try, over in `timeout_s` seconds whatever the vendor does.
+
+        Raises `ProviderFailure`; never retries by itself.
+        """
+
+    async def close(self) -> None:
+        """Close all connections; the provider is not used again."""

@@ -1,0 +1,108 @@
+"""A batch of queries becomes decisions, each with a propensity and a ranking to fall back on.
+
+Invariant: the logged propensity is the probability with which the arm was really drawn, after all
+of the query's constraints, and the candidates' probabilities add up to 1. Nothing but the
+arguments decides: the same generator state gives the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.policy import Chooser, Published, sample
+from metallm_stream.route.constraints import constrain
+from metallm_stream.route.outlook import Outlook
+from metallm_stream.route.records import REFUSED, Arrival, Decided, Drawn, records
+from metallm_stream.route.trade_off import TradeOff
+
+
+def decide(
+    arrivals: Sequence[Arrival],
+    contexts: NDArray[np.float32],
+    *,
+    catalogue: Catalogue,
+    published: Published | None,
+    chooser: Chooser,
+    defaults: TradeOff,
+    rng: np.random.Generator,
+    now: datetime,
+    encoder: str,
+) -> list[Decided]:
+    """Decide n queries with contexts `(n, d)`, in order.
+
+    A query that no arm is left for is refused with the reasons. While there is no policy, every
+    allowed arm has the same utility and no observations. One number is drawn from `rng` for each
+    query that is not refused.
+
+    Raises `ConfigurationError` if the policy was learned with another encoder, and `ValueError`
+    if there is not one context a query.
+    """
+    _check(published, encoder, contexts, len(arrivals))
+    queries = [arrival.query for arrival in arrivals]
+    outlook = Outlook.of(published, catalogue.arms, contexts)
+    constraints = constrain(queries, list(catalogue.arms.values()), outlook)
+    allowed = constraints.allowed()
+    cost_weight, latency_weight = defaults.weights(queries)
+    utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
+    probabilities = _probabilities(utility, allowed, outlook.observations, list(catalogue), chooser)
+    drawn = Drawn(
+        constraints=constraints,
+        outlook=outlook,
+        allowed=allowed,
+        probabilities=probabilities,
+        utility=utility,
+        chosen=_draw(probabilities, rng),
+        cost_weight=cost_weight,
+        latency_weight=latency_weight,
+        contexts=contexts,
+    )
+    return records(arrivals, drawn, now=now, encoder=encoder, policy=chooser.name)
+
+
+def _probabilities(
+    utility: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    observations: NDArray[np.float64],
+    arms: Sequence[str],
+    chooser: Chooser,
+) -> NDArray[np.float64]:
+    """The chooser's probabilities, `(n, K)`; rows without an allowed arm are 0 throughout."""
+    answered = allowed.any(axis=1)
+    probabilities = np.zeros(allowed.shape)
+    if answered.any():
+        probabilities[answered] = np.clip(
+            chooser.probabilities(utility[answered], allowed[answered], observations, arms), 0, 1
+        )
+    return probabilities
+
+
+def _draw(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The arm drawn for each query, `(n,)`, `REFUSED` where none has a probability."""
+    chosen = np.full(len(probabilities), REFUSED, dtype=np.int64)
+    answered = probabilities.any(axis=1)
+    if answered.any():
+        chosen[answered] = sample(probabilities[answered], rng)
+    return chosen
+
+
+def _check(
+    published: Published | None, encoder: str, contexts: NDArray[np.float32], n: int
+) -> None:
+    if contexts.ndim != 2 or len(contexts) != n:
+        raise ValueError(f"expected {n} contexts, one a query, got an array {contexts.shape}")
+    if published is None:
+        return
+    here = (encoder, contexts.shape[1])
+    there = (published.encoder, published.manifest.dimensions)
+    if here != there:
+        raise ConfigurationError(
+            f"encoder: policy version {published.version} was learned on {there[0]!r}"
+            f" ({there[1]} dimensions), but this router encodes with {here[0]!r} ({here[1]});"
+            " set the learner's encoder here, or start a new policy"
+        )

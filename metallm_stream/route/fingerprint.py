@@ -1,0 +1,28 @@
+"""What makes two queries with one id the same query.
+
+Invariant: the fingerprint depends on what is asked alone (text, system, earlier turns, labels,
+task), not on how it is to be answered, and never changes between releases, since it is stored
+with every decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from metallm_stream.events import Query
+
+
+def fingerprint(query: Query) -> str:
+    """The first 32 hexadecimal digits (128 bits) of a SHA-256 over what is asked.
+
+    >>> first = Query(query_id="a", text="2 + 2?")
+    >>> fingerprint(first) == fingerprint(Query(query_id="b", text="2 + 2?", cost_weight=0.3))
+    True
+    >>> fingerprint(first) == fingerprint(Query(query_id="a", text="2 + 3?"))
+    False
+    """
+    turns = [[turn.role, turn.content] for turn in query.messages or ()]
+    labels = None if query.labels is None else list(query.labels)
+    asked = [query.text, query.system, turns, labels, query.task]
+    return hashlib.sha256(json.dumps(asked, separators=(",", ":")).encode()).hexdigest()[:32]

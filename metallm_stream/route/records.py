@@ -1,0 +1,147 @@
+"""A decided batch as records: one decision a query, and the arms to try.
+
+Invariant: the record holds all that is needed to learn from the decision and to explain it, each
+allowed arm with its probability included, in the catalogue's order; what was not known when the
+decision was made is absent from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metallm_stream.encode import context_to_bytes
+from metallm_stream.events import Candidate, Decision, Model, Query
+from metallm_stream.route.constraints import Constraints
+from metallm_stream.route.fingerprint import fingerprint
+from metallm_stream.route.outlook import Outlook
+
+REFUSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A query and where it stands: partition and offset in `queries`, and the record's time."""
+
+    query: Query
+    partition: int
+    offset: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, and the arms to try: the chosen one, then the other allowed ones by utility.
+
+    The ranking is empty exactly when the decision is a refusal.
+    """
+
+    decision: Decision
+    ranking: tuple[Model, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A decided batch of n queries and K arms.
+
+    Attributes
+    ----------
+    constraints, outlook
+        What the queries demand, and what was expected of the arms.
+    allowed, probabilities, utility
+        `(n, K)`; the probability is 0 where an arm is not allowed.
+    chosen
+        Index of the arm drawn, `(n,)`, or `REFUSED`.
+    cost_weight, latency_weight
+        `(n,)`.
+    contexts
+        `(n, d)`.
+
+    """
+
+    constraints: Constraints
+    outlook: Outlook
+    allowed: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+    utility: NDArray[np.float64]
+    chosen: NDArray[np.int64]
+    cost_weight: NDArray[np.float64]
+    latency_weight: NDArray[np.float64]
+    contexts: NDArray[np.float32]
+
+
+def records(
+    arrivals: Sequence[Arrival], drawn: Drawn, *, now: datetime, encoder: str, policy: str
+) -> list[Decided]:
+    """The records of a decided batch, one a query, in order."""
+    models = drawn.constraints.models
+    rows = zip(arrivals, _candidates(drawn), _order(drawn), drawn.chosen.tolist(), strict=True)
+    decided = []
+    for row, (arrival, candidates, order, chosen) in enumerate(rows):
+        query = arrival.query
+        refused = chosen == REFUSED
+        decision = Decision(
+            query_id=query.query_id,
+            fingerprint=fingerprint(query),
+            query_partition=arrival.partition,
+            query_offset=arrival.offset,
+            asked_at=query.asked_at or arrival.recorded_at,
+            decided_at=now,
+            task=query.task,
+            labels=query.labels,
+            metadata=query.metadata,
+            encoder=encoder,
+            context=context_to_bytes(drawn.contexts[row]),
+            policy=policy,
+            policy_version=drawn.outlook.policy_version,
+            arm=None if refused else models[chosen].arm,
+            propensity=None if refused else float(drawn.probabilities[row, chosen]),
+            candidates=candidates,
+            cost_weight=float(drawn.cost_weight[row]),
+            latency_weight=float(drawn.latency_weight[row]),
+            cost_scale_usd=drawn.outlook.cost_scale_usd,
+            refusal=drawn.constraints.refusal(row) if refused else None,
+        )
+        decided.append(Decided(decision, tuple(models[k] for k in order)))
+    return decided
+
+
+def _candidates(drawn: Drawn) -> Iterator[tuple[Candidate, ...]]:
+    """Each query's allowed arms as they were seen, in the catalogue's order."""
+    arms = [model.arm for model in drawn.constraints.models]
+    outlook = drawn.outlook
+    cost = _where_known(outlook.cost_usd, outlook.cost_known)
+    latency = _where_known(outlook.latency_s, outlook.latency_known)
+    shape, known = drawn.utility.shape, outlook.quality is not None
+    quality = outlook.quality.tolist() if outlook.quality is not None else np.full(shape, None)
+    utility = drawn.utility.tolist() if known else np.full(shape, None)
+    for row, probabilities in enumerate(drawn.probabilities.tolist()):
+        yield tuple(
+            Candidate(
+                arm=arms[k],
+                probability=probabilities[k],
+                quality=quality[row][k],
+                cost_usd=cost[k],
+                latency_s=latency[k],
+                utility=utility[row][k],
+            )
+            for k in np.flatnonzero(drawn.allowed[row]).tolist()
+        )
+
+
+def _order(drawn: Drawn) -> Iterator[list[int]]:
+    """Each query's arms in the order to try them: the chosen one, then by utility, then by name."""
+    worth = np.where(drawn.allowed, drawn.utility, -np.inf)
+    chosen = np.flatnonzero(drawn.chosen != REFUSED)
+    worth[chosen, drawn.chosen[chosen]] = np.inf
+    order = np.argsort(-worth, axis=1, kind="stable").tolist()
+    for ranked, allowed in zip(order, drawn.allowed.sum(axis=1).tolist(), strict=True):
+        yield ranked[:allowed]
+
+
+def _where_known(values: NDArray[np.float64], known: NDArray[np.bool_]) -> list[float | None]:
+    return [value if sure else None for value, sure in zip(values.tolist(), known, strict=True)]

@@ -1,0 +1,318 @@
+"""What every provider must do, on its real SDK against a local server that speaks its wire."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from metallm_stream.embedded.recorded_llm import ChatRequest, Fault, Outcome, RecordedLLM, Recording
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import Model
+from metallm_stream.providers import (
+    WIRES,
+    Answer,
+    Provider,
+    ProviderFailure,
+    ProviderSettings,
+    open_provider,
+)
+
+KEY = "sk-planted-key-7f3a"
+HEADER_VALUE = "planted-header-value"
+TEXT = "What is 2 + 2?"
+OUTCOME = Outcome(answer="4", cost_usd=0.00125, input_tokens=9, output_tokens=1)
+ARM = Model(arm="mini", provider="vendor", model="vendor/mini-1")
+MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT})
+
+FAILURES: dict[Fault, tuple[str, bool]] = {
+    Fault.SERVER_ERROR: ("server_error", True),
+    Fault.RATE_LIMITED: ("rate_limited", True),
+    Fault.OUT_OF_QUOTA: ("rate_limited", False),
+    Fault.UNAUTHORIZED: ("authentication", False),
+    Fault.CONTEXT_TOO_LONG: ("context_too_long", False),
+    Fault.ERROR_IN_200: ("malformed_answer", True),
+    Fault.RATE_LIMITED_IN_200: ("rate_limited", True),
+    Fault.HANG: ("timeout", True),
+    Fault.TRICKLE: ("timeout", True),
+    Fault.RESET: ("connection", True),
+    Fault.CUT_OFF: ("connection", True),
+    Fault.HTML: ("malformed_answer", True),
+    Fault.TRUNCATED: ("malformed_answer", True),
+    Fault.OVERSIZED: ("malformed_answer", False),
+    Fault.COMPRESSED: ("malformed_answer", False),
+    Fault.EMPTY_CHOICES: ("malformed_answer", True),
+    Fault.CONTENT_FILTER: ("refused", False),
+    Fault.REFUSAL: ("refused", False),
+    Fault.REDIRECT: ("connection", False),
+}
+
+
+@dataclass
+class Vendor:
+    """A local vendor whose next faults are set by the test, and how to reach it."""
+
+    wire: str
+    base_url: str = ""
+    fault: Fault | None = None
+    seen: list[ChatRequest] = field(default_factory=list)
+
+    def strike(self, request: ChatRequest) -> Fault | None:
+        """Note the request and say what befalls it."""
+        self.seen.append(request)
+        return self.fault
+
+    def settings(self, **changed: Any) -> ProviderSettings:
+        """How to reach this vendor, with changes."""
+        known = {"name": "vendor", "wire": self.wire, "api_key": KEY}
+        return ProviderSettings.model_validate(known | {"base_url": self.base_url} | changed)
+
+
+@asynccontextmanager
+async def openai_vendor(**options: Any):
+    """A recorded LLM, which speaks the OpenAI wire."""
+    recording = Recording({TEXT: {ARM.model: OUTCOME}})
+    vendor = Vendor("openai")
+    async with RecordedLLM(
+        recording, api_key=SecretStr(KEY), faults=vendor.strike, **options
+    ) as server:
+        vendor.base_url = server.base_url
+        yield vendor
+
+
+VENDORS = {"openai": openai_vendor}
+
+
+@pytest.fixture(params=sorted(VENDORS))
+def vendors(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Each kind of provider in turn: an asynchronous context manager that opens its vendor."""
+    return VENDORS[request.param]
+
+
+def play(
+    scene: Callable[..., Awaitable[None]], vendors: Callable[..., Any], **options: Any
+) -> None:
+    """Run a scene with an open vendor and a provider for it, and close both."""
+
+    async def run() -> None:
+        async with vendors(**options) as vendor:
+            provider = open_provider(vendor.settings())
+            try:
+                await scene(vendor, provider)
+            finally:
+                await provider.close()
+
+    asyncio.run(run())
+
+
+async def ask(provider: Provider, *, timeout_s: float = 5.0, key: str = "key-1") -> Answer:
+    return await provider.complete(ARM, MESSAGES, None, timeout_s=timeout_s, idempotency_key=key)
+
+
+async def fail(provider: Provider, *, timeout_s: float = 5.0) -> ProviderFailure:
+    with pytest.raises(ProviderFailure) as caught:
+        await ask(provider, timeout_s=timeout_s)
+    return caught.value
+
+
+def test_every_wire_of_the_registry_is_under_contract() -> None:
+    """A wire that is not tested here cannot be registered."""
+    assert set(WIRES) == set(VENDORS)
+
+
+def test_an_answer_has_text_tokens_cost_and_request_id(vendors: Callable[..., Any]) -> None:
+    """What the vendor says of text, tokens, cost and identity arrives as it was sent."""
+
+    async def scene(_vendor: Vendor, provider: Provider) -> None:
+        answer = await ask(provider)
+        assert (answer.text, answer.finish_reason) == ("4", "stop")
+        assert (answer.input_tokens, answer.output_tokens) == (9, 1)
+        assert answer.cost_usd == 0.00125
+        assert answer.request_id
+        assert provider.name == "vendor"
+
+    play(scene, vendors)
+
+
+def test_every_fault_has_an_expectation() -> None:
+    """A fault that the server learns must be added to the table above."""
+    assert set(FAILURES) == set(Fault)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_fault_is_a_failure_of_its_kind_and_leaves_the_provider_usable(
+    vendors: Callable[..., Any], fault: Fault
+) -> None:
+    """Each fault raises the right kind, in time, without secrets; the next call is answered."""
+
+    async def scene(vendor: Vendor, provider: Provider) -> None:
+        vendor.fault = fault
+        timeout_s = 0.2 if fault in {Fault.HANG, Fault.TRICKLE} else 10.0
+        began_s = time.monotonic()
+        failure = await fail(provider, timeout_s=timeout_s)
+        assert (failure.kind, failure.retriable) == FAILURES[fault], failure.message
+        assert time.monotonic() - began_s < timeout_s + 2.0
+        assert KEY not in "".join(traceback.format_exception(failure))
+        vendor.fault = None
+        assert (await ask(provider)).text == "4"
+        assert [request.idempotency_key for request in vendor.seen] == ["key-1", "key-1"]
+
+    play(scene, vendors)
+
+
+@pytest.mark.parametrize("fault", [Fault.EMPTY_CHOICES, Fault.CONTENT_FILTER, Fault.REFUSAL])
+def test_what_a_failed_try_was_charged_is_kept(vendors: Callable[..., Any], fault: Fault) -> None:
+    """Tokens and cost of an unusable answer come with the failure."""
+
+    async def scene(vendor: Vendor, provider: Provider) -> None:
+        vendor.fault = fault
+        failure = await fail(provider)
+        assert failure.billed is not None
+        assert (failure.billed.input_tokens, failure.billed.cost_usd) == (9, 0.00125)
+        assert failure.request_id
+
+    play(scene, vendors)
+
+
+def test_the_wait_that_a_vendor_asks_for_is_passed_on(vendors: Callable[..., Any]) -> None:
+    """A rate limit carries the vendor's Retry-After in seconds."""
+
+    async def scene(vendor: Vendor, provider: Provider) -> None:
+        vendor.fault = Fault.RATE_LIMITED
+        assert (await fail(provider)).retry_after_s == 1.5
+
+    play(scene, vendors, retry_after_s=1.5)
+
+
+def test_a_redirect_is_not_followed(vendors: Callable[..., Any]) -> None:
+    """Neither key nor prompt reach the host that a redirect points to."""
+
+    async def run() -> None:
+        async with vendors() as other:
+            elsewhere = f"{other.base_url}/chat/completions"
+            async with vendors(redirect_to=elsewhere) as vendor:
+                provider = open_provider(vendor.settings())
+                vendor.fault = Fault.REDIRECT
+                failure = await fail(provider)
+                await provider.close()
+            assert other.seen == []
+            assert other.base_url.split("/")[2] in failure.message
+
+    asyncio.run(run())
+
+
+def test_a_wrong_key_is_an_authentication_failure(vendors: Callable[..., Any]) -> None:
+    """A refused key is told apart from other failures and is not worth a retry."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        provider = open_provider(vendor.settings(api_key="sk-wrong"))
+        failure = await fail(provider)
+        await provider.close()
+        assert (failure.kind, failure.retriable) == ("authentication", False)
+
+    play(scene, vendors)
+
+
+def test_nobody_listening_is_a_connection_failure(vendors: Callable[..., Any]) -> None:
+    """A host that is down is retriable trouble, not a crash."""
+
+    async def run() -> None:
+        async with vendors() as vendor:
+            settings = vendor.settings()
+        provider = open_provider(settings)
+        failure = await fail(provider)
+        await provider.close()
+        assert (failure.kind, failure.retriable) == ("connection", True)
+
+    asyncio.run(run())
+
+
+def test_an_unknown_model_is_a_bad_request(vendors: Callable[..., Any]) -> None:
+    """A model that the vendor does not have fails at once, with its name in the message."""
+
+    async def scene(_vendor: Vendor, provider: Provider) -> None:
+        unknown = ARM.model_copy(update={"model": "vendor/none"})
+        with pytest.raises(ProviderFailure) as caught:
+            await provider.complete(unknown, MESSAGES, None, timeout_s=5, idempotency_key="k")
+        assert (caught.value.kind, caught.value.retriable) == ("bad_request", False)
+        assert "vendor/none" in caught.value.message
+
+    play(scene, vendors)
+
+
+def test_more_calls_than_connections_are_all_answered(vendors: Callable[..., Any]) -> None:
+    """Calls beyond `max_connections` wait for a connection."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        provider = open_provider(vendor.settings(max_connections=40))
+        answers = await asyncio.gather(*(ask(provider, key=str(n)) for n in range(200)))
+        await provider.close()
+        assert {answer.text for answer in answers} == {"4"}
+        assert len({request.idempotency_key for request in vendor.seen}) == 200
+
+    play(scene, vendors)
+
+
+def test_calls_that_were_cancelled_or_timed_out_free_their_connections(
+    vendors: Callable[..., Any],
+) -> None:
+    """After more hung calls than connections, half of them cancelled, the provider still works."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        provider = open_provider(vendor.settings(max_connections=8))
+        vendor.fault = Fault.HANG
+        tasks = [asyncio.create_task(ask(provider, timeout_s=0.3)) for _ in range(32)]
+        await asyncio.wait(tasks, timeout=0.1)
+        for task in tasks[::2]:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(one) for one in ended} == {ProviderFailure, asyncio.CancelledError}
+        vendor.fault = None
+        answers = await asyncio.gather(*(ask(provider, timeout_s=5) for _ in range(32)))
+        await provider.close()
+        assert {answer.text for answer in answers} == {"4"}
+
+    play(scene, vendors)
+
+
+def test_secrets_are_in_no_repr(vendors: Callable[..., Any]) -> None:
+    """Settings, providers and settings errors show neither key nor header values."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        settings = vendor.settings(headers={"X-Team": HEADER_VALUE})
+        provider = open_provider(settings)
+        shown = [repr(settings), str(settings), settings.model_dump_json(), repr(provider)]
+        await provider.close()
+        with pytest.raises(ValidationError) as caught:
+            vendor.settings(api_key=f"{KEY}\n", base_url=f"https://user:{KEY}@host/v1")
+        shown.append(str(caught.value))
+        assert not [text for text in shown if KEY in text or HEADER_VALUE in text]
+
+    play(scene, vendors)
+
+
+def test_loopback_is_reached_in_spite_of_a_proxy(
+    vendors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxy variables do not catch calls to this machine."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.invalid:1")
+
+    async def scene(_vendor: Vendor, provider: Provider) -> None:
+        assert (await ask(provider)).text == "4"
+
+    play(scene, vendors)
+
+
+def test_an_unknown_wire_names_the_known_ones() -> None:
+    """A misspelt wire ends with a message that has the remedy."""
+    settings = ProviderSettings(name="vendor", wire="opneai", api_key=KEY)
+    with pytest.raises(ConfigurationError, match=r"'opneai'.*use one of openai"):
+        open_provider(settings)

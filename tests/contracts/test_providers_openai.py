@@ -1,0 +1,207 @@
+"""The OpenAI wire from both sides: what our provider sends, and what the recorded LLM answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from openai import APIStatusError, AsyncOpenAI, AuthenticationError, RateLimitError
+from openai.types import ErrorObject
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
+
+from metallm_stream.embedded.recorded_llm import Fault, Outcome, RecordedLLM, Recording
+from metallm_stream.events import Generation, Model
+from metallm_stream.providers import ProviderSettings, open_provider
+
+KEY = "sk-planted-key-7f3a"
+HEADER_VALUE = "planted-header-value"
+TEXT = "What is 2 + 2?"
+OUTCOME = Outcome(answer="4", cost_usd=0.00125, input_tokens=9, output_tokens=1)
+ARM = Model(arm="mini", provider="vendor", model="vendor/mini-1")
+MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT})
+
+
+# --- What goes out on the OpenAI wire ------------------------------------------------------------
+
+
+@dataclass
+class Tap:
+    """A host that notes what it is sent."""
+
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    base_url: str = ""
+
+    async def complete(self, request: web.Request) -> web.Response:
+        """Note body and headers; answer yes."""
+        self.bodies.append(await request.json())
+        self.headers.append(request.headers)
+        choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}}
+        return web.json_response({"choices": [choice]})
+
+
+@asynccontextmanager
+async def tapped(**changed: Any):
+    """A tap and a provider that talks to it."""
+    tap = Tap()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", tap.complete)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    provider = open_provider(
+        ProviderSettings.model_validate(
+            {"name": "v", "base_url": base_url, "api_key": KEY} | changed
+        )
+    )
+    try:
+        yield tap, provider
+    finally:
+        await provider.close()
+        await runner.cleanup()
+
+
+def test_generation_parameters_are_sent_by_the_vendors_names() -> None:
+    """Given parameters go out under their names, others not at all; the arm's limit caps tokens."""
+    arm = ARM.model_copy(update={"max_output_tokens": 64})
+    generation = Generation(
+        temperature=0.0, top_p=0.9, max_output_tokens=100, stop=("END",), seed=7
+    )
+
+    async def run() -> None:
+        async with tapped() as (tap, provider):
+            for wish in (generation, None):
+                await provider.complete(arm, MESSAGES, wish, timeout_s=5, idempotency_key="k1")
+        common = {"model": ARM.model, "messages": list(MESSAGES)}
+        sent = {"temperature": 0.0, "top_p": 0.9, "max_tokens": 64, "stop": ["END"], "seed": 7}
+        assert tap.bodies == [common | sent, common]
+        assert tap.headers[0]["Idempotency-Key"] == "k1"
+
+    asyncio.run(run())
+
+
+def test_only_what_the_settings_say_leaves_for_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the SDK would take from OpenAI's variables is not sent to another host."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "http://planted.invalid/env")
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS", "X-Own: planted.invalid\nAuthorization: Bearer planted.invalid"
+    )
+
+    async def run() -> None:
+        async with tapped(headers={"X-Team": HEADER_VALUE}) as (tap, provider):
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+        assert answer.text == "yes"
+        assert (answer.input_tokens, answer.cost_usd) == (None, None)
+        sent = tap.headers[0]
+        assert not [value for value in sent.values() if "planted.invalid" in value]
+        assert (sent["Authorization"], sent["X-Team"]) == (f"Bearer {KEY}", HEADER_VALUE)
+
+    asyncio.run(run())
+
+
+def test_no_reported_cost_is_no_cost() -> None:
+    """A host that reports no cost leaves the cost unknown, not zero."""
+
+    async def run() -> None:
+        recording = Recording({TEXT: {ARM.model: Outcome(answer="4")}})
+        async with RecordedLLM(recording) as server:
+            settings = ProviderSettings(name="vendor", base_url=server.base_url, api_key=KEY)
+            provider = open_provider(settings)
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            await provider.close()
+        assert answer.cost_usd is None
+
+    asyncio.run(run())
+
+
+# --- The local server against the SDK's own types ------------------------------------------------
+
+
+def exchange(action: Callable[[AsyncOpenAI], Awaitable[Any]], fault: Fault | None = None) -> Any:
+    """One action of a bare SDK client against the recorded LLM."""
+
+    async def run() -> Any:
+        recording = Recording({TEXT: {ARM.model: OUTCOME}})
+        async with (
+            RecordedLLM(recording, faults=lambda _request: fault) as server,
+            AsyncOpenAI(api_key=KEY, base_url=server.base_url, max_retries=0) as client,
+        ):
+            return await action(client)
+
+    return asyncio.run(run())
+
+
+def undeclared(model: BaseModel, path: str = "") -> set[str]:
+    """Paths of the fields that the model's class does not declare."""
+    found = {f"{path}{name}" for name in model.model_extra or {}}
+    for name, value in model:
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, BaseModel):
+                found |= undeclared(one, f"{path}{name}.")
+    return found
+
+
+async def complete_raw(client: AsyncOpenAI) -> dict[str, Any]:
+    raw = await client.chat.completions.with_raw_response.create(
+        model=ARM.model, messages=[{"role": "user", "content": TEXT}]
+    )
+    assert raw.headers["x-request-id"]
+    assert int(raw.headers["openai-processing-ms"]) >= 0
+    return json.loads(raw.content)
+
+
+@pytest.mark.parametrize("fault", [None, Fault.EMPTY_CHOICES, Fault.CONTENT_FILTER, Fault.REFUSAL])
+def test_completions_are_what_the_sdk_declares(fault: Fault | None) -> None:
+    """Strict validation by the SDK's model passes; the only further field is `usage.cost`."""
+    body = exchange(complete_raw, fault)
+    completion = ChatCompletion.model_validate(body, strict=True)
+    assert undeclared(completion) == {"usage.cost"}
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 10
+    assert completion.model == ARM.model
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error"),
+    [
+        (Fault.SERVER_ERROR, 500, APIStatusError),
+        (Fault.RATE_LIMITED, 429, RateLimitError),
+        (Fault.OUT_OF_QUOTA, 429, RateLimitError),
+        (Fault.UNAUTHORIZED, 401, AuthenticationError),
+        (Fault.CONTEXT_TOO_LONG, 400, APIStatusError),
+    ],
+)
+def test_errors_are_what_the_sdk_declares(
+    fault: Fault, status: int, error: type[APIStatusError]
+) -> None:
+    """The SDK raises its own class for each, and the body is its error object."""
+
+    async def action(client: AsyncOpenAI) -> APIStatusError:
+        with pytest.raises(error) as caught:
+            await complete_raw(client)
+        return caught.value
+
+    raised = exchange(action, fault)
+    assert raised.status_code == status
+    assert raised.request_id
+    assert undeclared(ErrorObject.model_validate(raised.body, strict=True)) == set()
+    if fault is Fault.RATE_LIMITED:
+        assert int(raised.response.headers["retry-after"]) == 1
+
+
+def test_the_list_of_models_is_what_the_sdk_declares() -> None:
+    """`models.list` gives the recorded models."""
+
+    async def action(client: AsyncOpenAI) -> list[str]:
+        return [model.id async for model in client.models.list()]
+
+    assert exchange(action) == [ARM.model]

@@ -1,0 +1,124 @@
+"""A database of its own for each test, and records to put into it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+
+from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
+from metallm_stream.join import Interaction
+from metallm_stream.postgres import migrate, open_engine
+
+DIMENSIONS = 4
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> Iterator[str]:
+    """URL of a database without any tables, dropped afterwards."""
+    name = f"test_{secrets.token_hex(8)}"
+    admin = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as conn:
+        conn.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as conn:
+        conn.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """URL of a database with all migrations run, dropped afterwards."""
+    migrate(empty_database)
+    return empty_database
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    """Connections to `database` as the services have them."""
+    opened = open_engine(database, application_name="test", pool_size=10)
+    yield opened
+    opened.dispose()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Records of query number i, valid and all alike; keywords change single fields."""
+
+    start: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def decision(self, i: int, **fields: Any) -> Decision:
+        """A decision for `mini` among two arms, one second after that of query i - 1."""
+        arm = fields.get("arm", "mini")
+        known = {
+            "query_id": f"q{i}",
+            "fingerprint": "f",
+            "query_partition": 0,
+            "query_offset": i,
+            "asked_at": self.start + timedelta(seconds=i),
+            "decided_at": self.start + timedelta(seconds=i),
+            "task": "trivia",
+            "labels": ("A", "B"),
+            "encoder": "test",
+            "context": np.random.default_rng(i).normal(size=DIMENSIONS).astype("<f4").tobytes(),
+            "policy": "ridge-igw",
+            "policy_version": 3,
+            "arm": arm,
+            "propensity": 0.75,
+            "cost_weight": 0.1,
+            "latency_weight": 0.0,
+            "cost_scale_usd": 0.01,
+            "candidates": (
+                Candidate(arm="mini", probability=0.75, quality=0.6, cost_usd=0.001, utility=0.59),
+                Candidate(arm="large", probability=0.25, quality=0.65, cost_usd=0.01, utility=0.55),
+            ),
+        }
+        return Decision(**(known | fields))
+
+    def result(self, i: int, arm: str = "mini", cost_usd: float = 0.001, **fields: Any) -> Result:
+        """An answer "A" by one attempt that took a second."""
+        attempt = Attempt(
+            arm=arm,
+            started_at=self.start,
+            latency_s=1.0,
+            input_tokens=10,
+            output_tokens=2,
+            cost_usd=cost_usd,
+        )
+        known = {
+            "query_id": f"q{i}",
+            "arm": arm,
+            "text": "A.",
+            "prediction": "A",
+            "attempts": (attempt,),
+            "input_tokens": 10,
+            "output_tokens": 2,
+            "cost_usd": cost_usd,
+            "latency_s": 1.0,
+            "finished_at": self.start + timedelta(seconds=i + 1),
+        }
+        return Result(**(known | fields))
+
+    def feedback(self, i: int, label: str | None = "A", **fields: Any) -> Feedback:
+        """The label "A", which makes the answer of `result` right."""
+        known = {"query_id": f"q{i}", "label": label, "given_at": self.start + timedelta(hours=1)}
+        return Feedback(**(known | fields))
+
+    def whole(self, i: int) -> Interaction:
+        """Decision, result and feedback of query i, joined."""
+        parts = (self.decision(i), self.result(i), self.feedback(i))
+        interaction = Interaction(f"q{i}")
+        for part in parts:
+            interaction = interaction.merged(part)
+        return interaction
+
+
+@pytest.fixture
+def sample() -> Sample:
+    """Makes records."""
+    return Sample()

@@ -1,0 +1,283 @@
+"""A whole pipeline for tests: topics and database of its own, services as processes.
+
+The servers come from the session's fixtures; the services are started, supervised and killed as
+a user's would be, and everything that a test asserts is read from the outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import orjson
+from confluent_kafka import Message, TopicPartition
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from metallm_stream.embedded import Child, Supervisor
+from metallm_stream.encode import load_encoder
+from metallm_stream.events import Feedback, Model, Query, Result
+from metallm_stream.kafka import (
+    Connection,
+    Record,
+    TopicNames,
+    create,
+    partition_of,
+    read_to_end,
+    write,
+)
+from metallm_stream.postgres import open_engine
+from metallm_stream.serve.rebuild import Rebuilt, rebuild, rebuild_from_log
+
+REPOSITORY = Path(__file__).parents[1]
+ENCODER = "wordllama:32"
+KEY = "recorded-key-for-tests"
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, what: str, every_s: float = 0.1
+) -> None:
+    """Return when the condition holds; fail with `what` when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
+        time.sleep(every_s)
+
+
+class Pipeline:
+    """One prefix of topics, one database, and the services on them."""
+
+    def __init__(
+        self, bootstrap: str, database_url: str, prefix: str, directory: Path, *, partitions: int = 2
+    ) -> None:
+        self.names = TopicNames(prefix)
+        self.directory = directory
+        self.database_url = database_url
+        self.bootstrap = bootstrap
+        self.kafka = Connection(bootstrap)
+        self.engine = open_engine(SecretStr(database_url), application_name="test")
+        self.supervisor = Supervisor()
+        self.producer = self.kafka.producer()
+        create(
+            self.kafka.admin(),
+            self.names,
+            ("recorded",),
+            partitions=partitions,
+            replication_factor=1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.supervisor.stop()
+        self.engine.dispose()
+        topics = self.names.all(("recorded",))
+        admin = self.kafka.admin()
+        for made in admin.delete_topics(topics).values():
+            made.result(15)
+
+    # Services.
+
+    def record(
+        self,
+        outcomes: Mapping[str, Mapping[str, dict[str, object]]],
+        *options: str,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Start a vendor that answers `{text: {model: {answer, cost, ...}}}`."""
+        recording = self.directory / "recording.jsonl"
+        lines = [
+            {"text": key, "labels": labels, "outcomes": value} for key, value in outcomes.items()
+        ]
+        recording.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+        port_file = self.directory / "port"
+        argv = [sys.executable, "-m", "metallm_stream.embedded.recorded_llm"]
+        argv += ["--recording", str(recording), "--port-file", str(port_file)]
+        argv += ["--latency-mean-s", "0.02", *options]
+        child = self.supervisor.add(
+            "recorded",
+            argv,
+            {"PATH": "", "METALLM_RECORDED_LLM_KEY": KEY},
+            self.directory / "recorded.log",
+            ready=port_file.exists,
+        )
+        child.wait_ready(30)
+        self.vendor_url = f"http://127.0.0.1:{port_file.read_text().strip()}/v1"
+        self.add_models(sorted({model for value in outcomes.values() for model in value}))
+
+    def add_models(self, models: Iterable[str]) -> None:
+        """Put models of the recorded vendor into the catalogue."""
+        records = [Model(arm=name, provider="recorded", model=name) for name in models]
+        write(self.producer, [Record.of(self.names.models, item.arm, item) for item in records])
+
+    def start(self, service: str, *arguments: str, slot: str = "0", **settings: str) -> Child:
+        """Start one service as a process; `settings` are METALLM_* variables without the prefix."""
+        environment = {
+            "PATH": "",
+            "HOME": os.environ.get("HOME", "/"),
+            "PYTHONWARNINGS": "error",
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "METALLM_TOPICS__PREFIX": self.names.prefix,
+            "METALLM_SLOT": slot,
+            "METALLM_ENCODER": ENCODER,
+            "OMP_NUM_THREADS": "1",
+        }
+        if service == "learner":
+            environment["DATABASE_URL"] = self.database_url
+        if service == "worker":
+            environment["METALLM_PROVIDERS__RECORDED__BASE_URL"] = self.vendor_url
+            environment["METALLM_PROVIDERS__RECORDED__API_KEY_ENV"] = "RECORDED_KEY"
+            environment["RECORDED_KEY"] = KEY
+        environment |= {f"METALLM_{name}": value for name, value in settings.items()}
+        log = self.directory / f"{service}-{slot}.log"
+        return self.supervisor.add(
+            f"{service}-{slot}",
+            [sys.executable, str(REPOSITORY / "services" / f"{service}.py"), *arguments],
+            environment,
+            log,
+            ready=lambda: log.exists() and "is ready" in log.read_text(),
+        )
+
+    def start_all(self, **settings: str) -> dict[str, Child]:
+        """Start router, worker and learner, and wait until they are ready."""
+        children = {
+            "router": self.start("router", **settings),
+            "worker": self.start("worker", "--provider", "recorded", **settings),
+            "learner": self.start("learner", **settings),
+        }
+        for child in children.values():
+            child.wait_ready(60)
+        return children
+
+    # What users do.
+
+    def ask(self, *queries: Query) -> None:
+        """Produce queries."""
+        write(
+            self.producer,
+            [Record.of(self.names.queries, query.query_id, query) for query in queries],
+        )
+
+    def judge(self, *judgements: Feedback) -> None:
+        """Produce feedback."""
+        write(
+            self.producer,
+            [Record.of(self.names.feedback, item.query_id, item) for item in judgements],
+        )
+
+    def produce(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
+        """Produce one record as it is."""
+        write(self.producer, [Record(topic, key, value)])
+
+    # What users see.
+
+    def read(self, topic: str) -> list[Message]:
+        """All committed records of a topic."""
+        consumer = self.kafka.reader("stranger")
+        try:
+            found = consumer.list_topics(topic, timeout=15).topics[topic]
+            starts = [TopicPartition(topic, partition, 0) for partition in found.partitions]
+            consumer.assign(starts)
+            return read_to_end(consumer, starts, 60)
+        finally:
+            consumer.close()
+
+    def results(self) -> dict[str, Result]:
+        """Result by query_id; fails if a query has two."""
+        found: dict[str, Result] = {}
+        for message in self.read(self.names.results):
+            result = Result.parse(message.value())
+            assert result.query_id not in found, f"{result.query_id} has two results"
+            found[result.query_id] = result
+        return found
+
+    def wait_for_results(self, count: int, timeout_s: float = 60) -> dict[str, Result]:
+        """All results once there are `count`."""
+        consumer = self.kafka.reader("stranger")
+        seen = 0
+        try:
+            found = consumer.list_topics(self.names.results, timeout=15)
+            partitions = found.topics[self.names.results].partitions
+            consumer.assign([TopicPartition(self.names.results, part, 0) for part in partitions])
+            deadline = time.monotonic() + timeout_s
+            while seen < count:
+                assert time.monotonic() < deadline, f"{seen} of {count} results: {self.logs()}"
+                seen += sum(item.error() is None for item in consumer.consume(500, 0.2))
+        finally:
+            consumer.close()
+        return self.results()
+
+    def dead_letters(self, topic: str) -> list[Message]:
+        """What could not be read of a topic."""
+        return self.read(self.names.dead_letters(topic))
+
+    def sql(self, statement: str, **parameters: object) -> Sequence[Mapping[str, object]]:
+        """Rows of a statement."""
+        with self.engine.connect() as conn:
+            return [dict(row) for row in conn.execute(text(statement), parameters).mappings()]
+
+    def wait_until_learned(self, timeout_s: float = 60) -> None:
+        """Return when the learner has read everything that was committed before."""
+        topics = (self.names.decisions, self.names.results, self.names.feedback)
+        topics += tuple(map(self.names.dead_letters, self.names.all(("recorded",))[:5]))
+        ends = {
+            (topic, partition): end for topic in topics for partition, end in self._ends(topic)
+        }
+
+        def is_done() -> bool:
+            rows = self.sql("SELECT topic, partition, next_offset FROM metallm.offsets")
+            reached = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+            return all(end <= int(str(reached.get(key, 0))) for key, end in ends.items())
+
+        wait_until(is_done, timeout_s, f"the learner reads to {ends}: {self.logs()}")
+
+    def rebuilt(self, *, from_log: bool = False) -> Rebuilt:
+        """The model computed anew beside the live one."""
+        encoder = load_encoder(ENCODER)
+        if from_log:
+            return rebuild_from_log(
+                self.engine, self.kafka, self.names, encoder.name, encoder.dimensions
+            )
+        return rebuild(self.engine, encoder.name, encoder.dimensions)
+
+    def assert_sound(self, query_ids: Iterable[str]) -> None:
+        """Nothing lost, nothing doubled, and the live model is the rebuilt one."""
+        wanted = Counter(dict.fromkeys(query_ids, 1))
+        for topic in (self.names.decisions, self.names.results):
+            seen = Counter((message.key() or b"").decode() for message in self.read(topic))
+            assert seen == wanted, f"{topic}: lost {wanted - seen}, doubled {seen - wanted}"
+        for from_log in (False, True):
+            rebuilt = self.rebuilt(from_log=from_log)
+            assert rebuilt.max_relative_difference <= 1e-9
+
+    def logs(self, lines: int = 5) -> str:
+        """The last lines of every log, for messages of failed tests."""
+        tails = [
+            f"{path.name}: " + " | ".join(path.read_text().splitlines()[-lines:])
+            for path in sorted(self.directory.glob("*.log"))
+        ]
+        return "\n".join(tails)
+
+    def _ends(self, topic: str) -> list[tuple[int, int]]:
+        """One past the last committed record of each partition that has any."""
+        last: dict[int, int] = {}
+        for message in self.read(topic):
+            offset = message.offset()
+            assert offset is not None
+            last[partition_of(message)[1]] = offset + 1
+        return sorted(last.items())
+
+
+def kill(child: Child) -> None:
+    """SIGKILL a running child; its supervisor starts it again."""
+    pid = child.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)

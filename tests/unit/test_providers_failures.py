@@ -1,0 +1,177 @@
+"""From statuses, words and bodies to kinds of failure."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metallm_stream.providers import Answer, ProviderFailure, ProviderSettings
+from metallm_stream.providers.http_failures import classify, retry_after_s
+from metallm_stream.providers.openai_reply import read_reply
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind", "retriable"),
+    [
+        (400, None, "temperature must be a number", "bad_request", False),
+        (400, "context_length_exceeded", "", "context_too_long", False),
+        (400, None, "Prompt is too long: 9000 tokens", "context_too_long", False),
+        (413, None, "", "context_too_long", False),
+        (400, "content_filter", "", "refused", False),
+        (403, None, "Your input was flagged by moderation", "refused", False),
+        (403, None, "Country not supported", "authentication", False),
+        (401, None, "", "authentication", False),
+        (402, None, "Insufficient credits", "authentication", False),
+        (404, "model_not_found", "", "bad_request", False),
+        (408, None, "", "timeout", True),
+        (429, None, "Slow down", "rate_limited", True),
+        (429, "insufficient_quota", "", "rate_limited", False),
+        (500, None, "maximum context length", "server_error", True),
+        (503, None, "", "server_error", True),
+        (501, None, "", "server_error", False),
+        (307, None, "", "connection", False),
+        (199, None, "", "malformed_answer", True),
+    ],
+)
+def test_a_status_and_its_words_decide_the_kind(
+    status: int,
+    code: str | None,
+    message: str,
+    kind: str,
+    retriable: bool,  # noqa: FBT001
+) -> None:
+    """Each kind of trouble is told apart, and what can only fail again is final."""
+    assert classify(status, code=code, message=message) == (kind, retriable)
+
+
+@given(status=st.integers(100, 999), code=st.none() | st.text(), message=st.text())
+def test_any_status_has_a_kind(status: int, code: str | None, message: str) -> None:
+    """No status and no words are beyond classification; refusals of the request are final."""
+    kind, retriable = classify(status, code=code, message=message)
+    if kind in {"authentication", "bad_request", "context_too_long", "refused"}:
+        assert not retriable
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected_s"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "3", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "-1"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(
+    headers: dict[str, str], expected_s: float | None
+) -> None:
+    """Seconds, milliseconds and dates are understood; nonsense is no wish."""
+    assert retry_after_s(headers, NOW) == expected_s
+
+
+@given(text=st.text())
+def test_no_retry_after_breaks_the_reading(text: str) -> None:
+    """Whatever stands in the header, the wait is absent or not negative."""
+    wait_s = retry_after_s({"retry-after": text, "retry-after-ms": text}, NOW)
+    assert wait_s is None or wait_s >= 0
+
+
+def read(body: object) -> Answer:
+    return read_reply(
+        json.dumps(body).encode(), content_type="application/json", request_id="req-1"
+    )
+
+
+def test_a_reply_with_odd_but_readable_parts_is_an_answer() -> None:
+    """Unknown finish reasons, absent usage and further fields do not cost the answer."""
+    body = {"choices": [{"finish_reason": "eos", "message": {"content": "hi", "x": 1}}], "y": []}
+    answer = read(body)
+    assert (answer.text, answer.finish_reason, answer.input_tokens) == ("hi", "eos", None)
+
+
+def test_ones_own_upstream_key_adds_its_cost_to_the_fee() -> None:
+    """Where the host passes on our key, the upstream's charge is part of the cost."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.01, "is_byok": True}
+    usage["cost_details"] = {"upstream_inference_cost": 0.2}
+    body = {"choices": [{"message": {"content": "hi"}}], "usage": usage}
+    assert read(body).cost_usd == pytest.approx(0.21)
+    assert read(body | {"usage": usage | {"is_byok": False}}).cost_usd == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{}]},
+        {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"content": ["no", "text"]}}]},
+        {"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": -1}},
+        {"choices": [{"message": {"content": "hi"}}], "error": "upstream is down"},
+        {"choices": [{"message": {"content": "hi"}, "error": {"message": "cut", "code": "x"}}]},
+    ],
+)
+def test_a_reply_without_usable_text_is_malformed(body: object) -> None:
+    """Each is a malformed answer that keeps the request's identity where it has got that far."""
+    with pytest.raises(ProviderFailure) as caught:
+        read(body)
+    assert (caught.value.kind, caught.value.retriable) == ("malformed_answer", True)
+    assert caught.value.request_id == "req-1"
+
+
+@given(body=JSON)
+def test_any_json_is_an_answer_or_a_failure(body: object) -> None:
+    """No JSON value makes the reader raise anything but `ProviderFailure`."""
+    try:
+        assert isinstance(read(body), Answer)
+    except ProviderFailure as failure:
+        assert failure.kind
+
+
+@given(raw=st.binary())
+def test_any_bytes_are_an_answer_or_a_failure(raw: bytes) -> None:
+    """No bytes make the reader raise anything but `ProviderFailure`."""
+    with pytest.raises(ProviderFailure, match="unreadable"):
+        read_reply(raw, content_type="", request_id=None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": "ftp://host/v1"},
+        {"base_url": "host/v1"},
+        {"base_url": "https://user:word@host/v1"},
+        {"base_url": "https://host/v1?key=word"},
+        {"api_key": ""},
+        {"api_key": "ключ"},
+        {"api_key": "key\nwith lines"},
+        {"headers": {"X-Key": "a\r\nb"}},
+        {"name": "Not A Name"},
+        {"max_connections": 0},
+        {"max_conections": 5},
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_start(wrong: dict[str, object]) -> None:
+    """Wrong addresses, keys that no header can carry and misspelt options fail before any call."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ProviderSettings.model_validate({"name": "vendor", "api_key": "key"} | wrong)
