@@ -25,6 +25,7 @@ CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 GRACE_S = 10.0
 PATIENCE_S = 60.0
 REJOIN_POLL_S = 0.1
+PAUSE_AFTER_S = 1.0
 MAX_ABORTS = 20
 
 T = TypeVar("T")
@@ -92,6 +93,7 @@ class ExactlyOnce:
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
         self._paused: set[Partition] = set()
+        self._full_since: float | None = None
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
@@ -106,8 +108,11 @@ class ExactlyOnce:
     def take(self, limit: int, timeout_s: float) -> list[Work]:
         """Up to `limit` new records, waiting at most `timeout_s` for the first one.
 
-        With `limit` 0 the partitions are paused and only the group is served.
+        With `limit` 0 this returns at once, and only when that has gone on for a second are the
+        partitions paused and the group served: a resumed partition takes about a second to flow.
         """
+        if not self._may_poll(limit):
+            return []
         self._hold(limit)
         taken, self._backlog = self._backlog[: max(limit, 0)], self._backlog[max(limit, 0) :]
         wait_s = timeout_s if not taken else 0.0
@@ -254,6 +259,13 @@ class ExactlyOnce:
         if window is None or not window.begin(offset_of(message)):
             return None
         return Work(message, window)
+
+    def _may_poll(self, limit: int) -> bool:
+        if limit > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = time.monotonic()
+        return self._full_since is None or time.monotonic() - self._full_since > PAUSE_AFTER_S
 
     def _hold(self, limit: int) -> None:
         held = {key for key, window in self._windows.items() if limit <= 0 or window.is_full}

@@ -102,7 +102,7 @@ class Worker:
         """Begin up to `limit` calls and commit those that have ended."""
         for work in self._loop.take(limit, self._commit_interval_s):
             self._begin(work)
-        self._finish()
+        self._finish(0.0 if limit else self._commit_interval_s)
         self._loop.commit()
 
     def _free(self) -> int:
@@ -121,8 +121,8 @@ class Worker:
             return
         self._in_flight[work] = self._calls.submit(call, work)
 
-    def _finish(self) -> None:
-        for work, future in self._calls.ended():
+    def _finish(self, wait_s: float) -> None:
+        for work, future in self._calls.ended(wait_s):
             if self._in_flight.pop(work, None) is not None:
                 self._loop.complete(work, [self._record(future.result())])
 
@@ -160,14 +160,15 @@ class CallThread:
         future.add_done_callback(lambda done: self._ended.put((work, done)))
         return future
 
-    def ended(self) -> list[tuple[Work, Future[Result | Forward]]]:
-        """The calls that have ended since, without waiting."""
+    def ended(self, wait_s: float) -> list[tuple[Work, Future[Result | Forward]]]:
+        """The calls that have ended since, waiting at most `wait_s` for the first one."""
         ended = []
-        while True:
-            try:
+        try:
+            ended.append(self._ended.get(timeout=wait_s) if wait_s else self._ended.get_nowait())
+            while True:
                 ended.append(self._ended.get_nowait())
-            except queue.Empty:
-                return ended
+        except queue.Empty:
+            return ended
 
     def close(self) -> None:
         """Cancel what still runs, close the provider and end the thread."""
