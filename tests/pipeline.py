@@ -7,18 +7,20 @@ a user's would be, and everything that a test asserts is read from the outside.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import orjson
 from confluent_kafka import Message, TopicPartition
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from metallm_stream.embedded import Child, Supervisor
 from metallm_stream.encode import load_encoder
@@ -32,30 +34,50 @@ from metallm_stream.kafka import (
     read_to_end,
     write,
 )
-from metallm_stream.postgres import open_engine
+from metallm_stream.postgres import migrate, open_engine
 from metallm_stream.serve.rebuild import Rebuilt, rebuild, rebuild_from_log
+from tests.processes import eventually
 
 REPOSITORY = Path(__file__).parents[1]
 ENCODER = "wordllama:32"
 KEY = "recorded-key-for-tests"
+LABELS = ("yes", "no")
+GARBAGE = b"garbage"
 
 
-def wait_until(
-    condition: Callable[[], bool], timeout_s: float, what: str, every_s: float = 0.1
-) -> None:
-    """Return when the condition holds; fail with `what` when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(every_s)
+@contextmanager
+def fresh_database(database_url: str) -> Iterator[str]:
+    """URL of a database without any tables, dropped afterwards."""
+    name = f"test_{secrets.token_hex(8)}"
+    admin = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as conn:
+        conn.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as conn:
+        conn.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def open_pipeline(bootstrap: str, database_url: str, directory: Path) -> Iterator[Pipeline]:
+    """A pipeline on topics and a migrated database of its own; no service runs yet."""
+    prefix = f"t{secrets.token_hex(4)}."
+    with fresh_database(database_url) as url:
+        migrate(url)
+        with Pipeline(bootstrap, url, prefix, directory) as pipeline:
+            yield pipeline
 
 
 class Pipeline:
     """One prefix of topics, one database, and the services on them."""
 
     def __init__(
-        self, bootstrap: str, database_url: str, prefix: str, directory: Path, *, partitions: int = 2
+        self,
+        bootstrap: str,
+        database_url: str,
+        prefix: str,
+        directory: Path,
+        *,
+        partitions: int = 2,
     ) -> None:
         self.names = TopicNames(prefix)
         self.directory = directory
@@ -194,6 +216,8 @@ class Pipeline:
         """Result by query_id; fails if a query has two."""
         found: dict[str, Result] = {}
         for message in self.read(self.names.results):
+            if message.key() == GARBAGE:
+                continue
             result = Result.parse(message.value())
             assert result.query_id not in found, f"{result.query_id} has two results"
             found[result.query_id] = result
@@ -228,16 +252,17 @@ class Pipeline:
         """Return when the learner has read everything that was committed before."""
         topics = (self.names.decisions, self.names.results, self.names.feedback)
         topics += tuple(map(self.names.dead_letters, self.names.all(("recorded",))[:5]))
-        ends = {
-            (topic, partition): end for topic in topics for partition, end in self._ends(topic)
-        }
+        ends = {(topic, partition): end for topic in topics for partition, end in self._ends(topic)}
 
         def is_done() -> bool:
             rows = self.sql("SELECT topic, partition, next_offset FROM metallm.offsets")
             reached = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
             return all(end <= int(str(reached.get(key, 0))) for key, end in ends.items())
 
-        wait_until(is_done, timeout_s, f"the learner reads to {ends}: {self.logs()}")
+        try:
+            eventually(is_done, timeout_s)
+        except AssertionError as exc:
+            raise AssertionError(f"the learner has not read to {ends}: {self.logs()}") from exc
 
     def rebuilt(self, *, from_log: bool = False) -> Rebuilt:
         """The model computed anew beside the live one."""
@@ -281,3 +306,27 @@ def kill(child: Child) -> None:
     pid = child.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+
+
+def questions(count: int, start: int = 0) -> list[Query]:
+    """Queries with the labels yes and no; the right answer is always yes."""
+    return [
+        Query(
+            query_id=f"q{number}",
+            text=f"Question {number} about {'sums' if number % 2 else 'poems'}: is it so?",
+            labels=LABELS,
+            task="sums" if number % 2 else "poems",
+        )
+        for number in range(start, start + count)
+    ]
+
+
+def outcomes(queries: list[Query]) -> dict[str, dict[str, dict[str, object]]]:
+    """`large` is always right; `small` costs a tenth and knows only sums."""
+    return {
+        query.text: {
+            "large": {"answer": "yes", "cost": 0.01},
+            "small": {"answer": "yes" if query.task == "sums" else "no", "cost": 0.001},
+        }
+        for query in queries
+    }

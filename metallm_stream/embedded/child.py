@@ -125,6 +125,11 @@ class Child:
         return self._pid
 
     @property
+    def guard_pid(self) -> int | None:
+        """Process id of the guard of the newest instance."""
+        return None if self._guard is None else self._guard.pid
+
+    @property
     def is_ready(self) -> bool:
         """Whether the running instance has said that it is ready."""
         return self._ready

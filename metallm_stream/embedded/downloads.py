@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import importlib
 import importlib.util
-import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -160,6 +160,7 @@ JAVA_OPTIONS = (
     "-XX:+IgnoreUnrecognizedVMOptions",  # a Java before 25 knows no AOT cache
     "-Xmx512m",
     "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",  # half the CPU time for the first 150,000 records, and at start
     "-XX:-UsePerfData",
     "-Xlog:disable",
     "-Xlog:all=error:stderr",

@@ -83,7 +83,9 @@ def _data_directory(state_dir: Path) -> Path:
     """The recorded place; else below the state directory; else, out of reach, a shared place."""
     record = state_dir / _RECORD
     if record.exists():
-        return Path(record.read_text())
+        data = Path(record.read_text())
+        _make_enterable(data.parent)
+        return data
     inside = state_dir / "postgres"
     if can_enter(state_dir, account_for(inside)):
         return inside

@@ -102,16 +102,18 @@ class Connection:
             }
         )
 
-    def producer(self) -> Producer:
+    def producer(
+        self, *, compression: str = "lz4", max_record_bytes: int = MAX_RECORD_BYTES
+    ) -> Producer:
         """An idempotent producer: in order, acknowledged by all in-sync replicas."""
         return Producer(
             self._base()
             | _RELIABLE
             | {
                 "enable.idempotence": True,
-                "message.max.bytes": MAX_RECORD_BYTES,
+                "message.max.bytes": max_record_bytes,
                 "linger.ms": 5,
-                "compression.type": "lz4",
+                "compression.type": compression,
             }
         )
 

@@ -1,6 +1,7 @@
 """Records as we write them, and dead letters among them.
 
-Invariant: a dead letter keeps the record's key, bytes and headers, and says where it stood.
+Invariant: a dead letter keeps the record's key, bytes and headers, says where it stood, and
+always fits into a record.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ TOPIC = "metallm.topic"
 PARTITION = "metallm.partition"
 OFFSET = "metallm.offset"
 SERVICE = "metallm.service"
+BYTES = "metallm.value_bytes"
 ANY_PARTITION = -1
+MAX_DEAD_VALUE_BYTES = 3 * 1024 * 1024
+MAX_DEAD_KEY_BYTES = 64 * 1024
+MAX_DEAD_HEADERS_BYTES = 256 * 1024
 MAX_REASON = 1_000
 
 Headers = Sequence[tuple[str, bytes]]
@@ -47,16 +52,30 @@ class Record:
 
 
 def dead_letter(message: Message, dead_letter_topic: str, service: str, reason: str) -> Record:
-    """The record as it came, with the reason and its position in the headers."""
+    """The record as it came, with reason, position and length in the headers.
+
+    What would not fit into a record of ours is cut: values at 3 MiB, keys at 64 KiB; headers of
+    more than 256 KiB together are left out.
+    """
+    key, value = message.key(), message.value()
     kept = _headers(message)
+    if sum(len(name) + len(content) for name, content in kept) > MAX_DEAD_HEADERS_BYTES:
+        kept = []
     added = [
         (REASON, reason[:MAX_REASON].encode(errors="replace")),
         (TOPIC, str(message.topic()).encode()),
         (PARTITION, str(message.partition()).encode()),
         (OFFSET, str(message.offset()).encode()),
         (SERVICE, service.encode()),
+        (BYTES, str(len(value or b"")).encode()),
     ]
-    return Record(dead_letter_topic, message.key(), message.value(), ANY_PARTITION, (*kept, *added))
+    return Record(
+        dead_letter_topic,
+        key[:MAX_DEAD_KEY_BYTES] if key else key,
+        value[:MAX_DEAD_VALUE_BYTES] if value else value,
+        ANY_PARTITION,
+        (*kept, *added),
+    )
 
 
 def header(message: Message, name: str) -> bytes | None:

@@ -15,7 +15,13 @@ from metallm_stream.postgres.migrate import (
     roles_exist,
     roles_sql,
 )
-from metallm_stream.postgres.offsets import Advance, Position, advance, claim_partition, load_offsets
+from metallm_stream.postgres.offsets import (
+    Advance,
+    Position,
+    advance,
+    claim_partition,
+    load_offsets,
+)
 from metallm_stream.postgres.policies import (
     next_policy_version,
     record_policy,
@@ -52,7 +58,6 @@ __all__ = [
     "fold",
     "head_revision",
     "load_for_update",
-    "load_offsets",
     "load_offsets",
     "load_slot_sums",
     "load_sums",

@@ -22,7 +22,8 @@ LARGEST_INTEGER = 2**31 - 1
 class DeadLetter:
     """One unreadable record and why; `at` is when it was met (aware UTC).
 
-    The texts may hold anything, since they can come from the record's headers. Of `key` and `value` the first 64 KB each are kept.
+    The texts may hold anything, since they can come from the record's headers. Of `key` and
+    `value` the first 64 KB each are kept.
     """
 
     topic: str

@@ -36,8 +36,8 @@ def load_for_update(
     older = [query_id for query_id in wanted if query_id not in new]
     if older:
         days = {
-            query_id: day
-            for query_id, day in conn.execute(statements.LOAD_DAYS, {"query_ids": older})
+            row.query_id: row.day
+            for row in conn.execute(statements.LOAD_DAYS, {"query_ids": older})
         }
         known = _load(conn, days)
         found |= {query_id: (day, known.get(query_id)) for query_id, day in days.items()}

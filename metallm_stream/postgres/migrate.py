@@ -30,7 +30,9 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('metallm'), hashtext('migrat
 _SERVER = text("SELECT current_setting('server_version_num')::integer")
 _HAS_VERSION = text(f"SELECT to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL")
 _VERSION = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608
-_ROLES = text("SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')")
+_ROLES = text(
+    "SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')"
+)
 
 
 def migrate(url: SecretStr | str) -> str:

@@ -81,12 +81,6 @@ def advance(conn: Connection, steps: Sequence[Advance]) -> None:
 
 
 def load_offsets(conn: Connection) -> dict[tuple[str, int], int]:
-    """The first unread offset of every partition ever read."""
-    rows = conn.execute(statements.LOAD_OFFSETS)
-    return {(topic, partition): next_offset for topic, partition, next_offset in rows}
-
-
-def load_offsets(conn: Connection) -> dict[tuple[str, int], int]:
     """The first unread offset of every partition ever claimed, by topic and partition."""
     rows = conn.execute(statements.LOAD_OFFSETS)
     return {(topic, partition): next_offset for topic, partition, next_offset in rows}

@@ -18,9 +18,9 @@ from metallm_stream.postgres.rows import storable_json
 
 
 def try_publish_lock(conn: Connection) -> bool:
-    """Whether this session may publish; the lock lasts as long as the session.
+    """Whether this transaction may publish; the lock lasts until its end.
 
-    Hold one connection for it, and publish only while that connection is alive.
+    Commit only when the policy has been published, so that no other learner's comes between.
     """
     return bool(conn.execute(statements.TRY_PUBLISH_LOCK).scalar_one())
 

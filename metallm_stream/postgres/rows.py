@@ -89,7 +89,11 @@ def to_row(day: date, interaction: Interaction) -> dict[str, Any]:
 
 
 def from_row(
-    query_id: str, decision: str | None, context: bytes | None, result: str | None, feedback: str | None
+    query_id: str,
+    decision: str | None,
+    context: bytes | None,
+    result: str | None,
+    feedback: str | None,
 ) -> Interaction:
     """The interaction of one row; JSON comes as text."""
     return Interaction(
@@ -101,9 +105,9 @@ def from_row(
 
 
 def storable(value: str | None) -> str | None:
-    """Text that PostgreSQL takes: without NUL, lone surrogates replaced by U+FFFD.
+    r"""Text that PostgreSQL takes: without NUL, lone surrogates replaced by U+FFFD.
 
-    >>> storable("a\\x00b")
+    >>> storable("a\x00b")
     'ab'
     """
     if value is None or (value.isascii() and "\x00" not in value):
@@ -125,7 +129,7 @@ def storable_json(event: Event | tuple[Feedback, ...], *, without: str | None = 
     return orjson.dumps(_cleaned(orjson.loads(dumped))).decode() if "\\u0000" in dumped else dumped
 
 
-def _cleaned(value: Any) -> Any:
+def _cleaned(value: object) -> object:
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, list | tuple):

@@ -32,8 +32,6 @@ ADVANCE = text("""
 
 LOAD_OFFSETS = text("SELECT topic, partition, next_offset FROM metallm.offsets")
 
-LOAD_OFFSETS = text("SELECT topic, partition, next_offset FROM metallm.offsets")
-
 CLAIM_SLOT = text("""
     INSERT INTO metallm.slots AS s (slot, epoch) VALUES (:slot, 1)
     ON CONFLICT (slot) DO UPDATE SET epoch = s.epoch + 1, updated_at = now()
@@ -155,7 +153,9 @@ SAVE_MODEL = text("""
 
 DELETE_MODEL = text("DELETE FROM metallm.models WHERE arm = :arm")
 
-TRY_PUBLISH_LOCK = text("SELECT pg_try_advisory_lock(hashtext('metallm'), hashtext('publish'))")
+TRY_PUBLISH_LOCK = text(
+    "SELECT pg_try_advisory_xact_lock(hashtext('metallm'), hashtext('publish'))"
+)
 
 ENSURE_DAY = text("SELECT metallm.ensure_day(:day)")
 

@@ -6,11 +6,11 @@ Invariant: a database built by all migrations has exactly these tables; a test c
 from __future__ import annotations
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Date,
     DateTime,
     Double,
@@ -176,22 +176,27 @@ models = Table(
     comment="The catalogue of arms, as the learner last saw it on its topic.",
 )
 
-# Bytes that do not compress are stored outside the row as they are.
-EXTERNAL = (("interactions", "context"), ("sums", "sums"))
-# Each batch replaces sums whole, so that dead chunks pile up faster than the defaults clear them.
-SUMS_VACUUM = (
-    "ALTER TABLE metallm.sums SET (autovacuum_vacuum_scale_factor = 0, "
-    "autovacuum_vacuum_threshold = 200, toast.autovacuum_vacuum_scale_factor = 0, "
-    "toast.autovacuum_vacuum_threshold = 5000)"
-)
 
-for _table, _column in EXTERNAL:
-    event.listen(
-        metadata.tables[f"{SCHEMA}.{_table}"],
-        "after_create",
-        DDL(f"ALTER TABLE {SCHEMA}.{_table} ALTER COLUMN {_column} SET STORAGE EXTERNAL"),
+@event.listens_for(interactions, "after_create")
+def _keep_contexts_outside_the_row(_: Table, connection: Connection, **__: object) -> None:
+    """Bytes that do not compress are stored as they are."""
+    connection.execute(
+        text("ALTER TABLE metallm.interactions ALTER COLUMN context SET STORAGE EXTERNAL")
     )
-event.listen(sums, "after_create", DDL(SUMS_VACUUM))
+
+
+@event.listens_for(sums, "after_create")
+def _tend_sums_often(_: Table, connection: Connection, **__: object) -> None:
+    """Each batch replaces sums whole: dead chunks pile up faster than the defaults clear them."""
+    connection.execute(text("ALTER TABLE metallm.sums ALTER COLUMN sums SET STORAGE EXTERNAL"))
+    connection.execute(
+        text(
+            "ALTER TABLE metallm.sums SET (autovacuum_vacuum_scale_factor = 0, "
+            "autovacuum_vacuum_threshold = 200, toast.autovacuum_vacuum_scale_factor = 0, "
+            "toast.autovacuum_vacuum_threshold = 5000)"
+        )
+    )
+
 
 __all__ = [
     "SCHEMA",

@@ -23,6 +23,7 @@ from metallm_stream.route.outlook import Outlook
 
 CHARACTERS_PER_TOKEN = 3
 _NAMES_SHOWN = 5
+_ROUND_OFF = 1e-9  # of predicted qualities; arms as good as the best differ by no more
 
 Mask = NDArray[np.bool_]
 
@@ -46,7 +47,7 @@ class Constraints:
             return left
         predicted = np.where(left, self.outlook.quality, -np.inf)
         reachable = np.minimum(wanted, predicted.max(axis=1, initial=-np.inf))
-        reached = predicted >= np.where(wanted > 0, reachable, -np.inf)[:, None]
+        reached = predicted >= np.where(wanted > 0, reachable - _ROUND_OFF, -np.inf)[:, None]
         return left & reached
 
     def refusal(self, row: int) -> Failure:

@@ -12,6 +12,8 @@ import json
 
 from metallm_stream.events import Query
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 def fingerprint(query: Query) -> str:
     """The first 32 hexadecimal digits (128 bits) of a SHA-256 over what is asked.
@@ -25,4 +27,4 @@ def fingerprint(query: Query) -> str:
     turns = [[turn.role, turn.content] for turn in query.messages or ()]
     labels = None if query.labels is None else list(query.labels)
     asked = [query.text, query.system, turns, labels, query.task]
-    return hashlib.sha256(json.dumps(asked, separators=(",", ":")).encode()).hexdigest()[:32]
+    return hashlib.sha256(_ENCODER.encode(asked).encode()).hexdigest()[:32]

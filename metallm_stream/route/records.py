@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Candidate, Decision, Model, Query
+from metallm_stream.events import Decision, Model, Query
 from metallm_stream.route.constraints import Constraints
 from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outlook import Outlook
@@ -78,59 +79,69 @@ def records(
     arrivals: Sequence[Arrival], drawn: Drawn, *, now: datetime, encoder: str, policy: str
 ) -> list[Decided]:
     """The records of a decided batch, one a query, in order."""
+    made = {"decided_at": now, "encoder": encoder, "policy": policy}
     models = drawn.constraints.models
-    rows = zip(arrivals, _candidates(drawn), _order(drawn), drawn.chosen.tolist(), strict=True)
-    decided = []
-    for row, (arrival, candidates, order, chosen) in enumerate(rows):
-        query = arrival.query
-        refused = chosen == REFUSED
-        decision = Decision(
-            query_id=query.query_id,
-            fingerprint=fingerprint(query),
-            query_partition=arrival.partition,
-            query_offset=arrival.offset,
-            asked_at=query.asked_at or arrival.recorded_at,
-            decided_at=now,
-            task=query.task,
-            labels=query.labels,
-            metadata=query.metadata,
-            encoder=encoder,
-            context=context_to_bytes(drawn.contexts[row]),
-            policy=policy,
-            policy_version=drawn.outlook.policy_version,
-            arm=None if refused else models[chosen].arm,
-            propensity=None if refused else float(drawn.probabilities[row, chosen]),
-            candidates=candidates,
-            cost_weight=float(drawn.cost_weight[row]),
-            latency_weight=float(drawn.latency_weight[row]),
-            cost_scale_usd=drawn.outlook.cost_scale_usd,
-            refusal=drawn.constraints.refusal(row) if refused else None,
+    rows = zip(arrivals, _candidates(drawn), _order(drawn), strict=True)
+    return [
+        Decided(
+            decision=Decision(candidates=candidates, **made, **_fields(drawn, row, arrival)),
+            ranking=tuple([models[k] for k in order]),
         )
-        decided.append(Decided(decision, tuple(models[k] for k in order)))
-    return decided
+        for row, (arrival, candidates, order) in enumerate(rows)
+    ]
 
 
-def _candidates(drawn: Drawn) -> Iterator[tuple[Candidate, ...]]:
-    """Each query's allowed arms as they were seen, in the catalogue's order."""
+def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
+    """What one query's decision has of its own, candidates apart."""
+    query, chosen = arrival.query, int(drawn.chosen[row])
+    fields = {
+        "query_id": query.query_id,
+        "fingerprint": fingerprint(query),
+        "query_partition": arrival.partition,
+        "query_offset": arrival.offset,
+        "asked_at": query.asked_at or arrival.recorded_at,
+        "task": query.task,
+        "labels": query.labels,
+        "metadata": query.metadata,
+        "context": context_to_bytes(drawn.contexts[row]),
+        "policy_version": drawn.outlook.policy_version,
+        "cost_weight": float(drawn.cost_weight[row]),
+        "latency_weight": float(drawn.latency_weight[row]),
+        "cost_scale_usd": drawn.outlook.cost_scale_usd,
+    }
+    if chosen == REFUSED:
+        return fields | {"refusal": drawn.constraints.refusal(row)}
+    propensity = float(drawn.probabilities[row, chosen])
+    return fields | {"arm": drawn.constraints.models[chosen].arm, "propensity": propensity}
+
+
+def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
+    """Each query's allowed arms as they were seen, in the catalogue's order.
+
+    As fields of `Candidate`: the decision validates them all in one call, in half the time.
+    """
     arms = [model.arm for model in drawn.constraints.models]
     outlook = drawn.outlook
     cost = _where_known(outlook.cost_usd, outlook.cost_known)
     latency = _where_known(outlook.latency_s, outlook.latency_known)
-    shape, known = drawn.utility.shape, outlook.quality is not None
-    quality = outlook.quality.tolist() if outlook.quality is not None else np.full(shape, None)
-    utility = drawn.utility.tolist() if known else np.full(shape, None)
-    for row, probabilities in enumerate(drawn.probabilities.tolist()):
-        yield tuple(
-            Candidate(
-                arm=arms[k],
-                probability=probabilities[k],
-                quality=quality[row][k],
-                cost_usd=cost[k],
-                latency_s=latency[k],
-                utility=utility[row][k],
-            )
-            for k in np.flatnonzero(drawn.allowed[row]).tolist()
-        )
+    unknown = np.full(drawn.utility.shape, None)
+    known = outlook.quality is not None
+    quality = (outlook.quality if outlook.quality is not None else unknown).tolist()
+    utility = (drawn.utility if known else unknown).tolist()
+    probability = drawn.probabilities.tolist()
+    for row, allowed in enumerate(drawn.allowed.tolist()):
+        yield [
+            {
+                "arm": arm,
+                "probability": probability[row][k],
+                "quality": quality[row][k],
+                "cost_usd": cost[k],
+                "latency_s": latency[k],
+                "utility": utility[row][k],
+            }
+            for k, arm in enumerate(arms)
+            if allowed[k]
+        ]
 
 
 def _order(drawn: Drawn) -> Iterator[list[int]]:

@@ -162,7 +162,10 @@ COMMENT ON VIEW metallm.savings IS
 
 CREATE VIEW metallm.lag AS
 SELECT topic, partition, next_offset, high_watermark,
-       greatest(high_watermark - next_offset, 0) AS lag, epoch, updated_at,
+       CASE
+           WHEN high_watermark IS NOT NULL THEN greatest(high_watermark - next_offset, 0)
+       END AS lag,
+       epoch, updated_at,
        extract(epoch FROM now() - updated_at)::double precision AS age_s
 FROM metallm.offsets
 ORDER BY topic, partition;

@@ -16,10 +16,10 @@ revision = "0001"
 down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
-MAY_MAKE_ROLES = text(
-    "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
+MAY_MAKE_ROLES = text("SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user")
+ROLES = text(
+    "SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')"
 )
-ROLES = text("SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')")
 
 
 def upgrade() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+from sqlalchemy import Engine
 
 from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import migrate, open_engine
+from tests.pipeline import fresh_database
 
 DIMENSIONS = 4
 
@@ -22,13 +22,8 @@ DIMENSIONS = 4
 @pytest.fixture
 def empty_database(database_url: str) -> Iterator[str]:
     """URL of a database without any tables, dropped afterwards."""
-    name = f"test_{secrets.token_hex(8)}"
-    admin = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with admin.connect() as conn:
-        conn.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
-    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as conn:
-        conn.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    with fresh_database(database_url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -80,10 +75,12 @@ class Sample:
         }
         return Decision(**(known | fields))
 
-    def result(self, i: int, arm: str = "mini", cost_usd: float = 0.001, **fields: Any) -> Result:
+    def result(
+        self, i: int, arm: str | None = "mini", cost_usd: float = 0.001, **fields: Any
+    ) -> Result:
         """An answer "A" by one attempt that took a second."""
         attempt = Attempt(
-            arm=arm,
+            arm=arm or "mini",
             started_at=self.start,
             latency_s=1.0,
             input_tokens=10,

@@ -156,7 +156,9 @@ def test_services_wait_for_nothing_forever(engine: Engine) -> None:
     """Statements, locks and idle transactions have limits, and times are UTC."""
     with engine.connect() as conn:
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-            limit = conn.execute(text(f"SELECT setting::integer FROM pg_settings WHERE name = '{name}'"))
+            limit = conn.execute(
+                text("SELECT setting::integer FROM pg_settings WHERE name = :name"), {"name": name}
+            )
             assert 0 < limit.scalar_one() <= 120_000
         assert conn.execute(text("SHOW timezone")).scalar_one() == "UTC"
         assert conn.execute(text("SHOW application_name")).scalar_one() == "test"

@@ -129,7 +129,7 @@ def test_texts_that_postgresql_refuses_do_not_stop_the_stream(
         arm="large",
         started_at=sample.start,
         latency_s=1.0,
-        failure=Failure(kind="server_error", message=bad),
+        failure=Failure(kind="server_error", message="a\x00b"),
     )
     _join(
         engine,
@@ -141,7 +141,7 @@ def test_texts_that_postgresql_refuses_do_not_stop_the_stream(
     assert loaded.result is not None
     clean = bad.replace("\x00", "").replace("\ud800", "\ufffd").replace("\udfff", "\ufffd")
     assert (loaded.result.text, loaded.result.prediction) == (f"ä{clean}z", clean)
-    assert loaded.result.attempts[0].failure == Failure(kind="server_error", message=clean)
+    assert loaded.result.attempts[0].failure == Failure(kind="server_error", message="ab")
 
 
 def test_numbers_beyond_a_bigint_are_cut_in_the_columns_only(

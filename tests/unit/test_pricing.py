@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -41,15 +42,30 @@ def test_cached_tokens_without_a_price_of_their_own_cost_as_others() -> None:
     assert cost_usd(plain, cached) == cost_usd(plain, Answer("", 1_000, 0))
 
 
-def test_the_table_is_asked_by_provider_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model without a price of its own is priced from the table, without any network."""
-
-    def refuse(*_args: object) -> None:
-        raise AssertionError("the price table must not use the network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+def test_the_table_is_asked_by_provider_and_model() -> None:
+    """A model without a price of its own is priced from the table."""
     answer = Answer("", input_tokens=1_000_000, output_tokens=1_000_000)
     assert cost_usd(LISTED, answer, at=MOMENT) == pytest.approx(0.75)
+
+
+def test_the_table_needs_no_network() -> None:
+    """A process that forbids itself sockets and look-ups prices a model all the same."""
+    program = """
+import sys
+from metallm_stream.events import Model
+from metallm_stream.providers import Answer, cost_usd
+
+def forbid(event, arguments):
+    assert event not in {"socket.connect", "socket.getaddrinfo", "socket.bind"}, event
+
+sys.addaudithook(forbid)
+arm = Model(arm="b", provider="openai", model="gpt-4o-mini")
+print(cost_usd(arm, Answer("", 1_000_000, 1_000_000)) > 0)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("True\n", "")
 
 
 def test_the_table_knows_cached_tokens() -> None:

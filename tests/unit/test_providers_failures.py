@@ -139,20 +139,17 @@ def test_a_reply_without_usable_text_is_malformed(body: object) -> None:
     assert caught.value.request_id == "req-1"
 
 
-@given(body=JSON)
-def test_any_json_is_an_answer_or_a_failure(body: object) -> None:
-    """No JSON value makes the reader raise anything but `ProviderFailure`."""
+def ending(raw: bytes) -> Answer | ProviderFailure:
     try:
-        assert isinstance(read(body), Answer)
+        return read_reply(raw, content_type="", request_id=None)
     except ProviderFailure as failure:
-        assert failure.kind
+        return failure
 
 
-@given(raw=st.binary())
-def test_any_bytes_are_an_answer_or_a_failure(raw: bytes) -> None:
-    """No bytes make the reader raise anything but `ProviderFailure`."""
-    with pytest.raises(ProviderFailure, match="unreadable"):
-        read_reply(raw, content_type="", request_id=None)
+@given(raw=JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
+def test_any_body_is_an_answer_or_a_failure(raw: bytes) -> None:
+    """No JSON value and no bytes make the reader raise anything but `ProviderFailure`."""
+    assert isinstance(ending(raw), Answer | ProviderFailure)
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,12 @@ async def _serve(options: argparse.Namespace) -> int:
 
 
 def _announce(server: RecordedLLM, port_file: Path | None) -> None:
-    sys.stderr.write(f"recorded_llm: listening at {server.base_url}\n")
     if port_file is not None:
         fresh = port_file.with_name(f"{port_file.name}.{os.getpid()}")
         fresh.write_text(f"{server.port}\n", encoding="utf-8")
         fresh.replace(port_file)
+    sys.stderr.write(f"recorded_llm: listening at {server.base_url}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('metallm'), hashtext('partitions'));
-    IF to_regclass('metallm.' || partition) IS NOT NULL THEN
+    -- Asked by a query, since to_regclass() may still remember what it knew before the wait.
+    IF EXISTS (
+        SELECT FROM pg_class AS c
+        WHERE c.relnamespace = 'metallm'::regnamespace AND c.relname = partition
+    ) THEN
         RETURN false;
     END IF;
     -- Attaching a table locks out no reader or writer, as CREATE TABLE ... PARTITION OF would.

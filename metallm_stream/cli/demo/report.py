@@ -1,0 +1,131 @@
+"""`report.json`: everything that a run has shown, for people and for whoever compares runs.
+
+Invariant: the report is written whole, also when a check has failed, and then says so.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import libversion
+from sqlalchemy import Engine, text
+
+from metallm_stream.cli.demo.books import Ledger, Rebuild
+from metallm_stream.cli.demo.checks import Counts
+from metallm_stream.cli.demo.drive import Driven
+from metallm_stream.cli.demo.figures import Stream
+from metallm_stream.cli.demo.schedule import MEAN_DELAY_S
+from metallm_stream.cli.demo.services import FAULTS, LATENCY_MEAN_S
+from metallm_stream.cli.demo.stage import COST_WEIGHT
+from metallm_stream.embedded.downloads import KAFKA_VERSION
+from metallm_stream.evaluate.baselines import Value
+
+PACKAGES = (
+    "metallm-stream",
+    "confluent-kafka",
+    "numpy",
+    "river",
+    "sqlalchemy",
+    "psycopg",
+    "openai",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known after a run."""
+
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    counts: Counts
+    ledger: Ledger
+    rebuild: Rebuild
+    stream: Stream
+    driven: Driven
+    restarts: int
+    stages_s: Mapping[str, float]
+    violations: Sequence[str]
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """The report as it is written; costs are USD a query."""
+    stream, counts = run.stream, run.counts
+    return {
+        **asdict(counts),
+        "rebuild_max_relative_difference": run.rebuild.largest,
+        "rebuild_from_rows": run.rebuild.from_rows,
+        "rebuild_from_log": run.rebuild.from_log,
+        "stream_seconds": round(run.driven.stream_s, 3),
+        "drain_seconds": round(run.driven.drain_s, 3),
+        **{name: _part(stream, part) for name, part in stream.halves().items()},
+        "shares": {
+            arm: float((stream.arm == column).mean()) for column, arm in enumerate(stream.arms)
+        },
+        "cost_scale_usd": stream.value.cost_scale_usd,
+        "saved_fraction": savings(stream),
+        "ledger": asdict(run.ledger),
+        "restarts": run.restarts,
+        "violations": list(run.violations),
+        "stages_seconds": {name: round(seconds, 2) for name, seconds in run.stages_s.items()},
+        "settings": dict(run.settings),
+        "versions": dict(run.versions),
+    }
+
+
+def write_report(run: Run, path: Path) -> None:
+    """Write the report."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    path.write_bytes(orjson.dumps(as_json(run), option=options))
+
+
+def savings(stream: Stream) -> dict[str, float]:
+    """The part of the spend that was saved over the whole stream, against two baselines."""
+    others = stream.baselines(slice(None))
+    spent = stream.service(slice(None)).cost_usd or 0.0
+    return {name: 1 - spent / (others[name].cost_usd or 1.0) for name in ("dearest", "best_fixed")}
+
+
+def settings_of(
+    *, queries: int, rate: float, label_fraction: float, seed: int, encoder: str
+) -> dict[str, Any]:
+    """The run's settings, as they are reported."""
+    return {
+        "queries": queries,
+        "rate": rate,
+        "label_fraction": label_fraction,
+        "seed": seed,
+        "encoder": encoder,
+        "cost_weight": COST_WEIGHT,
+        "vendor_latency_mean_s": LATENCY_MEAN_S,
+        "vendor_faults": FAULTS,
+        "label_delay_mean_s": MEAN_DELAY_S,
+    }
+
+
+def versions(engine: Engine, *, is_embedded: bool) -> dict[str, str]:
+    """What ran."""
+    with engine.connect() as conn:
+        postgres = conn.execute(text("SHOW server_version")).scalar_one()
+    return {
+        "python": platform.python_version(),
+        "kafka": KAFKA_VERSION if is_embedded else "given",
+        "postgresql": str(postgres),
+        "librdkafka": str(libversion()[0]),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _part(stream: Stream, part: slice) -> dict[str, Any]:
+    others = {name: _value(value) for name, value in stream.baselines(part).items()}
+    return {"service": _value(stream.service(part)), "baselines": others}
+
+
+def _value(value: Value) -> dict[str, Any]:
+    named = {} if value.arm is None else {"arm": value.arm}
+    return {"utility": value.utility, "quality": value.quality, "cost": value.cost_usd, **named}

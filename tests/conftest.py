@@ -1,0 +1,31 @@
+"""Servers for the session, and a pipeline of its own for each test or module that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
+
+pytest_plugins = ["tests.servers"]
+
+
+@pytest.fixture
+def pipeline(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Iterator[Pipeline]:
+    """Topics and a database; the test starts what it needs."""
+    with open_pipeline(kafka_bootstrap, database_url, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def running(
+    kafka_bootstrap: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pipeline]:
+    """One running pipeline for a module: a vendor that knows `questions`, and all services."""
+    directory = tmp_path_factory.mktemp("running")
+    with open_pipeline(kafka_bootstrap, database_url, directory) as opened:
+        opened.record(outcomes(questions(400)), labels=LABELS)
+        opened.start_all()
+        yield opened

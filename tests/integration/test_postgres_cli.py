@@ -1,0 +1,39 @@
+"""`metallm db`, as a person runs it."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from pydantic import SecretStr
+
+from metallm_stream.cli.db import db
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.postgres import check_revision, roles_sql
+
+
+def test_upgrade_brings_an_empty_database_up_and_is_safe_to_repeat(empty_database: str) -> None:
+    """The second time there is nothing to do."""
+    run = CliRunner(env={"DATABASE_URL": empty_database})
+    first = run.invoke(db, ["upgrade"], catch_exceptions=False)
+    again = run.invoke(db, ["upgrade"], catch_exceptions=False)
+    assert (first.output, again.output) == (
+        "now at revision 0001\n",
+        "already at revision 0001\n",
+    )
+    check_revision(SecretStr(empty_database))
+
+
+def test_current_fails_before_and_succeeds_after_the_upgrade(empty_database: str) -> None:
+    """With the command to run, or the revision."""
+    run = CliRunner(env={"DATABASE_URL": empty_database})
+    with pytest.raises(ConfigurationError, match="metallm db upgrade"):
+        run.invoke(db, ["current"], catch_exceptions=False)
+    run.invoke(db, ["upgrade"], catch_exceptions=False)
+    current = run.invoke(db, ["current"], catch_exceptions=False)
+    assert current.output == "0001 (this release needs 0001)\n"
+
+
+def test_roles_prints_the_script_and_needs_no_database() -> None:
+    """It can be piped into psql."""
+    printed = CliRunner(env={"DATABASE_URL": None}).invoke(db, ["roles"], catch_exceptions=False)
+    assert printed.output == roles_sql()
