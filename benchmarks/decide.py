@@ -97,7 +97,8 @@ def learned(arms: list[str], d: int, rng: np.random.Generator) -> Published:
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rows at length 1."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths: NDArray[np.float64] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / lengths
 
 
 def median_ms(run: Callable[[], object], repeats: int) -> float:

@@ -51,7 +51,7 @@ class ProviderUnavailable(MetallmError):
 
 
 class ConfigurationError(MetallmError):
-    """The settings or the surroundings (topics, tables, encoder) do not fit; the message has the remedy."""
+    """Settings or surroundings (topics, tables, encoder) do not fit; the message has the remedy."""
 
 
 class Fenced(MetallmError):

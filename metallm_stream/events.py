@@ -8,7 +8,7 @@ write ignores them, so that an older and a newer release can share the topics.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,7 @@ from pydantic import (
 
 from metallm_stream.errors import InvalidEvent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 FailureKind = Literal[
     "no_arm",  # no arm is left for this query: the message says what excluded each

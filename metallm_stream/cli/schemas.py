@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -12,7 +13,6 @@ from metallm_stream.events import (
     SCHEMA_VERSION,
     Call,
     Decision,
-    Event,
     Feedback,
     Model,
     PolicyArm,
@@ -21,7 +21,7 @@ from metallm_stream.events import (
     Result,
 )
 
-TOPICS: dict[str, type[Event] | object] = {
+TOPICS: dict[str, Any] = {
     "queries": Query,
     "decisions": Decision,
     "calls": Call,

@@ -251,7 +251,8 @@ class Child:
                 with self._change:
                     self._hang_up()
         guard.stdout.close()
-        return guard.wait()
+        code = guard.wait()
+        return code if code >= 0 else 128 - code  # negative: the guard itself was killed
 
     def _note_ready(self) -> None:
         with self._change:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from metallm_stream.embedded.child import ChildFailed
 from metallm_stream.embedded.downloads import exclusively
 from metallm_stream.embedded.kafka import JAVA_OPTIONS, Broker, Distribution
+from metallm_stream.embedded.kafka_storage import format_storage
 from metallm_stream.embedded.ports import free_port
 from metallm_stream.embedded.progress import Listener, Progress
 from metallm_stream.embedded.supervisor import Supervisor
@@ -23,18 +25,19 @@ _log = logging.getLogger(__name__)
 
 _START_WITHIN_S = 60.0
 _WRITE_WITHIN_S = 90.0
+_TRY_AGAIN_AFTER_S = 24 * 3600
 _KEPT = 3
 
 
-def with_archive(distribution: Distribution, home: Path, listener: Listener) -> Distribution:
-    """The distribution with its archive in ``home``, made by one trial run where it is missing.
+def with_archive(distribution: Distribution, listener: Listener) -> Distribution:
+    """The distribution with its archive, which one trial run makes where it is missing.
 
-    A trial that fails is noted in a file beside it and not repeated until that file is removed.
+    A trial that fails leaves its reason beside the archive's place, and is not repeated for a day.
     """
-    archive = home / f"classes-{_fingerprint(distribution)}.aot"
+    archive = distribution.home / f"classes-{_fingerprint(distribution)}.aot"
     failure = archive.with_suffix(".failed")
-    if not archive.exists() and not failure.exists():
-        with exclusively(home / "lock"):
+    if not archive.exists() and not _is_recent(failure):
+        with exclusively(distribution.home / "lock"):
             if not archive.exists():
                 _make(distribution, archive, failure, listener)
     return replace(distribution, archive=archive) if archive.exists() else distribution
@@ -50,6 +53,10 @@ def _fingerprint(distribution: Distribution) -> str:
     return digest.hexdigest()[:16]
 
 
+def _is_recent(failure: Path) -> bool:
+    return failure.exists() and time.time() - failure.stat().st_mtime < _TRY_AGAIN_AFTER_S
+
+
 def _make(distribution: Distribution, archive: Path, failure: Path, listener: Listener) -> None:
     step = "Preparing Kafka to start fast (once)"
     listener(Progress(step))
@@ -60,7 +67,7 @@ def _make(distribution: Distribution, archive: Path, failure: Path, listener: Li
         (trial / archive.name).replace(archive)
     except (ChildFailed, OSError) as exc:
         _log.warning("Kafka will start more slowly, its class archive could not be made: %s", exc)
-        failure.write_text(f"{exc}\n\nRemove this file to try again.\n")
+        failure.write_text(f"{exc}\n\nRemove this file to try again before a day is over.\n")
     shutil.rmtree(trial, ignore_errors=True)
     _forget_old(archive.parent)
     listener(Progress(step, 1))
@@ -71,7 +78,7 @@ def _run_once(distribution: Distribution, trial: Path, archive_name: str) -> Non
     port = free_port()
     broker = Broker(trial / "broker", port, free_port(avoid=frozenset({port})))
     broker.write_properties()
-    distribution.format(broker)
+    format_storage(distribution, broker)
     command = distribution.serve(broker, trial / "kafka.log")
     java, *rest = command.argv
     recording = (java, f"-XX:AOTCacheOutput={trial / archive_name}", *rest)

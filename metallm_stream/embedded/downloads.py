@@ -60,9 +60,9 @@ def package(name: str) -> ModuleType:
         raise ConfigurationError(_MISSING.format(exc.name)) from exc
 
 
-def cache_directory() -> Path:
-    """Where what was downloaded or made once is kept for this user."""
-    return platformdirs.user_cache_path("metallm")
+def kafka_home() -> Path:
+    """Where this version of Kafka, and what was made of it once, is kept for this user."""
+    return platformdirs.user_cache_path("metallm") / f"kafka-{KAFKA_VERSION}"
 
 
 def java() -> Path:
@@ -101,7 +101,7 @@ def kafka_jars(listener: Listener) -> list[Path]:
     ConfigurationError
         When a jar cannot be fetched.
     """
-    home = cache_directory() / f"kafka-{KAFKA_VERSION}"
+    home = kafka_home()
     jars = _pinned()
     paths = [home / "jars" / jar.file_name for jar in jars]
     if all(path.exists() for path in paths):

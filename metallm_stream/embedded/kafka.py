@@ -6,12 +6,8 @@ directory; starting it again after any death is the same call.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
-import shutil
-import subprocess
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +15,11 @@ from pathlib import Path
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from metallm_stream.embedded.child import ChildFailed, Command
+from metallm_stream.embedded.child import Command
 from metallm_stream.embedded.ports import HOST, is_open
 from metallm_stream.embedded.state import write_whole
 
+NODE_ID = 1
 _ANSWER_WITHIN_S = 2.0
 _WARM_WITHIN_S = 20.0
 _log = logging.getLogger(__name__)
@@ -32,14 +29,14 @@ _QUIET.propagate = False
 
 _PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{host}:{controller_port}
+node.id={node}
+controller.quorum.voters={node}@{host}:{controller_port}
 listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
 advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={log_dir}
+log.dirs=log
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -72,6 +69,11 @@ class Broker:
         return f"{HOST}:{self.port}"
 
     @property
+    def log(self) -> Path:
+        """The directory of the topics' records."""
+        return self.directory / "log"
+
+    @property
     def properties(self) -> Path:
         """The file ``server.properties``."""
         return self.directory / "server.properties"
@@ -80,10 +82,10 @@ class Broker:
         """Write ``server.properties`` for the present ports."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = _PROPERTIES.format(
+            node=NODE_ID,
             host=HOST,
             port=self.port,
             controller_port=self.controller_port,
-            log_dir=self.directory / "log",
         )
         write_whole(self.properties, text)
 
@@ -108,10 +110,19 @@ class Broker:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Java and Kafka's jars, and the class archive that makes them start fast, if there is one."""
+    """Java and Kafka's jars, and what was made of them once so that they start fast.
+
+    Attributes
+    ----------
+    home
+        Where such things are kept.
+    archive
+        The class-data archive, if there is one.
+    """
 
     java: Path
     jars: tuple[Path, ...]
+    home: Path
     archive: Path | None = None
 
     def argv(self, main_class: str, *arguments: str) -> list[str]:
@@ -128,32 +139,9 @@ class Distribution:
             tuple(self.argv("kafka.Kafka", str(broker.properties))),
             java_environment(),
             log_path,
+            cwd=broker.directory,  # what the log directory in the properties is relative to
             grace_s=20.0,
         )
-
-    def format(self, broker: Broker) -> bool:
-        """Give the broker's log directory its identity; false where it has one already.
-
-        Raises
-        ------
-        ChildFailed
-            When Kafka's own tool refuses, with what it said.
-        """
-        log = broker.directory / "log"
-        if (log / "__cluster_metadata-0").exists():
-            return False
-        shutil.rmtree(log, ignore_errors=True)  # what an interrupted call has left
-        argv = self.argv(
-            "kafka.tools.StorageTool", "format", "-t", _cluster_id(),
-            "-c", str(broker.properties), "--ignore-formatted",
-        )  # fmt: skip
-        done = subprocess.run(  # noqa: S603 - absolute paths of ours
-            argv, env=java_environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()[-2_000:]
-            raise ChildFailed(f"Kafka could not format {log}: {said}")
-        return True
 
 
 JAVA_OPTIONS = (
@@ -171,13 +159,9 @@ JAVA_OPTIONS = (
 
 
 def java_environment() -> Mapping[str, str]:
-    """An environment without PATH, CLASSPATH or options meant for somebody else's Java."""
-    return {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR", "TZ") if key in os.environ}
+    """An environment without PATH, CLASSPATH or options meant for somebody else's Java.
 
-
-def _cluster_id() -> str:
-    """22 URL-safe characters; one that begins with a hyphen would look like an option."""
-    while True:
-        drawn = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
-        if not drawn.startswith("-"):
-            return drawn
+    The locale is one in which file names may have any letters.
+    """
+    kept = {key: os.environ[key] for key in ("HOME", "TMPDIR", "TZ") if key in os.environ}
+    return {"LC_ALL": "C.UTF-8", **kept}

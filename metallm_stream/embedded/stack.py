@@ -14,14 +14,20 @@ from types import TracebackType
 from typing import Self
 
 from metallm_stream.embedded.class_archive import with_archive
-from metallm_stream.embedded.downloads import KAFKA_VERSION, cache_directory, java, kafka_jars
+from metallm_stream.embedded.downloads import java, kafka_home, kafka_jars
 from metallm_stream.embedded.kafka import Broker, Distribution
+from metallm_stream.embedded.kafka_storage import format_storage
 from metallm_stream.embedded.postgres_place import place_cluster
 from metallm_stream.embedded.progress import Listener, Progress, silent
 from metallm_stream.embedded.state import StateDirectory
 from metallm_stream.embedded.supervisor import Supervisor
+from metallm_stream.errors import ConfigurationError
 
 _READY_WITHIN_S = 90.0
+_NOT_OURS = (
+    "{} may not be read or written: start as the account that used it before, or choose another"
+    " state directory"
+)
 
 
 class EmbeddedStack:
@@ -83,12 +89,17 @@ class EmbeddedStack:
         return self.state.logs
 
     def __enter__(self) -> Self:
-        with ExitStack() as opening:
-            opening.enter_context(self.state)
-            self.supervisor = opening.enter_context(Supervisor(held_files=[self.state.lock_file]))
-            self._background = opening.enter_context(ThreadPoolExecutor(1, "warm-up"))
-            self._start()
-            self._open = opening.pop_all()
+        try:
+            with ExitStack() as opening:
+                opening.enter_context(self.state)
+                self.supervisor = opening.enter_context(
+                    Supervisor(held_files=[self.state.lock_file])
+                )
+                self._background = opening.enter_context(ThreadPoolExecutor(1, "warm-up"))
+                self._start()
+                self._open = opening.pop_all()
+        except PermissionError as exc:
+            raise ConfigurationError(_NOT_OURS.format(exc.filename)) from exc
         return self
 
     def __exit__(
@@ -116,13 +127,12 @@ class EmbeddedStack:
         self.state.tell(addresses)
 
     def _start_kafka(self) -> tuple[str, str]:
-        distribution = Distribution(java(), tuple(kafka_jars(self._listener)))
-        home = cache_directory() / f"kafka-{KAFKA_VERSION}"
-        distribution = with_archive(distribution, home, self._listener)
+        jars = tuple(kafka_jars(self._listener))
+        distribution = with_archive(Distribution(java(), jars, kafka_home()), self._listener)
         self._listener(Progress("Starting Kafka"))
         broker = Broker(self.state.path / "kafka", *self.state.ports("kafka", "controller"))
         broker.write_properties()
-        is_new = distribution.format(broker)
+        is_new = format_storage(distribution, broker)
         command = distribution.serve(broker, self.logs / "kafka.log")
         child = self.supervisor.run("kafka", command, ready=broker.answers)
         child.wait_ready(_READY_WITHIN_S)

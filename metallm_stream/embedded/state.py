@@ -20,7 +20,7 @@ from typing import Any, Self
 from metallm_stream.embedded.ports import free_port, is_free
 from metallm_stream.errors import ConfigurationError
 
-_LAST_RUN_ENDS_WITHIN_S = 20.0
+_LAST_RUN_ENDS_WITHIN_S = 30.0
 _LOCK_CHECK_S = 0.05
 
 

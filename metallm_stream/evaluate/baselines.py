@@ -47,15 +47,15 @@ class Utilities:
     utility: NDArray[np.float64]
 
     def value(
-        self, probabilities: NDArray[np.float64], part: slice, arm: str | None = None
+        self, probabilities: NDArray[np.float64], rows: NDArray[np.int64], arm: str | None = None
     ) -> Value:
-        """Expected means of a part of the stream under choices `(n, K)` or `(K,)`."""
-        weights = np.broadcast_to(probabilities, self.utility.shape)[part]
-        used = np.where(weights > 0, self.outcomes.cost_usd[part], 0.0)
-        cost = float(np.mean(np.sum(weights * used, axis=1)))
+        """Expected means over the queries at `rows`, `(m,)`, under choices `(m, K)` or `(K,)`."""
+        cost_usd = self.outcomes.cost_usd[rows]
+        paid = np.where(probabilities > 0, probabilities * cost_usd, 0.0)
+        cost = float(paid.sum(axis=1).mean())
         return Value(
-            utility=float(np.mean(np.sum(weights * self.utility[part], axis=1))),
-            quality=float(np.mean(np.sum(weights * self.outcomes.quality[part], axis=1))),
+            utility=float(np.sum(probabilities * self.utility[rows], axis=1).mean()),
+            quality=float(np.sum(probabilities * self.outcomes.quality[rows], axis=1).mean()),
             cost_usd=None if np.isnan(cost) else cost,
             arm=arm,
         )
@@ -70,23 +70,24 @@ def utilities(outcomes: Outcomes, cost_weight: float) -> Utilities:
     return Utilities(compared, cost_weight, scale, compared.quality - penalty)
 
 
-def baselines(stream: Utilities, part: slice) -> dict[str, Value]:
-    """Means of a part of the stream for each way of choosing that does not learn.
+def baselines(stream: Utilities, rows: NDArray[np.int64]) -> dict[str, Value]:
+    """Means over the queries at `rows` for each way of choosing that does not learn.
 
-    `best_fixed` is the arm with the highest mean utility on this very part; `cheapest` and
-    `dearest` go by mean cost over the whole stream; `uniform` is exact, not drawn; `oracle`
-    takes each query's best arm. Arms stand as `fixed:<arm>`.
+    `best_fixed` is the arm with the highest mean utility on these very queries; `cheapest` and
+    `dearest` go by mean cost over the whole file; `uniform` is exact, not drawn; `oracle` takes
+    each query's best arm. Every arm stands as `fixed:<arm>`.
     """
     arms = stream.outcomes.arms
     single = np.eye(len(arms))
-    fixed = {arm: stream.value(single[k], part, arm) for k, arm in enumerate(arms)}
+    fixed = [stream.value(single[k], rows, arm) for k, arm in enumerate(arms)]
     mean_cost = stream.outcomes.cost_usd.mean(axis=0)
-    by_cost = np.where(np.isnan(mean_cost), np.inf, mean_cost)
+    cheapest = int(np.nanargmin(mean_cost))
+    dearest = int(np.nanargmax(mean_cost))
     return {
-        "best_fixed": max(fixed.values(), key=lambda value: value.utility),
-        "cheapest": fixed[arms[int(np.argmin(by_cost))]],
-        "dearest": fixed[arms[int(np.nanargmax(mean_cost))]],
-        "uniform": stream.value(np.full(len(arms), 1 / len(arms)), part),
-        "oracle": stream.value(single[np.argmax(stream.utility, axis=1)], part),
-        **{f"fixed:{arm}": value for arm, value in fixed.items()},
+        "best_fixed": max(fixed, key=lambda value: value.utility),
+        "cheapest": fixed[cheapest],
+        "dearest": fixed[dearest],
+        "uniform": stream.value(np.full(len(arms), 1 / len(arms)), rows),
+        "oracle": stream.value(single[np.argmax(stream.utility[rows], axis=1)], rows),
+        **{f"fixed:{value.arm}": value for value in fixed},
     }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Id, Name, Probability, Text, Usd, explain
+from metallm_stream.events import Id, Name, Probability, Usd, explain
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Outcomes:
         Where no arm has a cost, costs are 0. Else, and if cost counts at all, arms without a
         cost are left out.
         """
-        unknown = np.isnan(self.cost_usd).all(axis=0)
+        unknown: NDArray[np.bool_] = np.isnan(self.cost_usd).all(axis=0)
         if unknown.all():
             note = "no arm has a cost: cost is taken as 0"
             zeros = np.zeros_like(self.cost_usd)
@@ -85,21 +85,21 @@ class _Line(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
     query_id: Id
-    text: Text
+    text: str
     outcomes: dict[Name, _Outcome] = Field(min_length=1)
 
 
-def read_outcomes(path: Path, *, limit: int | None = None) -> Outcomes:
+def read_outcomes(path: Path) -> Outcomes:
     """Read JSON lines, plain or gzip'd: `query_id`, `text`, `outcomes {arm: {quality, cost}}`.
 
     The arms are those of all lines together; a line without the quality of one of them is left
     out, and so is a line whose `query_id` stood before. A missing cost of an arm that has others
-    is taken as their mean. `limit` reads the first lines only.
+    is taken as their mean.
 
     Raises `InvalidEvent`, with the number of the line, for what is no such line, or if no query
     is left.
     """
-    lines = list(_parsed(path.name, _lines(path), limit))
+    lines = list(_parsed(path.name, _lines(path)))
     notes = []
     unique = list({line.query_id: line for line in reversed(lines)}.values())[::-1]
     if len(unique) < len(lines):
@@ -112,17 +112,14 @@ def read_outcomes(path: Path, *, limit: int | None = None) -> Outcomes:
         )
     if len(complete) < len(unique):
         notes.append(f"{len(unique) - len(complete)} queries without every arm's outcome left out")
-    cost, filled = _without_gaps(
-        np.array([[_number(line.outcomes[arm].cost) for arm in arms] for line in complete])
-    )
+    outcomes = [[line.outcomes[arm] for arm in arms] for line in complete]
+    cost, filled = _without_gaps(np.array([[_number(o.cost) for o in row] for row in outcomes]))
     if filled:
         notes.append(f"{filled} missing costs taken as the arm's mean")
     return Outcomes(
         arms=tuple(arms),
         texts=tuple(line.text for line in complete),
-        quality=np.array(
-            [[_number(line.outcomes[arm].quality) for arm in arms] for line in complete]
-        ),
+        quality=np.array([[_number(o.quality) for o in row] for row in outcomes]),
         cost_usd=cost,
         notes=tuple(notes),
     )
@@ -139,10 +136,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     yield from io.BytesIO(raw)
 
 
-def _parsed(name: str, lines: Iterable[bytes], limit: int | None) -> Iterator[_Line]:
+def _parsed(name: str, lines: Iterable[bytes]) -> Iterator[_Line]:
     for number, line in enumerate(lines, start=1):
-        if limit is not None and number > limit:
-            return
         if not line.strip():
             continue
         try:

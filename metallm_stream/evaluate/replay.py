@@ -43,11 +43,6 @@ class Choices:
     columns: NDArray[np.int64]
     propensities: NDArray[np.float64]
 
-    def as_rows(self, arms: int) -> NDArray[np.float64]:
-        """One-hot `(n, K)`, for `Utilities.value`."""
-        rows: NDArray[np.float64] = np.eye(arms)[self.columns]
-        return rows
-
 
 def replay(
     stream: Utilities,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from functools import partial
 from types import FrameType
 
 import numpy as np
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from metallm_stream.encode import load_encoder
 from metallm_stream.errors import ConfigurationError
@@ -41,6 +40,7 @@ from metallm_stream.settings import Settings, load
 
 POLICY = "ridge"
 EXIT_CONFIGURATION = 78
+EXIT_CRASH = 70
 log = logging.getLogger(__name__)
 
 
@@ -151,8 +151,9 @@ def learner(settings: Settings) -> Learner:
 def serve(construct: Callable[[Settings], Router | Worker | Learner]) -> None:
     """Read the settings, run one service until it is told to stop, and exit.
 
-    A configuration error is printed in one line and ends the process with code 78; any other
-    error ends it with a traceback, and whoever supervises it starts it again.
+    A configuration error is told in one line and ends the process with code 78; any other error
+    ends it with a traceback, and whoever supervises it starts it again. It ends at once: clients
+    that were fenced or lost their broker may take minutes to be taken down in order.
     """
     stop = threading.Event()
 
@@ -171,7 +172,14 @@ def serve(construct: Callable[[Settings], Router | Worker | Learner]) -> None:
         construct(load()).run(stop)
     except ConfigurationError as exc:
         log.critical("%s", exc)
-        sys.exit(EXIT_CONFIGURATION)
+        code = EXIT_CONFIGURATION
+    except Exception:
+        log.critical("ending, a restart replays what was not committed", exc_info=True)
+        code = EXIT_CRASH
+    else:
+        return
+    logging.shutdown()
+    os._exit(code)
 
 
 def _provider(settings: Settings, name: str) -> ProviderSettings:
@@ -181,11 +189,14 @@ def _provider(settings: Settings, name: str) -> ProviderSettings:
         raise ConfigurationError(
             f"provider {name!r} takes its key from {entry.api_key_env}, which is not set"
         )
-    return ProviderSettings(
-        name=name,
-        wire=entry.wire,
-        base_url=entry.base_url,
-        api_key=SecretStr(key),
-        headers=dict(entry.headers),
-        max_connections=settings.worker.concurrency,
-    )
+    try:
+        return ProviderSettings(
+            name=name,
+            wire=entry.wire,
+            base_url=entry.base_url,
+            api_key=SecretStr(key),
+            headers={header: SecretStr(value) for header, value in entry.headers.items()},
+            max_connections=settings.worker.concurrency,
+        )
+    except ValidationError as exc:
+        raise ConfigurationError(f"provider {name!r}: {exc}") from None  # hides the inputs

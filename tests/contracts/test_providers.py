@@ -6,16 +6,13 @@ import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
-from metallm_stream.embedded.recorded_llm import ChatRequest, Fault, Outcome, RecordedLLM, Recording
+from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Model
 from metallm_stream.providers import (
     WIRES,
     Answer,
@@ -24,13 +21,7 @@ from metallm_stream.providers import (
     ProviderSettings,
     open_provider,
 )
-
-KEY = "sk-planted-key-7f3a"
-HEADER_VALUE = "planted-header-value"
-TEXT = "What is 2 + 2?"
-OUTCOME = Outcome(answer="4", cost_usd=0.00125, input_tokens=9, output_tokens=1)
-ARM = Model(arm="mini", provider="vendor", model="vendor/mini-1")
-MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT})
+from tests.vendors import ARM, HEADER_VALUE, KEY, MESSAGES, VENDORS, Vendor
 
 FAILURES: dict[Fault, tuple[str, bool]] = {
     Fault.SERVER_ERROR: ("server_error", True),
@@ -53,41 +44,6 @@ FAILURES: dict[Fault, tuple[str, bool]] = {
     Fault.REFUSAL: ("refused", False),
     Fault.REDIRECT: ("connection", False),
 }
-
-
-@dataclass
-class Vendor:
-    """A local vendor whose next faults are set by the test, and how to reach it."""
-
-    wire: str
-    base_url: str = ""
-    fault: Fault | None = None
-    seen: list[ChatRequest] = field(default_factory=list)
-
-    def strike(self, request: ChatRequest) -> Fault | None:
-        """Note the request and say what befalls it."""
-        self.seen.append(request)
-        return self.fault
-
-    def settings(self, **changed: Any) -> ProviderSettings:
-        """How to reach this vendor, with changes."""
-        known = {"name": "vendor", "wire": self.wire, "api_key": KEY}
-        return ProviderSettings.model_validate(known | {"base_url": self.base_url} | changed)
-
-
-@asynccontextmanager
-async def openai_vendor(**options: Any):
-    """A recorded LLM, which speaks the OpenAI wire."""
-    recording = Recording({TEXT: {ARM.model: OUTCOME}})
-    vendor = Vendor("openai")
-    async with RecordedLLM(
-        recording, api_key=SecretStr(KEY), faults=vendor.strike, **options
-    ) as server:
-        vendor.base_url = server.base_url
-        yield vendor
-
-
-VENDORS = {"openai": openai_vendor}
 
 
 @pytest.fixture(params=sorted(VENDORS))

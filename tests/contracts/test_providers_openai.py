@@ -17,16 +17,9 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
 from metallm_stream.embedded.recorded_llm import Fault, Outcome, RecordedLLM, Recording
-from metallm_stream.events import Generation, Model
+from metallm_stream.events import Generation
 from metallm_stream.providers import ProviderSettings, open_provider
-
-KEY = "sk-planted-key-7f3a"
-HEADER_VALUE = "planted-header-value"
-TEXT = "What is 2 + 2?"
-OUTCOME = Outcome(answer="4", cost_usd=0.00125, input_tokens=9, output_tokens=1)
-ARM = Model(arm="mini", provider="vendor", model="vendor/mini-1")
-MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT})
-
+from tests.vendors import ARM, HEADER_VALUE, KEY, MESSAGES, OUTCOME, TEXT
 
 # --- What goes out on the OpenAI wire ------------------------------------------------------------
 

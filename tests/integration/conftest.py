@@ -1,4 +1,4 @@
-"""A database of its own for each test, and records to put into it."""
+"""Tables of its own for each test, and records to put into them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
 from metallm_stream.join import Interaction
@@ -19,16 +19,25 @@ from tests.pipeline import fresh_database
 DIMENSIONS = 4
 
 
-@pytest.fixture
-def empty_database(database_url: str) -> Iterator[str]:
-    """URL of a database without any tables, dropped afterwards."""
+@pytest.fixture(scope="session")
+def own_database(database_url: str) -> Iterator[str]:
+    """URL of a database that this test process shares with no other, dropped at the end."""
     with fresh_database(database_url) as url:
         yield url
 
 
 @pytest.fixture
+def empty_database(own_database: str) -> str:
+    """URL of a database without our schema; new databases for each test would cost a second."""
+    admin = create_engine(own_database, poolclass=NullPool)
+    with admin.begin() as conn:
+        conn.execute(text("DROP SCHEMA IF EXISTS metallm CASCADE"))
+    return own_database
+
+
+@pytest.fixture
 def database(empty_database: str) -> str:
-    """URL of a database with all migrations run, dropped afterwards."""
+    """URL of an empty database with all migrations run."""
     migrate(empty_database)
     return empty_database
 

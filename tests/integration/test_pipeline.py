@@ -99,7 +99,8 @@ def test_a_price_change_is_followed(running: Pipeline) -> None:
     """The arm's record in a call is the newest one."""
     record = Model(arm="small", provider="recorded", model="small", tags=("repriced",))
     write(running.producer, [Record.of(running.names.models, "small", record)])
-    eventually(lambda: running.sql("SELECT 1 FROM metallm.models WHERE record->'tags' ? 'repriced'"))
+    repriced = "SELECT 1 FROM metallm.models WHERE record->'tags' ? 'repriced'"
+    eventually(lambda: running.sql(repriced))
     before = len(running.results())
     query = questions(1)[0].model_copy(update={"query_id": "repriced"})
     running.ask(query)

@@ -199,5 +199,6 @@ def test_a_guard_that_is_killed_is_replaced(supervisor: Supervisor, tmp_path: Pa
     os.kill(guard_pid, signal.SIGKILL)
     eventually(lambda: child.exit_codes)
     child.wait_ready(10)
+    assert child.exit_codes == (137,)
     assert child.pid != pid
     eventually(lambda: not is_running(pid))

@@ -156,31 +156,16 @@ def test_a_batch_is_its_parts(
 
 
 @given(
-    steps=st.lists(
-        st.one_of(
-            st.tuples(st.sampled_from("abcdef"), st.sampled_from("12")),
-            st.sampled_from(["commit", "rollback"]),
-        ),
-        max_size=40,
-    ),
+    added=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("12")), max_size=40),
     limit=st.integers(1, 4),
 )
-def test_the_window_remembers_the_newest_committed_ids(
-    steps: list[tuple[str, str] | str], limit: int
-) -> None:
+def test_the_window_remembers_the_newest_ids(added: list[tuple[str, str]], limit: int) -> None:
     """The window agrees with a plain list of first additions, cut at its front."""
     recent = RecentIds(limit)
     kept: list[tuple[str, str]] = []
-    added: list[tuple[str, str]] = []
-    for step in steps:
-        if isinstance(step, tuple):
-            recent.add(*step)
-            if step[0] not in dict(kept + added):
-                added.append(step)
-        else:
-            recent.commit() if step == "commit" else recent.rollback()
-            kept = (kept + added)[-limit:] if step == "commit" else kept
-            added = []
-        assert {query_id: recent.seen(query_id) for query_id in "abcdef"} == {
-            query_id: dict(kept + added).get(query_id) for query_id in "abcdef"
-        }
+    for query_id, mark in added:
+        recent.add(query_id, mark)
+        if query_id not in dict(kept):
+            kept = [*kept, (query_id, mark)][-limit:]
+        assert len(recent) == len(kept)
+        assert {i: recent.seen(i) for i in "abcdef"} == {i: dict(kept).get(i) for i in "abcdef"}

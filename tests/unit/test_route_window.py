@@ -8,7 +8,7 @@ from metallm_stream.route import RecentIds
 
 
 def test_an_id_is_seen_from_the_moment_it_is_added() -> None:
-    """Duplicates within one batch are found before its transaction commits."""
+    """Duplicates within one batch are found."""
     recent = RecentIds(limit=3)
     recent.add("a", "f1")
     assert recent.seen("a") == "f1"
@@ -16,41 +16,23 @@ def test_an_id_is_seen_from_the_moment_it_is_added() -> None:
 
 
 def test_the_first_fingerprint_stands() -> None:
-    """An id added again, before or after a commit, keeps its first fingerprint and its place."""
+    """An id added again keeps its first fingerprint and its place in the line."""
     recent = RecentIds(limit=2)
     recent.add("a", "f1")
-    recent.add("a", "f2")
+    recent.add("b", "f2")
+    recent.add("a", "f3")
     assert recent.seen("a") == "f1"
-    recent.add("b", "f3")
-    recent.commit()
-    recent.add("a", "f4")
-    recent.add("c", "f5")
-    recent.commit()
-    assert [recent.seen(query_id) for query_id in "abc"] == [None, "f3", "f5"]
+    recent.add("c", "f4")
+    assert [recent.seen(query_id) for query_id in "abc"] == [None, "f2", "f4"]
 
 
 def test_the_oldest_ids_go_beyond_the_limit() -> None:
-    """First in, first out, at commit."""
+    """First in, first out."""
     recent = RecentIds(limit=2)
     for query_id in "abcd":
         recent.add(query_id, query_id.upper())
-    assert len(recent) == 4
-    recent.commit()
     assert len(recent) == 2
     assert [recent.seen(query_id) for query_id in "abcd"] == [None, None, "C", "D"]
-
-
-def test_an_aborted_batch_leaves_no_trace() -> None:
-    """After a rollback its ids may be decided again; what was committed before stays."""
-    recent = RecentIds(limit=2)
-    recent.add("a", "f1")
-    recent.commit()
-    recent.add("a", "f2")
-    recent.add("b", "f3")
-    recent.add("c", "f4")
-    recent.rollback()
-    assert [recent.seen(query_id) for query_id in "abc"] == ["f1", None, None]
-    assert len(recent) == 1
 
 
 def test_a_window_of_nothing_is_refused() -> None:

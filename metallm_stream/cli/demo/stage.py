@@ -26,6 +26,7 @@ from metallm_stream.settings import KAFKA_PASSED_THROUGH, Settings
 
 COST_WEIGHT = 0.1
 NAME = "metallm-demo"
+DELETE_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def _topics(
 
 
 def _delete_topics(kafka: Connection, names: TopicNames) -> None:
-    for deleted in kafka.admin().delete_topics(names.all((PROVIDER,))).values():
-        deleted.result(30)
+    admin = kafka.admin()  # held until the last answer is in
+    for deleted in admin.delete_topics(names.all((PROVIDER,))).values():
+        deleted.result(DELETE_WITHIN_S)
 
 
 def _environment(settings: Settings, servers: EmbeddedStack, names: TopicNames) -> dict[str, str]:

@@ -71,6 +71,8 @@ async def _serve(options: argparse.Namespace) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     key = os.environ.get(KEY_VARIABLE)
+    if options.port_file is not None:
+        options.port_file.unlink(missing_ok=True)  # of an earlier run
     with contextlib.ExitStack() as files:
         ledger_file = (
             files.enter_context(options.ledger_file.open("a", encoding="utf-8"))

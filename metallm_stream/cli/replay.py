@@ -1,0 +1,241 @@
+"""`metallm replay`: logged outcomes through the policy, cold, without Kafka.
+
+Invariant: the same file, options and seed give the same figures, except for the rate.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from metallm_stream.encode import DEFAULT_ENCODER, load_encoder
+from metallm_stream.errors import MetallmError
+from metallm_stream.evaluate import (
+    Labels,
+    Part,
+    Utilities,
+    Value,
+    mean_part,
+    parts,
+    read_outcomes,
+    replay,
+    utilities,
+)
+from metallm_stream.policy import DEFAULT_CHOOSER, MultiTaskRidge
+
+
+@dataclass(frozen=True)
+class _Options:
+    file: Path
+    cost_weight: float
+    order: str
+    shuffles: int
+    seed: int
+    limit: int | None
+    policy: str
+    labels: Labels
+    encoder: str
+
+
+@dataclass(frozen=True)
+class _Report:
+    options: _Options
+    stream: Utilities
+    n: int
+    whole: Part
+    second_half: Part
+    queries_per_s: float
+
+    def as_json(self) -> dict[str, object]:
+        """One object: what was asked, and what came of it."""
+        return {
+            "policy": self.options.policy,
+            "cost_weight": self.options.cost_weight,
+            "seed": self.options.seed,
+            "order": self.options.order,
+            "shuffles": self.options.shuffles,
+            "label_fraction": self.options.labels.fraction,
+            "label_delay": self.options.labels.delay,
+            "encoder": self.options.encoder,
+            "n": self.n,
+            "arms": list(self.stream.outcomes.arms),
+            "cost_scale_usd": self.stream.cost_scale_usd,
+            "all": self.whole.as_json(),
+            "second_half": self.second_half.as_json(),
+            "queries_per_s": self.queries_per_s,
+            "notes": list(self.stream.outcomes.notes),
+        }
+
+
+def _finite(_context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number", param=parameter)
+    return value
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--cost-weight",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    default=0.1,
+    show_default=True,
+    help="What the dearest arm's mean cost is worth, in quality.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["shuffled", "file"]),
+    default="shuffled",
+    show_default=True,
+    help="Shuffled is a stationary stream; the order of the file may drift.",
+)
+@click.option(
+    "--shuffles",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many replays, with the seeds SEED, SEED+1, …; figures are their means.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Replay only the first queries of each shuffle."
+)
+@click.option(
+    "--policy",
+    default=DEFAULT_CHOOSER,
+    show_default=True,
+    help="ridge-igw, uniform, or fixed:<arm>.",
+)
+@click.option(
+    "--label-fraction",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    default=1.0,
+    show_default=True,
+    help="Share of the queries whose quality the policy ever learns.",
+)
+@click.option(
+    "--label-delay",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How many more queries are decided before a label arrives.",
+)
+@click.option("--encoder", default=DEFAULT_ENCODER, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def replay_command(
+    file: Path,
+    cost_weight: float,
+    order: str,
+    shuffles: int,
+    seed: int,
+    limit: int | None,
+    policy: str,
+    label_fraction: float,
+    label_delay: int,
+    encoder: str,
+    as_json: bool,
+) -> None:
+    """Replay the logged outcomes in FILE through a policy that starts cold.
+
+    FILE holds JSON lines, plain or gzip'd: {"query_id", "text", "outcomes": {arm: {"quality",
+    "cost"}}}. The policy sees the outcome of the arm it chooses and of no other. Prints utility
+    (quality − cost weight × cost ÷ dearest arm's mean cost), quality and cost beside those of
+    every fixed arm, of chance and of hindsight, for the whole stream and its second half.
+    """
+    labels = Labels(fraction=label_fraction, delay=label_delay)
+    options = _Options(file, cost_weight, order, shuffles, seed, limit, policy, labels, encoder)
+    try:
+        report = _replayed(options)
+    except MetallmError as exc:
+        raise click.ClickException(str(exc)) from exc
+    if as_json:
+        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+    else:
+        _print(report)
+
+
+def _replayed(options: _Options) -> _Report:
+    outcomes = read_outcomes(options.file)
+    stream = utilities(outcomes, options.cost_weight)
+    contexts = load_encoder(options.encoder).encode(outcomes.texts)
+    orders = [_order(len(outcomes), options, seed) for seed in _seeds(options)]
+    found: list[tuple[Part, Part]] = []
+    started_s = time.perf_counter()
+    # Matrices of this size gain nothing from more threads, and on busy cores wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for seed, order in track(
+            list(zip(_seeds(options), orders, strict=True)),
+            description="replaying",
+            console=Console(stderr=True),
+            transient=True,
+        ):
+            policy = MultiTaskRidge(options.policy, seed=seed)
+            rng = np.random.default_rng((seed, 1))
+            choices = replay(stream, contexts, policy, order=order, labels=options.labels, rng=rng)
+            found.append(parts(stream, order, choices))
+    elapsed_s = time.perf_counter() - started_s
+    return _Report(
+        options=options,
+        stream=stream,
+        n=len(orders[0]),
+        whole=mean_part([whole for whole, _ in found]),
+        second_half=mean_part([half for _, half in found]),
+        queries_per_s=len(orders[0]) * options.shuffles / elapsed_s,
+    )
+
+
+def _seeds(options: _Options) -> range:
+    return range(options.seed, options.seed + options.shuffles)
+
+
+def _order(n: int, options: _Options, seed: int) -> NDArray[np.int64]:
+    positions: NDArray[np.int64] = np.arange(n)
+    if options.order == "shuffled":
+        positions = np.random.default_rng(seed).permutation(n)
+    return positions[: options.limit]
+
+
+def _print(report: _Report) -> None:
+    console = Console()
+    options = report.options
+    table = Table(
+        title=f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
+    )
+    table.add_column("")
+    for part in ("whole stream", "second half"):
+        for column in ("utility", "quality", "USD per 1,000"):
+            table.add_column(f"{column}\n{part}", justify="right")
+    whole, half = report.whole, report.second_half
+    table.add_row(f"[bold]{options.policy}", *_cells(whole.policy), *_cells(half.policy))
+    for name, value in whole.baselines.items():
+        label = f"{name} ({value.arm})" if value.arm and ":" not in name else name
+        table.add_row(label, *_cells(value), *_cells(half.baselines[name]))
+    console.print(table)
+    shares = sorted(half.shares.items(), key=lambda item: -item[1])
+    console.print("shares, second half: " + ", ".join(f"{arm} {s:.1%}" for arm, s in shares))
+    if whole.standard_error is not None and half.standard_error is not None:
+        console.print(
+            f"means over {options.shuffles} shuffles; standard error of the policy's utility "
+            f"{whole.standard_error:.4f}, second half {half.standard_error:.4f}"
+        )
+    for note in report.stream.outcomes.notes:
+        console.print(f"note: {note}")
+    console.print(f"{report.queries_per_s:,.0f} queries/s after encoding")
+
+
+def _cells(value: Value) -> tuple[str, str, str]:
+    cost = "unknown" if value.cost_usd is None else f"{1000 * value.cost_usd:.4g}"
+    return f"{value.utility:.4f}", f"{value.quality:.4f}", cost

@@ -1,0 +1,125 @@
+"""Corrected and withdrawn labels leave the model as if only the final ones had been seen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from metallm_stream.encode import context_to_bytes
+from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
+from metallm_stream.kafka import Record, write
+from metallm_stream.policy import Sums
+from metallm_stream.postgres import load_sums
+from tests.pipeline import ENCODER, Pipeline
+
+QUERIES, CORRECTED, WITHDRAWN, DIMENSIONS = 2_000, 1_000, 200, 32
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ARMS = ("large", "small")
+
+
+def decision(number: int, context: np.ndarray) -> Decision:
+    """A decision for one of the two arms, alternately."""
+    return Decision(
+        query_id=f"q{number}",
+        fingerprint="f",
+        query_partition=0,
+        query_offset=number,
+        asked_at=START,
+        decided_at=START,
+        encoder=ENCODER.replace(":", "-"),
+        context=context_to_bytes(context),
+        policy="ridge-igw",
+        policy_version=1,
+        arm=ARMS[number % 2],
+        propensity=0.5,
+        candidates=tuple(Candidate(arm=arm, probability=0.5) for arm in ARMS),
+        cost_weight=0.1,
+        latency_weight=0.0,
+        cost_scale_usd=1.0,
+    )
+
+
+def result(number: int) -> Result:
+    """The answer of the decided arm."""
+    arm = ARMS[number % 2]
+    attempt = Attempt(arm=arm, started_at=START, latency_s=0.5, cost_usd=0.01)
+    return Result(
+        query_id=f"q{number}",
+        arm=arm,
+        text="a",
+        prediction="a",
+        attempts=(attempt,),
+        cost_usd=0.01,
+        latency_s=0.5,
+        finished_at=START,
+    )
+
+
+def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
+    """1,000 labels corrected, 200 withdrawn: the sums equal those of the final labels to 1e-9."""
+    rng = np.random.default_rng(11)
+    contexts = rng.normal(size=(QUERIES, DIMENSIONS)).astype(np.float32)
+    contexts /= np.linalg.norm(contexts, axis=1, keepdims=True)
+    first, final = rng.random(QUERIES), rng.random(QUERIES)
+    chosen = rng.permutation(QUERIES)
+    corrected, withdrawn = chosen[:CORRECTED], chosen[-WITHDRAWN:]
+    final[chosen[CORRECTED:]] = first[chosen[CORRECTED:]]
+    learner = pipeline.start("learner")
+    names = pipeline.names
+    records = [
+        record
+        for number in range(QUERIES)
+        for record in (
+            Record.of(names.decisions, f"q{number}", decision(number, contexts[number])),
+            Record.of(names.results, f"q{number}", result(number)),
+        )
+    ]
+    write(pipeline.producer, records)
+    pipeline.judge(*(judged(number, first[number], 0) for number in range(QUERIES)))
+    learner.wait_ready(60)
+    pipeline.wait_until_learned()
+    late = [judged(number, final[number], 2) for number in corrected]
+    late += [judged(number, first[number], 1) for number in corrected]  # late, and overtaken
+    late += [
+        Feedback(query_id=f"q{number}", withdrawn=True, given_at=START + timedelta(hours=1))
+        for number in withdrawn
+    ]
+    pipeline.judge(*(late[place] for place in rng.permutation(len(late))))
+    pipeline.wait_until_learned()
+    assert live(pipeline).difference(expected(contexts, final, set(withdrawn.tolist()))) <= 1e-9
+    assert pipeline.rebuilt().max_relative_difference <= 1e-9
+    assert pipeline.rebuilt(from_log=True).max_relative_difference <= 1e-9
+
+
+def judged(number: int, score: float, hours: int) -> Feedback:
+    """A score given so many hours after the start."""
+    return Feedback(
+        query_id=f"q{number}", score=float(score), given_at=START + timedelta(hours=hours)
+    )
+
+
+def expected(contexts: np.ndarray, final: np.ndarray, withdrawn: set[int]) -> Sums:
+    """The sums of the final labels, each seen once."""
+    sums = Sums(DIMENSIONS)
+    for number in range(QUERIES):
+        arm = ARMS[number % 2]
+        sums.add_usage(arm, usage())
+        if number not in withdrawn:
+            sums.add_quality(arm, contexts[number][None], final[number][None], np.ones(1))
+    return sums
+
+
+def usage() -> np.ndarray:
+    """One call of 0.01 USD and half a second: the vector in its documented order."""
+    return np.array([1, 0, 1, 0.01, 0.0001, 0, 0, 0, 1, 0.5, 0.25])
+
+
+def live(pipeline: Pipeline) -> Sums:
+    """The sums in the database."""
+    sums = Sums(DIMENSIONS)
+    with pipeline.engine.connect() as conn:
+        for arms in load_sums(conn).values():
+            for arm, raw in arms.items():
+                sums.add_from_bytes(arm, raw)
+    return sums

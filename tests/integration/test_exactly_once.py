@@ -1,0 +1,136 @@
+"""The loop that consumes, works, produces and commits, one process's life at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from metallm_stream.errors import Fenced
+from metallm_stream.kafka import ExactlyOnce, Record, Work, write
+from tests.pipeline import Pipeline
+
+COUNT = 20
+
+
+@contextmanager
+def member(pipeline: Pipeline, slot: str = "0") -> Iterator[ExactlyOnce]:
+    """A started member of the group; at the end of the block it forgets all and is gone."""
+    group = f"{pipeline.names.prefix}copier"
+    loop = ExactlyOnce(pipeline.kafka, [pipeline.names.queries], group=group, slot=slot)
+    loop.start()
+    try:
+        yield loop
+    finally:
+        loop._pending.clear()
+        loop.close()
+
+
+def fill(pipeline: Pipeline) -> None:
+    """Write 20 records."""
+    topic = pipeline.names.queries
+    write(pipeline.producer, [Record(topic, b"%d" % i, b"%d" % i) for i in range(COUNT)])
+
+
+def take(loop: ExactlyOnce, count: int = COUNT) -> list[Work]:
+    """That many records, however many turns it takes."""
+    works: list[Work] = []
+    for _ in range(200):
+        works += loop.take(count - len(works), 0.1)
+        if len(works) == count:
+            return works
+    raise AssertionError(f"{len(works)} of {count} records came")
+
+
+def number(work: Work) -> int:
+    """What is written in the record."""
+    return int(work.message.value() or b"-1")
+
+
+def copies(pipeline: Pipeline) -> list[int]:
+    """The numbers that were copied, as a stranger sees them."""
+    return sorted(int(item.value() or b"-1") for item in pipeline.read(pipeline.names.results))
+
+
+def copy(pipeline: Pipeline, loop: ExactlyOnce, work: Work) -> bool:
+    """Copy one record to the results."""
+    record = Record(pipeline.names.results, work.message.key(), work.message.value())
+    return loop.complete(work, [record])
+
+
+def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
+    """A crash after the work and before the commit leaves no trace but the repetition."""
+    fill(pipeline)
+    with member(pipeline) as first:
+        for work in take(first):
+            copy(pipeline, first, work)
+    assert copies(pipeline) == []
+    with member(pipeline) as second:
+        for work in take(second):
+            copy(pipeline, second, work)
+        second.commit()
+    assert copies(pipeline) == list(range(COUNT))
+
+
+def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) -> None:
+    """Of the records above a slow one only the unfinished ones are handed out after a crash."""
+    fill(pipeline)
+    with member(pipeline) as first:
+        works = take(first)
+        slow = {number(works[0]), number(works[7]), number(works[-1])}
+        for work in works:
+            if number(work) not in slow:
+                copy(pipeline, first, work)
+        first.commit()
+    assert copies(pipeline) == sorted(set(range(COUNT)) - slow)
+    with member(pipeline) as second:
+        again = take(second, len(slow))
+        assert {number(work) for work in again} == slow
+        assert second.take(10, 0.5) == []
+        for work in again:
+            copy(pipeline, second, work)
+        second.commit()
+    assert copies(pipeline) == list(range(COUNT))
+    with member(pipeline) as third:
+        assert third.take(10, 1.0) == []
+
+
+def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
+    """Whoever starts in the same slot fences its predecessor, which writes nothing."""
+    fill(pipeline)
+    with member(pipeline) as zombie:
+        works = take(zombie)
+        with member(pipeline) as successor:
+            for work in take(successor):
+                copy(pipeline, successor, work)
+            successor.commit()
+            for work in works:
+                copy(pipeline, zombie, work)
+            with pytest.raises(Fenced):
+                zombie.commit()
+    assert copies(pipeline) == list(range(COUNT))
+
+
+def test_a_revoked_partition_takes_its_results_along(pipeline: Pipeline) -> None:
+    """Work finished for a partition that went to another member is not written by the first."""
+    fill(pipeline)
+    with member(pipeline, "0") as first:
+        works = take(first)
+        with member(pipeline, "1") as second:
+            moved: list[Work] = []
+            for _ in range(200):
+                first.take(10, 0.05)
+                moved += second.take(COUNT, 0.05)
+                if moved:
+                    break
+            taken_away = {work.partition for work in moved}
+            kept = [copy(pipeline, first, work) for work in works]
+            assert kept == [work.partition not in taken_away for work in works]
+            first.commit()
+            expected = sum(work.partition in taken_away for work in works)
+            moved += take(second, expected - len(moved)) if len(moved) < expected else []
+            for work in moved:
+                copy(pipeline, second, work)
+            second.commit()
+    assert copies(pipeline) == list(range(COUNT))
