@@ -49,7 +49,9 @@ Id = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
 Label = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
 Text = Annotated[str, Field(min_length=1, max_length=200_000), AfterValidator(_without_nul)]
-Note = Annotated[str, Field(max_length=2_000)]
+# What vendors say is taken as it comes, but for NUL.
+Said = Annotated[str, AfterValidator(lambda value: value.replace("\x00", ""))]
+Note = Annotated[Said, Field(max_length=2_000)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Usd = Annotated[float, Field(ge=0)]
@@ -241,8 +243,8 @@ class Result(Event):
     query_id: Id
     call_id: Id | None = None
     arm: Name | None = None
-    text: str | None = None
-    prediction: str | None = None
+    text: Said | None = None
+    prediction: Said | None = None
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     input_tokens: Tokens = 0

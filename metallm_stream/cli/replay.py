@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from metallm_stream.encode import DEFAULT_ENCODER, load_encoder
-from metallm_stream.errors import MetallmError
 from metallm_stream.evaluate import (
     Labels,
     Part,
@@ -29,9 +30,9 @@ from metallm_stream.evaluate import (
     mean_part,
     parts,
     read_outcomes,
-    replay,
     utilities,
 )
+from metallm_stream.evaluate import replay as replay_outcomes
 from metallm_stream.policy import DEFAULT_CHOOSER, MultiTaskRidge
 
 
@@ -84,7 +85,7 @@ def _finite(_context: click.Context, parameter: click.Parameter, value: float) -
     return value
 
 
-@click.command("replay")
+@click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--cost-weight",
@@ -135,7 +136,7 @@ def _finite(_context: click.Context, parameter: click.Parameter, value: float) -
 )
 @click.option("--encoder", default=DEFAULT_ENCODER, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def replay_command(
+def replay(
     file: Path,
     cost_weight: float,
     order: str,
@@ -157,10 +158,7 @@ def replay_command(
     """
     labels = Labels(fraction=label_fraction, delay=label_delay)
     options = _Options(file, cost_weight, order, shuffles, seed, limit, policy, labels, encoder)
-    try:
-        report = _replayed(options)
-    except MetallmError as exc:
-        raise click.ClickException(str(exc)) from exc
+    report = _replayed(options)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
     else:
@@ -184,7 +182,9 @@ def _replayed(options: _Options) -> _Report:
         ):
             policy = MultiTaskRidge(options.policy, seed=seed)
             rng = np.random.default_rng((seed, 1))
-            choices = replay(stream, contexts, policy, order=order, labels=options.labels, rng=rng)
+            choices = replay_outcomes(
+                stream, contexts, policy, order=order, labels=options.labels, rng=rng
+            )
             found.append(parts(stream, order, choices))
     elapsed_s = time.perf_counter() - started_s
     return _Report(
@@ -211,28 +211,30 @@ def _order(n: int, options: _Options, seed: int) -> NDArray[np.int64]:
 def _print(report: _Report) -> None:
     console = Console()
     options = report.options
-    table = Table(
-        title=f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
-    )
-    table.add_column("")
-    for part in ("whole stream", "second half"):
-        for column in ("utility", "quality", "USD per 1,000"):
-            table.add_column(f"{column}\n{part}", justify="right")
+    title = f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
+    table = Table(title=title, box=box.SIMPLE)
+    table.add_column("policy", overflow="fold")
+    for part in ("whole", "2nd half"):
+        for column in ("utility", "quality", "USD/1,000"):
+            table.add_column(f"{part}\n{column}", justify="right", no_wrap=True)
     whole, half = report.whole, report.second_half
-    table.add_row(f"[bold]{options.policy}", *_cells(whole.policy), *_cells(half.policy))
+    table.add_row(f"[bold]{escape(options.policy)}", *_cells(whole.policy), *_cells(half.policy))
     for name, value in whole.baselines.items():
-        label = f"{name} ({value.arm})" if value.arm and ":" not in name else name
-        table.add_row(label, *_cells(value), *_cells(half.baselines[name]))
+        table.add_row(escape(name), *_cells(value), *_cells(half.baselines[name]))
     console.print(table)
+    for name in ("best_fixed", "cheapest", "dearest"):
+        console.print(f"{name}: {escape(whole.baselines[name].arm or 'not the same throughout')}")
     shares = sorted(half.shares.items(), key=lambda item: -item[1])
-    console.print("shares, second half: " + ", ".join(f"{arm} {s:.1%}" for arm, s in shares))
+    console.print(
+        "shares, second half: " + ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in shares)
+    )
     if whole.standard_error is not None and half.standard_error is not None:
         console.print(
             f"means over {options.shuffles} shuffles; standard error of the policy's utility "
             f"{whole.standard_error:.4f}, second half {half.standard_error:.4f}"
         )
     for note in report.stream.outcomes.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {escape(note)}")
     console.print(f"{report.queries_per_s:,.0f} queries/s after encoding")
 
 

@@ -55,7 +55,7 @@ class Outcomes:
         Where no arm has a cost, costs are 0. Else, and if cost counts at all, arms without a
         cost are left out.
         """
-        unknown: NDArray[np.bool_] = np.isnan(self.cost_usd).all(axis=0)
+        unknown = np.asarray(np.isnan(self.cost_usd).all(axis=0))
         if unknown.all():
             note = "no arm has a cost: cost is taken as 0"
             zeros = np.zeros_like(self.cost_usd)
@@ -83,7 +83,7 @@ class _Outcome(BaseModel):
 class _Line(BaseModel):
     """One query of a file; other fields are ignored."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, title="line")
     query_id: Id
     text: str
     outcomes: dict[Name, _Outcome] = Field(min_length=1)

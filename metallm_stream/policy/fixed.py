@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy.chooser import check
 
 
 class Fixed:
-    """Choose one named arm; where a query excludes it, the allowed arm of highest utility.
+    """Choose one named arm; where it cannot be had, the allowed arm of highest utility.
+
+    It cannot be had where a query excludes it or the catalogue no longer has it: removing a model
+    must not stop the stream.
 
     Predictable, but blind: it explores nothing, so nothing can be learned from its log about
     the other arms.
@@ -43,17 +45,11 @@ class Fixed:
         observations: NDArray[np.float64],
         arms: Sequence[str],
     ) -> NDArray[np.float64]:
-        """1 for the chosen arm, `(n, K)`; see `Chooser.probabilities`.
-
-        Raises `ConfigurationError` if no arm has the name.
-        """
+        """1 for the chosen arm, `(n, K)`; see `Chooser.probabilities`."""
         check(utilities, allowed, observations, arms)
-        if self.arm not in arms:
-            raise ConfigurationError(
-                f"policy {self.name!r}: no arm {self.arm!r}; there are {', '.join(arms)}"
-            )
-        column = list(arms).index(self.arm)
         preferred = np.where(allowed, utilities, -np.inf)
-        preferred[allowed[:, column], column] = np.inf
+        if self.arm in arms:
+            column = list(arms).index(self.arm)
+            preferred[allowed[:, column], column] = np.inf
         chosen: NDArray[np.float64] = np.eye(len(arms))[np.argmax(preferred, axis=1)]
         return chosen

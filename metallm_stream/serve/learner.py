@@ -7,6 +7,7 @@ crash anywhere is followed by a restart that reads again from the positions in P
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -62,6 +63,7 @@ OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
+POSITION = re.compile(r"[0-9]{1,18}")
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +301,7 @@ def _dead_record(message: Message) -> DeadLetter:
     """A dead letter as a row; one without our headers is known by its own position."""
     topic, partition = partition_of(message)
     position = [_text(message, name, "") for name in (TOPIC, PARTITION, OFFSET)]
-    ours = position[0] != "" and position[1].isdecimal() and position[2].isdecimal()
+    ours = position[0] != "" and all(POSITION.fullmatch(number) for number in position[1:])
     return DeadLetter(
         topic=position[0] if ours else topic,
         partition=int(position[1]) if ours else partition,

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from metallm_stream.cli.demo.figures import Stream
@@ -51,15 +52,16 @@ def _shares(stream: Stream) -> Figure:
     figure = Figure(SIZE, layout="constrained")
     axes = figure.add_subplot()
     window = min(WINDOW, max(1, len(stream) // 5))
+    first = min(window // 5, len(stream) - 1)
     order = np.argsort(stream.seconds, kind="stable")
     nobody = np.zeros(len(stream.arms))
     answered = np.vstack((np.eye(len(stream.arms)), nobody))[stream.arm[order]]
-    seconds = stream.seconds[order][window - 1 :]
-    shares = 100 * _moving_mean(answered, window)
+    seconds = stream.seconds[order][first:]
+    shares = 100 * _moving_mean(answered, window)[first:]
     axes.stackplot(seconds, shares.T, labels=stream.arms, colors=ARMS, alpha=0.85, zorder=0)
     axes.set_axisbelow(False)
     axes.set(
-        title=f"Which model answered (moving window of {window} queries)",
+        title=f"Which model answered (share of the last {window} queries)",
         xlabel="seconds since the first decision",
         ylabel="share of answers in %",
         xlim=(seconds[0], seconds[-1]),
@@ -71,8 +73,7 @@ def _shares(stream: Stream) -> Figure:
 
 def _regret(stream: Stream) -> Figure:
     """Left: what everybody lost against the oracle. Right: the service against the best arm."""
-    figure = Figure((SIZE[0] * 1.25, SIZE[1]), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, left, right = _side_by_side()
     fixed = stream.value.utility
     queries = np.arange(1, len(stream) + 1)
     for name, utility, look in _lines(stream):
@@ -100,8 +101,7 @@ def _regret(stream: Stream) -> Figure:
 
 def _spend(stream: Stream) -> Figure:
     """Money spent so far, by the service and by every arm alone; right: the same, magnified."""
-    figure = Figure((SIZE[0] * 1.25, SIZE[1]), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, left, right = _side_by_side()
     order = np.argsort(stream.seconds, kind="stable")
     seconds = stream.seconds[order]
     spends = [("the service", stream.cost_usd, SERVICE, 2.4)]
@@ -115,7 +115,7 @@ def _spend(stream: Stream) -> Figure:
             axes.plot(seconds, spent, color=color, linewidth=width, label=label)
     left.set_title(f"Spend on {len(stream):,} queries")
     left.set_ylim(bottom=0)
-    right.set_title("… magnified")
+    right.set_title("… magnified to the service's")
     right.set_ylim(0, 1.3 * float(stream.cost_usd.sum()))
     for axes in (left, right):
         axes.set(xlabel="seconds since the first decision", xlim=(0, seconds[-1]))
@@ -140,9 +140,18 @@ def _lines(stream: Stream) -> list[tuple[str, NDArray[np.float64], dict[str, Any
 
 
 def _moving_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    sums = np.cumsum(np.vstack((np.zeros(values.shape[1]), values)), axis=0)
-    mean: NDArray[np.float64] = (sums[window:] - sums[:-window]) / window
+    """Mean of the last `window` rows at each row, of fewer in the beginning; `(n, K)` as given."""
+    sums = np.vstack((np.zeros(values.shape[1]), np.cumsum(values, axis=0)))
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(0, ends - window)
+    mean: NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)[:, None]
     return mean
+
+
+def _side_by_side() -> tuple[Figure, Axes, Axes]:
+    figure = Figure((SIZE[0] * 1.25, SIZE[1]), layout=ConstrainedLayoutEngine(wspace=0.06))
+    left, right = figure.subplots(1, 2)
+    return figure, left, right
 
 
 def _legend_below(figure: Figure, axes: Axes, *, columns: int) -> None:

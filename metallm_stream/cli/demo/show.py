@@ -24,7 +24,7 @@ from metallm_stream.evaluate.baselines import Value
 PLAIN_EVERY_S = 5.0
 
 NAMES = {
-    "best_fixed": "best fixed, in hindsight",
+    "best_fixed": "best fixed arm",
     "uniform": "uniform random",
     "oracle": "oracle, knows it all",
 }
@@ -126,7 +126,7 @@ def show_sql(console: Console, engine: Engine, query_id: str) -> None:
         for question, sql in QUESTIONS.items():
             statement = sql.format(query_id=query_id)
             found = conn.execute(text(statement))
-            table = Table(*found.keys(), box=box.SIMPLE_HEAD, show_edge=False)
+            table = Table(*found.keys(), box=box.SIMPLE_HEAD, pad_edge=False)
             for row in found:
                 table.add_row(*map(str, row))
             console.print(f"\n[bold]{question}[/]")
@@ -136,7 +136,7 @@ def show_sql(console: Console, engine: Engine, query_id: str) -> None:
 
 def _counts(run: Run) -> Table:
     counts = run.counts
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Exactly once? Counted from the outside")
     table.add_column("", justify="right")
     for name, number in {
@@ -161,9 +161,9 @@ def _counts(run: Run) -> Table:
 
 def _values(stream: Stream, settings: Mapping[str, object]) -> Table:
     title = f"Utility = quality − {settings['cost_weight']} · cost / the dearest model's mean cost"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(title=title, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD)
     table.add_column("mean of a query")
-    for part in ("whole", "2nd half"):
+    for part in ("whole", "half 2"):
         for measure in ("utility", "quality", "$/1000"):
             table.add_column(f"{part}\n{measure}", justify="right", no_wrap=True)
     parts = list(stream.halves().values())
