@@ -2,10 +2,11 @@
 
 import argparse
 
-from metallm_stream.serve import serve, worker
+from metallm_stream.serve.open_worker import open_worker
+from metallm_stream.serve.process import serve
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", required=True, help="a provider of the settings")
     provider = parser.parse_args().provider
-    serve(lambda settings: worker(settings, provider))
+    serve(lambda settings: open_worker(settings, provider))

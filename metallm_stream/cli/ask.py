@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Feedback, Query, Result
 from metallm_stream.kafka import Record, write
-from metallm_stream.serve import connection, names
+from metallm_stream.serve.surroundings import connection, names
 from metallm_stream.settings import Settings, load
 
 CONNECT_TIMEOUT_S = 15.0

@@ -1,35 +1,53 @@
-"""The command line: one file a command, assembled here.
+"""The command line: one file a command, each loaded only when it is used.
 
 Invariant: what a user did wrong is told in one line that names the way out, without a traceback.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
-from metallm_stream.cli.ask import ask, feedback
-from metallm_stream.cli.db import db
-from metallm_stream.cli.demo import demo
-from metallm_stream.cli.explain import explain
-from metallm_stream.cli.models import models
-from metallm_stream.cli.rebuild import rebuild
-from metallm_stream.cli.replay import replay
-from metallm_stream.cli.schemas import schemas
-from metallm_stream.cli.topics import topics
-from metallm_stream.cli.up import up
 from metallm_stream.errors import MetallmError
 
+COMMANDS = {
+    "up": "metallm_stream.cli.up",
+    "demo": "metallm_stream.cli.demo",
+    "topics": "metallm_stream.cli.topics",
+    "db": "metallm_stream.cli.db",
+    "models": "metallm_stream.cli.models",
+    "ask": "metallm_stream.cli.ask",
+    "feedback": "metallm_stream.cli.ask",
+    "explain": "metallm_stream.cli.explain",
+    "replay": "metallm_stream.cli.replay",
+    "rebuild": "metallm_stream.cli.rebuild",
+    "schemas": "metallm_stream.cli.schemas",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """The commands by name; the module of each has an attribute of that name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which a newcomer needs them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="metallm-stream")
 def cli() -> None:
     """Learn, while it runs, which LLM to use for each query of a Kafka stream."""
-
-
-for command in (up, demo, topics, db, models, ask, feedback, explain, replay, rebuild, schemas):
-    cli.add_command(command)
 
 
 def main() -> None:

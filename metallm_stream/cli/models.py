@@ -10,8 +10,8 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, create, write
-from metallm_stream.serve import connection, names
 from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.surroundings import connection, names
 from metallm_stream.settings import Settings, load
 
 

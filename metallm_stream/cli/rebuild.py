@@ -8,9 +8,9 @@ import click
 
 from metallm_stream.encode import load_encoder
 from metallm_stream.postgres import open_engine
-from metallm_stream.serve import connection, names
 from metallm_stream.serve.rebuild import rebuild as rebuild_stored
 from metallm_stream.serve.rebuild import rebuild_from_log
+from metallm_stream.serve.surroundings import connection, names
 from metallm_stream.settings import load
 
 TOLERANCE = 1e-9

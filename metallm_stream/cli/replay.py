@@ -33,7 +33,8 @@ from metallm_stream.evaluate import (
     utilities,
 )
 from metallm_stream.evaluate import replay as replay_outcomes
-from metallm_stream.policy import DEFAULT_CHOOSER, MultiTaskRidge
+from metallm_stream.policy import DEFAULT_CHOOSER
+from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,10 @@ def replay(
 def _replayed(options: _Options) -> _Report:
     outcomes = read_outcomes(options.file)
     stream = utilities(outcomes, options.cost_weight)
+    kind, _, arm = options.policy.partition(":")
+    if kind == "fixed" and arm not in stream.outcomes.arms:
+        known = ", ".join(stream.outcomes.arms)
+        raise click.BadParameter(f"no arm {arm!r} in this file: {known}", param_hint="--policy")
     contexts = load_encoder(options.encoder).encode(outcomes.texts)
     orders = [_order(len(outcomes), options, seed) for seed in _seeds(options)]
     found: list[tuple[Part, Part]] = []

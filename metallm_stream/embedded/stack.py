@@ -62,9 +62,10 @@ class EmbeddedStack:
 
     Examples
     --------
-    >>> with EmbeddedStack(state_dir) as stack:  # doctest: +SKIP
-    ...     print(stack.bootstrap_servers)
-    127.0.0.1:23517
+    ::
+
+        with EmbeddedStack(Path("state")) as stack:
+            print(stack.bootstrap_servers)
     """
 
     supervisor: Supervisor

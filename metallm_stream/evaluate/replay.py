@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.evaluate.baselines import Utilities
-from metallm_stream.policy import BatchPolicy
+from metallm_stream.policy.batch_policy import BatchPolicy
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""From sums to weights to a choice: everything that is learned, usable without Kafka."""
+"""From sums to weights to a choice: everything that is learned, usable without Kafka.
 
-from metallm_stream.policy.batch_policy import BatchPolicy, Pulls
+The same as River policies, to run in River: `metallm_stream.policy.multi_task_ridge` and
+`.indifferent`. They are not loaded here, since River takes a second to import and the services
+need none of it.
+"""
+
 from metallm_stream.policy.chooser import Chooser, sample
 from metallm_stream.policy.fixed import Fixed
 from metallm_stream.policy.igw import InverseGap
-from metallm_stream.policy.indifferent import FixedPolicy, UniformPolicy
-from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 from metallm_stream.policy.published import Published, to_records
 from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import Precisions, RidgeFit, fit
@@ -16,19 +18,14 @@ from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
 __all__ = [
     "CHOOSERS",
     "DEFAULT_CHOOSER",
-    "BatchPolicy",
     "Chooser",
     "Fixed",
-    "FixedPolicy",
     "InverseGap",
-    "MultiTaskRidge",
     "Precisions",
     "Published",
-    "Pulls",
     "RidgeFit",
     "Sums",
     "Uniform",
-    "UniformPolicy",
     "Usage",
     "chooser",
     "fit",

@@ -111,7 +111,7 @@ def test_every_jar_is_pinned() -> None:
 
 
 def test_nothing_is_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every jar is in the cache, no step is told and the package that fetches is not needed."""
+    """When every jar is in the cache, no step is told and no registry is asked."""
     monkeypatch.setattr(downloads, "kafka_home", lambda: tmp_path)
     (tmp_path / "jars").mkdir()
     for jar in _pinned():

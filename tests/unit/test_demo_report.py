@@ -19,7 +19,7 @@ from metallm_stream.cli.demo.plots import PICTURES, plot
 from metallm_stream.cli.demo.recording import Recording
 from metallm_stream.cli.demo.report import Run, write_report
 from metallm_stream.cli.demo.stranger import Log
-from metallm_stream.evaluate.outcomes import Outcomes
+from metallm_stream.evaluate import Outcomes
 
 ARMS = ("vendor/dear", "vendor/cheap")
 
@@ -68,7 +68,7 @@ def test_the_service_is_measured_by_its_results() -> None:
 def test_halves_and_baselines_are_of_the_same_queries() -> None:
     """The second half of the service stands beside the second half of every baseline."""
     stream = stream_of([ARMS[0], ARMS[0], ARMS[1], ARMS[1]])
-    half = stream.halves()["second_half"]
+    half = stream.parts()["second_half"]
     assert stream.service(half).quality == 0.5
     others = stream.baselines(half)
     assert others["fixed:vendor/cheap"].utility == pytest.approx(0.49)
@@ -131,7 +131,8 @@ def test_the_report_has_all_fields(run: Run, tmp_path: Path) -> None:
         assert all({"utility", "quality", "cost"} <= value.keys() for value in values)
         named = {"best_fixed", "uniform", "oracle", *(f"fixed:{arm}" for arm in ARMS)}
         assert named <= report[part]["baselines"].keys()
-    assert report["saved_fraction"]["dearest"] == pytest.approx(1 - 3.5 / 8)
+    assert report["savings"]["dearest"]["saved_fraction"] == pytest.approx(1 - 3.5 / 8)
+    assert report["savings"]["dearest"]["alone_usd"] == pytest.approx(8.0)
     assert report["shares"] == {ARMS[0]: 0.375, ARMS[1]: 0.625}
 
 

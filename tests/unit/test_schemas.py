@@ -1,4 +1,4 @@
-"""The checked-in JSON Schemas are those of the models, and records of every version stay readable."""
+"""The checked-in JSON Schemas fit the models, and records of every version stay readable."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_golden_record_survives_parsing_and_encoding(path: Path) -> None:
 
 @golden
 def test_a_field_that_nobody_knows_is_refused_in_users_records_only(path: Path) -> None:
-    """Schema and model agree on it: a misspelt wish costs money, a newer service's field does not."""
+    """Schema and model agree: a misspelt wish costs money, a newer service's field does not."""
     record = record_of(path)
     extended = orjson.loads(path.read_bytes()) | {"max_cots_usd": 1}
     assert validator(path).is_valid(extended) is not issubclass(record, UserEvent)

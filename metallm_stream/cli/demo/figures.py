@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.cli.demo.recording import Recording
 from metallm_stream.cli.demo.stranger import Log
-from metallm_stream.evaluate.baselines import Utilities, Value, baselines, utilities
+from metallm_stream.evaluate import Utilities, Value, baselines, utilities
 
 FAILED = -1
 
@@ -52,21 +52,22 @@ class Stream:
     def __len__(self) -> int:
         return len(self.arm)
 
-    def service(self, part: slice) -> Value:
-        """Means of a part of the stream, as the service did it."""
+    def service(self, rows: NDArray[np.int64]) -> Value:
+        """Means over the queries at `rows`, as the service did it."""
         return Value(
-            utility=float(self.utility[part].mean()),
-            quality=float(self.quality[part].mean()),
-            cost_usd=float(self.cost_usd[part].mean()),
+            utility=float(self.utility[rows].mean()),
+            quality=float(self.quality[rows].mean()),
+            cost_usd=float(self.cost_usd[rows].mean()),
         )
 
-    def baselines(self, part: slice) -> dict[str, Value]:
-        """Means of the same part for every other way of choosing."""
-        return baselines(self.value, part)
+    def baselines(self, rows: NDArray[np.int64]) -> dict[str, Value]:
+        """Means over the same queries for every other way of choosing."""
+        return baselines(self.value, rows)
 
-    def halves(self) -> dict[str, slice]:
-        """The parts that are reported."""
-        return {"whole": slice(None), "second_half": slice(len(self) // 2, None)}
+    def parts(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of the parts that are reported."""
+        rows = np.arange(len(self))
+        return {"whole": rows, "second_half": rows[len(rows) // 2 :]}
 
 
 def evaluate(log: Log, recording: Recording, cost_weight: float) -> Stream:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from metallm_stream.embedded.downloads import exclusively
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.evaluate.outcomes import Outcomes, read_outcomes
+from metallm_stream.evaluate import Outcomes, read_outcomes
 
 REQUIREMENT = "paretobandit==0.1.1"
 WHEEL = "paretobandit-0.1.1-py3-none-any.whl"

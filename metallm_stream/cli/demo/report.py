@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from confluent_kafka import libversion
+from numpy.typing import NDArray
 from sqlalchemy import Engine, text
 
 from metallm_stream.cli.demo.books import Ledger, Rebuild
@@ -24,7 +26,7 @@ from metallm_stream.cli.demo.schedule import MEAN_DELAY_S
 from metallm_stream.cli.demo.services import FAULTS, LATENCY_MEAN_S
 from metallm_stream.cli.demo.stage import COST_WEIGHT
 from metallm_stream.embedded.downloads import KAFKA_VERSION
-from metallm_stream.evaluate.baselines import Value
+from metallm_stream.evaluate import Value
 
 PACKAGES = (
     "metallm-stream",
@@ -63,12 +65,12 @@ def as_json(run: Run) -> dict[str, Any]:
         "rebuild_from_log": run.rebuild.from_log,
         "stream_seconds": round(run.driven.stream_s, 3),
         "drain_seconds": round(run.driven.drain_s, 3),
-        **{name: _part(stream, part) for name, part in stream.halves().items()},
+        **{name: _part(stream, rows) for name, rows in stream.parts().items()},
         "shares": {
             arm: float((stream.arm == column).mean()) for column, arm in enumerate(stream.arms)
         },
         "cost_scale_usd": stream.value.cost_scale_usd,
-        "saved_fraction": savings(stream),
+        "savings": {name: asdict(saving) for name, saving in savings(stream).items()},
         "ledger": asdict(run.ledger),
         "restarts": run.restarts,
         "violations": list(run.violations),
@@ -84,11 +86,24 @@ def write_report(run: Run, path: Path) -> None:
     path.write_bytes(orjson.dumps(as_json(run), option=options))
 
 
-def savings(stream: Stream) -> dict[str, float]:
-    """The part of the spend that was saved over the whole stream, against two baselines."""
-    others = stream.baselines(slice(None))
-    spent = stream.service(slice(None)).cost_usd or 0.0
-    return {name: 1 - spent / (others[name].cost_usd or 1.0) for name in ("dearest", "best_fixed")}
+@dataclass(frozen=True)
+class Saving:
+    """What one arm alone would have spent on the stream, and the part of it that was saved."""
+
+    arm: str
+    alone_usd: float
+    saved_fraction: float
+
+
+def savings(stream: Stream) -> dict[str, Saving]:
+    """Savings against two fixed arms; negative where the service spent more."""
+    others, spent_usd = stream.baselines(stream.parts()["whole"]), float(stream.cost_usd.sum())
+    found = {}
+    for name in ("dearest", "best_fixed"):
+        alone_usd = len(stream) * (others[name].cost_usd or 0.0)
+        saved = 1 - spent_usd / alone_usd if alone_usd else 0.0
+        found[name] = Saving(others[name].arm or "", alone_usd, saved)
+    return found
 
 
 def settings_of(
@@ -121,9 +136,9 @@ def versions(engine: Engine, *, is_embedded: bool) -> dict[str, str]:
     }
 
 
-def _part(stream: Stream, part: slice) -> dict[str, Any]:
-    others = {name: _value(value) for name, value in stream.baselines(part).items()}
-    return {"service": _value(stream.service(part)), "baselines": others}
+def _part(stream: Stream, rows: NDArray[np.int64]) -> dict[str, Any]:
+    others = {name: _value(value) for name, value in stream.baselines(rows).items()}
+    return {"service": _value(stream.service(rows)), "baselines": others}
 
 
 def _value(value: Value) -> dict[str, Any]:

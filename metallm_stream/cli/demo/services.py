@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metallm_stream.cli.demo.recording import Recording
+from metallm_stream.cli.entry_points import entry_point, is_ready
 from metallm_stream.embedded import Child, EmbeddedStack
-from metallm_stream.errors import ConfigurationError
 
-PACKAGE = Path(__file__).parents[2]
-PLACES = (PACKAGE / "_installed" / "services", PACKAGE.parent / "services")
 PROVIDER = "recorded"
 KEY_VARIABLE = "RECORDED_LLM_KEY"
 LATENCY_MEAN_S = 0.3
@@ -93,8 +91,8 @@ class Services:
 
     def _start_service(self, name: str, settings: Mapping[str, str], *arguments: str) -> None:
         log = self.stack.logs / f"{name}.log"
-        argv = [str(_services() / f"{name}.py"), *arguments]
-        self._add(name, argv, {**self.settings, **settings}, lambda: _is_ready(log))
+        argv = [str(entry_point(name)), *arguments]
+        self._add(name, argv, {**self.settings, **settings}, lambda: is_ready(log))
 
     def _add(
         self, name: str, argv: list[str], settings: Mapping[str, str], ready: Callable[[], bool]
@@ -108,17 +106,3 @@ class Services:
             ready=ready,
         )
         self.children.append(child)
-
-
-def _services() -> Path:
-    place = next((path for path in PLACES if (path / "router.py").is_file()), None)
-    if place is None:
-        raise ConfigurationError(
-            "the entry points of the services are missing from this installation: reinstall "
-            "metallm-stream"
-        )
-    return place
-
-
-def _is_ready(log: Path) -> bool:
-    return log.exists() and b" is ready" in log.read_bytes()

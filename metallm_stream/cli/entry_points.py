@@ -1,0 +1,26 @@
+"""Where the services' entry points are, in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metallm_stream.errors import ConfigurationError
+
+PACKAGE = Path(__file__).parents[1]
+PLACES = (PACKAGE / "_installed" / "services", PACKAGE.parent / "services")
+
+
+def entry_point(service: str) -> Path:
+    """The file that runs a service: `router`, `worker` or `learner`."""
+    for place in PLACES:
+        if (place / f"{service}.py").is_file():
+            return place / f"{service}.py"
+    raise ConfigurationError(
+        "the entry points of the services are missing from this installation: reinstall "
+        "metallm-stream"
+    )
+
+
+def is_ready(log: Path) -> bool:
+    """Whether a service has said in its log that it is ready."""
+    return log.exists() and b" is ready" in log.read_bytes()

@@ -1,0 +1,47 @@
+"""A learner from its settings; nothing starts before its surroundings were checked."""
+
+from __future__ import annotations
+
+from metallm_stream.encode import load_encoder
+from metallm_stream.kafka import check
+from metallm_stream.postgres import check_revision, open_engine
+from metallm_stream.serve.learner import Learner
+from metallm_stream.serve.publisher import Publisher
+from metallm_stream.serve.surroundings import connection, names, utc_now
+from metallm_stream.settings import Settings
+
+POLICY = "ridge"
+
+
+def open_learner(settings: Settings) -> Learner:
+    """A learner, its surroundings checked."""
+    kafka = connection(settings, "metallm-learner")
+    check(kafka.admin(), names(settings), ())
+    check_revision(settings.database())
+    engine = open_engine(settings.database(), application_name=f"metallm-learner-{settings.slot}")
+    encoder = load_encoder(settings.encoder)
+    publisher = Publisher(
+        kafka,
+        names(settings),
+        engine,
+        policy=POLICY,
+        encoder=encoder.name,
+        dimensions=encoder.dimensions,
+        slot=settings.slot,
+        refresh_s=settings.learner.refresh_s,
+        keep=settings.learner.policies_kept,
+        now=utc_now,
+    )
+    return Learner(
+        kafka,
+        names(settings),
+        engine,
+        publisher,
+        encoder=encoder.name,
+        dimensions=encoder.dimensions,
+        slot=settings.slot,
+        batch_size=settings.learner.batch_size,
+        linger_s=settings.learner.linger_s,
+        retention_days=settings.learner.retention_days,
+        now=utc_now,
+    )

@@ -1,0 +1,32 @@
+"""A router from its settings; nothing starts before its surroundings were checked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metallm_stream.encode import load_encoder
+from metallm_stream.kafka import check
+from metallm_stream.policy import chooser
+from metallm_stream.route import TradeOff
+from metallm_stream.serve.router import Router
+from metallm_stream.serve.surroundings import connection, names, utc_now
+from metallm_stream.settings import Settings
+
+
+def open_router(settings: Settings) -> Router:
+    """A router, its surroundings checked."""
+    kafka = connection(settings, "metallm-router")
+    check(kafka.admin(), names(settings), ())
+    return Router(
+        kafka,
+        names(settings),
+        load_encoder(settings.encoder),
+        chooser(settings.router.policy),
+        TradeOff(**settings.objective.model_dump()),
+        slot=settings.slot,
+        batch_size=settings.router.batch_size,
+        linger_s=settings.router.linger_s,
+        recent_ids=settings.router.recent_ids,
+        rng=np.random.default_rng(settings.router.seed),
+        now=utc_now,
+    )

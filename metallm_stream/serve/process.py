@@ -1,0 +1,66 @@
+"""The life of a service's process: settings, signals, logs and its end.
+
+Invariant: a service leaves on SIGTERM or SIGINT with its work committed, and on an error at once;
+a restart replays what was not committed.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.settings import Settings, load
+
+EXIT_CONFIGURATION = 78
+EXIT_CRASH = 70
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What runs until it is told to stop."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set, then leave in order."""
+
+
+def serve(construct: Callable[[Settings], Service]) -> None:
+    """Read the settings, run one service until it is told to stop, and exit.
+
+    A configuration error is told in one line and ends the process with code 78; any other error
+    ends it with a traceback, and whoever supervises it starts it again. It ends at once: clients
+    that were fenced or lost their broker may take minutes to be taken down in order.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        log.info("%s: stopping", signal.Signals(number).name)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("metallm_stream").setLevel(logging.INFO)
+    try:
+        service = construct(load())
+        gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
+        service.run(stop)
+    except ConfigurationError as exc:
+        log.critical("%s", exc)
+        code = EXIT_CONFIGURATION
+    except Exception:
+        log.critical("ending, a restart replays what was not committed", exc_info=True)
+        code = EXIT_CRASH
+    else:
+        return
+    logging.shutdown()
+    os._exit(code)

@@ -1,0 +1,208 @@
+"""What the records of users must be to be let in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Event, Feedback, Model, Query
+
+QUERY = {"query_id": "q", "text": "Is it so?"}
+FEEDBACK = {"query_id": "q", "label": "yes"}
+MODEL = {"arm": "mini", "provider": "openai", "model": "gpt-4o-mini"}
+
+
+def parse(record: type[Event], fields: dict[str, Any]) -> Event:
+    return record.parse(orjson.dumps(fields))
+
+
+def reason(record: type[Event], raw: bytes | None) -> str:
+    with pytest.raises(InvalidEvent) as refused:
+        record.parse(raw)
+    return refused.value.reason
+
+
+def test_a_query_needs_an_id_and_a_text_only() -> None:
+    """Everything else has a default, or is left to the service's settings."""
+    query = Query.parse(orjson.dumps(QUERY))
+    assert (query.query_id, query.text, query.metadata) == ("q", "Is it so?", {})
+    assert query.model_dump(exclude_none=True).keys() == {
+        "schema_version",
+        "query_id",
+        "text",
+        "metadata",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("query_id", "", "at least 1 character"),
+        ("query_id", "x" * 257, "at most 256 characters"),
+        ("query_id", "a\x00b", "NUL character"),
+        ("query_id", 7, "valid string"),
+        ("query_id", None, "valid string"),
+        ("text", "", "at least 1 character"),
+        ("text", "x" * 200_001, "at most 200000 characters"),
+        ("text", "a\x00b", "NUL character"),
+        ("system", "", "at least 1 character"),
+        ("labels", [], "at least 1 item"),
+        ("labels", [""], "at least 1 character"),
+        ("labels", ["x"] * 1_001, "at most 1000 items"),
+        ("models", [], "at least 1 item"),
+        ("models", "mini", "valid array"),
+        ("messages", [{"role": "system", "content": "x"}], "messages.0.role"),
+        ("messages", [{"role": "user", "content": "x", "name": "n"}], "messages.0.name"),
+        ("cost_weight", -0.1, "greater than or equal to 0"),
+        ("cost_weight", 1_000_001, "less than or equal to 1000000"),
+        ("latency_weight", -1, "greater than or equal to 0"),
+        ("max_cost_usd", 0, "greater than 0"),
+        ("min_quality", 1.01, "less than or equal to 1"),
+        ("deadline_s", 0, "greater than 0"),
+        ("deadline_s", 86_401, "less than or equal to 86400"),
+        ("asked_at", "2026-03-01T08:00:00", "timezone"),
+        ("metadata", {"k": 1}, "metadata.k"),
+        ("metadata", {"k": "x" * 1_025}, "metadata.k"),
+        ("metadata", {"": "v"}, "at least 1 character"),
+        ("metadata", {str(n): "v" for n in range(65)}, "at most 64 items"),
+        ("generation", {"temperature": 2.1}, "generation.temperature"),
+        ("generation", {"top_k": 5}, "generation.top_k"),
+        ("generation", {"stop": ["a", "b", "c", "d", "e"]}, "at most 4 items"),
+        ("schema_version", 2, "schema_version"),
+        ("prompt", "x", "prompt: Extra inputs are not permitted"),
+    ],
+)
+def test_a_query_out_of_bounds_is_refused_by_name(field: str, value: object, said: str) -> None:
+    """The reason names the field, so that whoever sent it finds it."""
+    message = reason(Query, orjson.dumps(QUERY | {field: value}))
+    assert field in message
+    assert said in message
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+def test_numbers_that_are_none_are_refused(number: bytes) -> None:
+    """No weight of a query is ever NaN or infinite."""
+    raw = b'{"query_id": "q", "text": "t", "cost_weight": ' + number + b"}"
+    assert "cost_weight" in reason(Query, raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (None, "tombstone"),
+        (b"", "Invalid JSON"),
+        (b"{", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b'{"query_id": "q", "text": "\xc3"}', "Invalid JSON"),
+        (b'{"query_id": "q", "text": "\\ud800"}', "Invalid JSON"),
+        (b'\xef\xbb\xbf{"query_id": "q", "text": "t"}', "Invalid JSON"),
+        (b"[]", "an object"),
+        (b"7", "an object"),
+        (b"[" * 10_000, "Invalid JSON"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(raw: bytes | None, said: str) -> None:
+    """A record is one JSON object in UTF-8, without a byte order mark."""
+    assert said.lower() in reason(Query, raw).lower()
+
+
+def test_a_reason_names_three_fields_and_counts_the_rest() -> None:
+    """However much is wrong, the reason stays short enough for a header."""
+    wrong = QUERY | {f"field_{number}": 0 for number in range(500)}
+    message = reason(Query, orjson.dumps(wrong))
+    assert message.endswith("; and 497 more")
+    assert len(message) < 500
+
+
+def test_a_reason_shows_the_value_only_as_far_as_it_is_short() -> None:
+    """A text of 200 kB is not repeated in the dead letter's reason."""
+    message = reason(Query, orjson.dumps(QUERY | {"text": "x" * 300_000}))
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize(
+    ("record", "fields"), [(Query, QUERY), (Feedback, FEEDBACK), (Model, MODEL)]
+)
+def test_users_records_refuse_fields_that_nobody_knows(
+    record: type[Event], fields: dict[str, Any]
+) -> None:
+    """A wish that is misspelt is told, not ignored."""
+    assert parse(record, fields)
+    assert "lable: Extra inputs" in reason(record, orjson.dumps(fields | {"lable": 1}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"label": "yes"},
+        {"score": 0},
+        {"score": 0.5},
+        {"score": 1},
+        {"withdrawn": True},
+        {"withdrawn": True, "feedback_id": "anna"},
+    ],
+)
+def test_feedback_is_a_label_a_score_or_a_withdrawal(fields: dict[str, Any]) -> None:
+    """One judgement a record."""
+    assert parse(Feedback, {"query_id": "q"} | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"label": "yes", "score": 1},
+        {"label": "yes", "withdrawn": True},
+        {"score": 1, "withdrawn": True},
+        {"withdrawn": False},
+    ],
+)
+def test_feedback_with_none_or_two_judgements_is_refused(fields: dict[str, Any]) -> None:
+    """Nothing decides between a label and a score in one record."""
+    assert "exactly one of label and score" in reason(
+        Feedback, orjson.dumps({"query_id": "q"} | fields)
+    )
+
+
+@pytest.mark.parametrize("score", [-0.01, 1.01, 100])
+def test_a_score_is_between_0_and_1(score: float) -> None:
+    """Stars and percentages are the sender's to scale."""
+    assert "score" in reason(Feedback, orjson.dumps({"query_id": "q", "score": score}))
+
+
+@pytest.mark.parametrize("provider", ["OpenAI", "", "-x", "a.b", "a b", "x" * 64])
+def test_a_provider_is_a_name_that_a_topic_can_have(provider: str) -> None:
+    """`calls.<provider>` must be a legal topic."""
+    assert "provider" in reason(Model, orjson.dumps(MODEL | {"provider": provider}))
+
+
+def test_prices_are_not_negative() -> None:
+    """Nobody pays us for calls."""
+    price = {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": -0.1}
+    assert "price.output_usd_per_mtok" in reason(Model, orjson.dumps(MODEL | {"price": price}))
+
+
+def test_records_cannot_be_changed() -> None:
+    """A record that was read is the record that was written."""
+    query = Query.parse(orjson.dumps(QUERY))
+    with pytest.raises(ValidationError, match="frozen"):
+        query.text = "another"  # type: ignore[misc]
+
+
+def test_unset_fields_are_not_written() -> None:
+    """A record has what was said, and `null` means unset when read."""
+    assert b"null" not in Query.parse(orjson.dumps(QUERY)).encode()
+    assert parse(Query, QUERY | {"task": None, "labels": None}) == parse(Query, QUERY)
+
+
+def test_times_keep_their_moment() -> None:
+    """An offset other than UTC's is understood, and two spellings are one moment."""
+    early = parse(Query, QUERY | {"asked_at": "2026-03-01T09:00:00+01:00"})
+    late = parse(Query, QUERY | {"asked_at": "2026-03-01T08:00:00Z"})
+    assert isinstance(early, Query)
+    assert isinstance(late, Query)
+    assert early.asked_at == late.asked_at

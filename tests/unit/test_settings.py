@@ -1,0 +1,227 @@
+"""Where settings come from, and what is refused at start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.settings import Settings, load
+
+OURS = ("METALLM_", "KAFKA_", "DATABASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests set what they need; what the run itself was given does not count."""
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty settings file that METALLM_CONFIG names."""
+    path = tmp_path / "metallm.toml"
+    path.write_text("")
+    monkeypatch.setenv("METALLM_CONFIG", str(path))
+    return path
+
+
+def refusal() -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        load()
+    return str(refused.value)
+
+
+def test_without_anything_there_are_defaults() -> None:
+    """A service without settings lacks its servers' addresses only."""
+    settings = load()
+    assert settings.router.policy == "ridge-igw"
+    assert settings.encoder == "wordllama:128"
+    assert settings.providers["openai"].api_key_env == "OPENAI_API_KEY"
+    assert settings.kafka_properties == {}
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (Settings.bootstrap, "KAFKA_BOOTSTRAP_SERVERS is not set"),
+        (Settings.database, "DATABASE_URL is not set"),
+    ],
+    ids=["kafka", "database"],
+)
+def test_a_missing_address_is_told_with_the_way_out(ask, said) -> None:
+    """Only who needs a server asks for its address."""
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        ask(load())
+    assert "metallm up" in str(refused.value)
+
+
+def test_the_usual_variables_say_where_the_servers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL, as everywhere else."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:1,b:2")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@db/metallm")
+    settings = load()
+    assert settings.bootstrap() == "a:1,b:2"
+    assert settings.database() == SecretStr("postgresql://me:secret@db/metallm")
+
+
+def test_variables_reach_into_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two underscores are one step down; the neighbours keep their defaults."""
+    monkeypatch.setenv("METALLM_ROUTER__BATCH_SIZE", "7")
+    monkeypatch.setenv("METALLM_SLOT", "west-1")
+    monkeypatch.setenv("METALLM_PROVIDERS__LOCAL__BASE_URL", "http://127.0.0.1:8000/v1")
+    settings = load()
+    assert (settings.router.batch_size, settings.router.linger_s) == (7, 0.02)
+    assert settings.slot == "west-1"
+    assert settings.providers["local"].base_url == "http://127.0.0.1:8000/v1"
+
+
+def test_the_file_is_read(file: Path) -> None:
+    """A TOML file with the same tree."""
+    file.write_text('slot = "east"\n[objective]\ncost_weight = 0.4\n')
+    settings = load()
+    assert (settings.slot, settings.objective.cost_weight) == ("east", 0.4)
+
+
+def test_the_environment_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key by key: what the variable does not say still comes from the file."""
+    file.write_text("[router]\nbatch_size = 10\nlinger_s = 0.5\n")
+    monkeypatch.setenv("METALLM_ROUTER__BATCH_SIZE", "20")
+    settings = load()
+    assert (settings.router.batch_size, settings.router.linger_s) == (20, 0.5)
+
+
+def test_the_usual_variables_beat_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are the surroundings' to say."""
+    file.write_text('kafka_bootstrap_servers = "from-file:9092"\n')
+    assert load().bootstrap() == "from-file:9092"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "from-environment:9092")
+    assert load().bootstrap() == "from-environment:9092"
+
+
+@pytest.mark.parametrize(
+    "name", ["METALLM_BATCH_SIZE", "METALLM_ROUTR__BATCH_SIZE", "METALLM_router__batch_size"]
+)
+def test_a_variable_that_nobody_reads_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt name is told at start, with the names there are."""
+    monkeypatch.setenv(name, "7")
+    said = refusal()
+    assert name in said
+    assert "METALLM_ROUTER" in said
+
+
+def test_an_unknown_key_below_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also deeper in the tree."""
+    monkeypatch.setenv("METALLM_ROUTER__BATCHSIZE", "7")
+    assert "router.batchsize" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("batch_size = 7\n", "batch_size"),
+        ("[router]\nbatchsize = 7\n", "router.batchsize"),
+        ("[providers.openai]\napi_key = 1\n", "providers.openai.api_key"),
+    ],
+)
+def test_an_unknown_key_in_the_file_is_refused(file: Path, text: str, said: str) -> None:
+    """Nothing in the file is without effect."""
+    file.write_text(text)
+    assert said in refusal()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('database_url = "postgresql://me:secret@db/metallm"\n', "database_url"),
+        ('[kafka_properties]\n"sasl.password" = "secret"\n', "kafka_properties"),
+    ],
+)
+def test_secrets_in_the_file_are_refused(file: Path, text: str, said: str) -> None:
+    """They come from the environment, and the refusal does not repeat them."""
+    file.write_text(text)
+    message = refusal()
+    assert said in message
+    assert "environment" in message
+    assert "secret@" not in message
+    assert '"secret"' not in message
+
+
+def test_a_file_that_is_missing_or_no_toml_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its name and what is wrong with it."""
+    path = tmp_path / "gone.toml"
+    monkeypatch.setenv("METALLM_CONFIG", str(path))
+    assert str(path) in refusal()
+    path.write_text("slot = \n")
+    assert "line 1" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("METALLM_ROUTER__BATCH_SIZE", "0", "router.batch_size"),
+        ("METALLM_ROUTER__BATCH_SIZE", "many", "router.batch_size"),
+        ("METALLM_OBJECTIVE__COST_WEIGHT", "-1", "objective.cost_weight"),
+        ("METALLM_SLOT", "a b", "slot"),
+        ("METALLM_TOPICS__PREFIX", "a/b", "topics.prefix"),
+        ("METALLM_LEARNER__RETENTION_DAYS", "0", "learner.retention_days"),
+        ("METALLM_WORKER__CONCURRENCY", "5001", "worker.concurrency"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has key, value and reason."""
+    monkeypatch.setenv(name, value)
+    message = refusal()
+    assert said in message
+    assert value in message
+
+
+def test_kafkas_security_settings_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KAFKA_SASL_PASSWORD becomes sasl.password; other KAFKA_ variables are not ours."""
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("KAFKA_SSL_CA_LOCATION", "/etc/ca.pem")
+    monkeypatch.setenv("KAFKA_HEAP_OPTS", "-Xmx1g")
+    passed = {name: value.get_secret_value() for name, value in load().kafka_properties.items()}
+    assert passed == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.password": "hunter2",
+        "ssl.ca.location": "/etc/ca.pem",
+    }
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in repr nor in str nor in a dump: settings may be logged."""
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter3@db/metallm")
+    settings = load()
+    for shown in (repr(settings), str(settings), str(settings.model_dump())):
+        assert "hunter" not in shown
+
+
+def test_settings_cannot_be_changed_while_running() -> None:
+    """What was read at start holds to the end."""
+    with pytest.raises(ValidationError, match="frozen"):
+        load().slot = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        load().router.batch_size = 1
+
+
+def test_variables_of_other_programs_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what begins with METALLM_ is ours; three of those are read elsewhere."""
+    monkeypatch.setenv("SLOT", "x")
+    monkeypatch.setenv("METALLM_TEST_STACK", "containers")
+    monkeypatch.setenv("METALLM_RECORDED_LLM_KEY", "k")
+    assert load().slot == "0"
