@@ -51,8 +51,14 @@ class Connection:
             **secrets,
         }
 
-    def group_consumer(self, group: str, instance: str, *, reset: str = "earliest") -> Consumer:
-        """A static member of a group: a restarted replica is assigned again in about a second."""
+    def group_consumer(
+        self, group: str, instance: str, *, positions_are_ours: bool = False
+    ) -> Consumer:
+        """A static member of a group: a restarted replica is assigned again in about a second.
+
+        With `positions_are_ours` the caller keeps the offsets: a position that does not exist is
+        an error, and the end of a partition is told.
+        """
         return Consumer(
             self._base()
             | {
@@ -61,7 +67,8 @@ class Connection:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": int(SESSION_TIMEOUT_S * 1_000),
                 "heartbeat.interval.ms": 1_000,
-                "auto.offset.reset": reset,
+                "auto.offset.reset": "error" if positions_are_ours else "earliest",
+                "enable.partition.eof": positions_are_ours,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "isolation.level": "read_committed",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from sqlalchemy import Engine
 
 from metallm_stream.errors import ConfigurationError, InvalidEvent
@@ -63,6 +63,7 @@ OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
+END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001
 POSITION = re.compile(r"[0-9]{1,18}")
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,9 @@ class Learner:
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
         group = f"{names.prefix}metallm-learner"
-        self._consumer = connection.group_consumer(group, f"{group}-{slot}", reset="error")
+        self._consumer = connection.group_consumer(
+            group, f"{group}-{slot}", positions_are_ours=True
+        )
         self._claim()
 
     def _claim(self) -> None:
@@ -167,9 +170,10 @@ class Learner:
         """Learn from one micro-batch and publish when it is time; returns the records read."""
         self._save_models(self._knowledge.refresh())
         messages = self._take()
-        if messages:
+        batch = self._sorted(messages)
+        if batch.next_offsets:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
-                self._learn(self._sorted(messages))
+                self._learn(batch)
         self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
         self._retain()
         return len(messages)
@@ -186,7 +190,7 @@ class Learner:
             error = message.error()
             if error is not None:
                 raise_unless_passing(error)
-            elif partition_of(message) in self._positions:
+            if error is None or error.code() == END_OF_PARTITION:
                 messages.append(message)
         return [message for message in messages if partition_of(message) in self._positions]
 
@@ -194,8 +198,12 @@ class Learner:
         batch = Batch()
         for message in messages:
             key = partition_of(message)
-            batch.next_offsets[key] = offset_of(message) + 1
             topic = key[0]
+            if message.error() is not None:  # the end, behind the last transaction's marker
+                if offset_of(message) > self._positions[key].next_offset:
+                    batch.next_offsets[key] = offset_of(message)
+                continue
+            batch.next_offsets[key] = offset_of(message) + 1
             try:
                 if topic.endswith(".dlq"):
                     batch.dead.append(_dead_record(message))

@@ -26,6 +26,7 @@ class HashedSentences:
     def encode(
         self, sentences: list[str], *, show_progress_bar: bool, convert_to_numpy: bool
     ) -> np.ndarray:
+        """One vector of 32 numbers a sentence."""
         assert not show_progress_bar
         assert convert_to_numpy
         digests = [hashlib.sha256(sentence.encode()).digest() for sentence in sentences]

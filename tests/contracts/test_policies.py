@@ -25,6 +25,7 @@ class BatchLinUCB(LinUCBDisjoint):
     def pull_many(
         self, contexts: Any, arm_ids: Sequence[str], *, penalties: Any = 0.0, allowed: Any = None
     ) -> Pulls:
+        """The arm of the highest upper bound for each row."""
         rows = np.asarray(contexts, dtype=float)
         bounds = np.array([[self._bound(arm, row) for arm in arm_ids] for row in rows])
         bounds = bounds - np.asarray(penalties)
@@ -35,6 +36,7 @@ class BatchLinUCB(LinUCBDisjoint):
         return Pulls(np.array(columns), best / best.sum(axis=1, keepdims=True))
 
     def update_many(self, arm_ids: Sequence[str], contexts: Any, rewards: Any) -> None:
+        """One update after the other."""
         for arm, row, reward in zip(arm_ids, np.asarray(contexts), rewards, strict=True):
             self.update(arm, dict(enumerate(row.tolist())), float(reward))
 
@@ -190,10 +192,10 @@ def test_learns_an_obviously_better_arm(name: str) -> None:
     rng = np.random.default_rng(10)
     late = []
     for step in range(400):
-        context = as_dict(rng.normal(size=WIDTH) / 2)
+        context = {"constant": 1.0, **as_dict(rng.normal(size=WIDTH) / 2)}  # LinUCB has no mean
         arm = policy.pull(ARMS, context)
         policy.update(arm, context, 0.9 if arm == "small" else 0.1)
-        late.append(arm) if step >= 300 else None
+        late += [arm] * (step >= 300)
     assert late.count("small") >= 90
 
 
@@ -207,7 +209,9 @@ def test_clones_start_fresh(make: Callable[[], Any]) -> None:
 def test_runs_in_rivers_offline_evaluation(make: Callable[[], Any]) -> None:
     """`river.bandit.evaluate_offline` replays a log of dict contexts through the policy."""
     arms, contexts, rewards = stream(200)
-    history = ((ARMS, as_dict(row), a, r) for a, row, r in zip(arms, contexts, rewards, strict=True))
+    history = (
+        (ARMS, as_dict(row), a, r) for a, row, r in zip(arms, contexts, rewards, strict=True)
+    )
     total, used = evaluate_offline(make(), history)
     assert 20 <= used <= 200
     assert 0 < total.get() < 200

@@ -40,6 +40,7 @@ def demo(out: Path, *options: str, **environment: str) -> Iterator[subprocess.Po
         finally:
             process.terminate()
             process.wait(ENDS_WITHIN_S)
+            remove_state(out / "state")
 
 
 def said(out: Path) -> str:
@@ -121,4 +122,3 @@ def test_a_demo_that_is_told_to_stop_stops_everything(
         assert process.wait(ENDS_WITHIN_S / 2) != 0
     assert [pid for pid in running if is_running(pid)] == []
     assert not (out / "report.json").exists()
-    remove_state(out / "state")

@@ -24,6 +24,7 @@ def test_every_query_gets_one_decision_and_one_result_and_teaches_once(running: 
     rows = running.sql("SELECT count(*) AS n FROM metallm.interactions WHERE quality IS NOT NULL")
     assert rows[0]["n"] == 300
     spent = math.fsum(result.cost_usd for result in results.values())
+    eventually(lambda: running.sql("SELECT sum(lag) AS lag FROM metallm.lag")[0]["lag"] == 0)
     booked = running.sql("SELECT sum(cost_usd) AS usd FROM metallm.interactions")[0]["usd"]
     assert float(str(booked)) == pytest.approx(spent, rel=1e-12)
     decided = [Decision.parse(item.value()) for item in running.read(running.names.decisions)]

@@ -97,6 +97,7 @@ TestPartition = Partition.TestCase
 TestPartition.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
+@settings(deadline=None)
 @given(
     gaps=st.lists(GAPS, min_size=1, max_size=60),
     order=st.randoms(use_true_random=False),

@@ -111,8 +111,7 @@ def run() -> Run:
         ledger=Ledger(first_usd=3.5),
         rebuild=Rebuild(1e-16, 3e-16),
         stream=stream_of([ARMS[0]] * 3 + [ARMS[1]] * 5),
-        driven=Driven(12.5, 2.5),
-        restarts=0,
+        driven=Driven(12.5, 2.5, 0),
         stages_s={"stream": 12.5},
         violations=[],
     )

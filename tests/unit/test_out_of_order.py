@@ -15,7 +15,8 @@ from metallm_stream.kafka.out_of_order import MAX_METADATA_CHARACTERS, MAX_RECOR
 def opened(*offsets: int, at: int = 0) -> Window:
     """A window that has these records in work."""
     window = Window(at)
-    assert all([window.begin(offset) for offset in offsets])
+    for offset in offsets:
+        assert window.begin(offset)
     return window
 
 

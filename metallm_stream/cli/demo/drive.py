@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
@@ -63,10 +64,21 @@ class Seen:
 
 @dataclass(frozen=True)
 class Driven:
-    """How long it took, in seconds: the whole stream, and of it the wait after the last query."""
+    """How it went.
+
+    Attributes
+    ----------
+    stream_s
+        Seconds from the first query until all was learned.
+    drain_s
+        Of them, those after the last query.
+    restarts
+        How often a process ended and was started again.
+    """
 
     stream_s: float
     drain_s: float
+    restarts: int
 
 
 def drive(
@@ -83,24 +95,31 @@ def drive(
     DemoFailed
         When nothing new has been answered or learned for 45 s.
     """
-    users = Users(stage.kafka, stage.names, recording, plan, rate)
-    began_s = asked_s = moved_s = looked_s = time.monotonic()
+    with closing(Users(stage.kafka, stage.names, recording, plan, rate)) as users:
+        began_s = time.monotonic()
+        asked_s = _until_learned(stage, users, show, began_s)
+        ended_s = time.monotonic()
+    return Driven(ended_s - began_s, ended_s - asked_s, stage.services.restarts)
+
+
+def _until_learned(
+    stage: Stage, users: Users, show: Callable[[Seen], None], began_s: float
+) -> float:
+    """Let the users act; returns when the last query was asked, on the monotonic clock."""
+    asked_s = moved_s = looked_s = began_s
     learned = Learned()
-    while True:
-        asked, before = users.asked, (users.asked, users.answered, learned)
+    while not (users.is_done and _is_learned(users, learned)):
+        before = (users.asked, users.answered, learned)
         users.step()
         now_s = time.monotonic()
         if now_s - looked_s >= LOOK_EVERY_S:
             learned, looked_s = _look(stage.engine, stage.names.feedback), now_s
             show(_seen(users, learned, now_s - began_s))
-        asked_s = now_s if users.asked > asked else asked_s
+        asked_s = now_s if users.asked != before[0] else asked_s
         moved_s = now_s if (users.asked, users.answered, learned) != before else moved_s
-        if users.is_done and _is_learned(users, learned):
-            break
         if now_s - moved_s > PATIENCE_S:
             raise DemoFailed(_stalled(stage, users, learned))
-    users.close()
-    return Driven(now_s - began_s, now_s - asked_s)
+    return asked_s
 
 
 def _look(engine: Engine, feedback_topic: str) -> Learned:

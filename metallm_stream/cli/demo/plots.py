@@ -115,7 +115,7 @@ def _spend(stream: Stream) -> Figure:
             axes.plot(seconds, spent, color=color, linewidth=width, label=label)
     left.set_title(f"Spend on {len(stream):,} queries")
     left.set_ylim(bottom=0)
-    right.set_title("… magnified to the service's")
+    right.set_title("… magnified")
     right.set_ylim(0, 1.3 * float(stream.cost_usd.sum()))
     for axes in (left, right):
         axes.set(xlabel="seconds since the first decision", xlim=(0, seconds[-1]))

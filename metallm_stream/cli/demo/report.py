@@ -50,7 +50,6 @@ class Run:
     rebuild: Rebuild
     stream: Stream
     driven: Driven
-    restarts: int
     stages_s: Mapping[str, float]
     violations: Sequence[str]
 
@@ -72,7 +71,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "cost_scale_usd": stream.value.cost_scale_usd,
         "savings": {name: asdict(saving) for name, saving in savings(stream).items()},
         "ledger": asdict(run.ledger),
-        "restarts": run.restarts,
+        "restarts": run.driven.restarts,
         "violations": list(run.violations),
         "stages_seconds": {name: round(seconds, 2) for name, seconds in run.stages_s.items()},
         "settings": dict(run.settings),

@@ -7,7 +7,7 @@ came to its end, also if a check failed; the run then ends with an error that sa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +73,7 @@ def run(wanted: Wanted, settings: Settings, console: Console) -> None:
         When something that is needed cannot be had.
     """
     stages, drawing = Stages(console), plots()
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    for old in (REPORT, *drawing.PICTURES):
-        (wanted.out / old).unlink(missing_ok=True)
+    _clear(wanted.out, (REPORT, *drawing.PICTURES))
     with stages.doing("recording", "Getting 3,609 real prompts with three models' outcomes"):
         path = wanted.out / "recording.jsonl"
         recording = record(fetch(), path, queries=wanted.queries, seed=wanted.seed)
@@ -96,6 +94,12 @@ def run(wanted: Wanted, settings: Settings, console: Console) -> None:
     if seen.violations:
         raise DemoFailed("the checks found:\n  " + "\n  ".join(seen.violations))
     console.print("[bold green]Nothing lost, nothing doubled, live model = rebuilt model.[/]")
+
+
+def _clear(directory: Path, names: Iterable[str]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (directory / name).unlink(missing_ok=True)
 
 
 def _stream(here: Stage, recording: Recording, wanted: Wanted, stages: Stages) -> Driven:
@@ -133,7 +137,6 @@ def _check(
         rebuild=books.rebuild,
         stream=evaluate(log, recording, COST_WEIGHT),
         driven=driven,
-        restarts=here.services.restarts,
         stages_s=stages.seconds,
         violations=violations(log, books, recording.query_ids),
     )

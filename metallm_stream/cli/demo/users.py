@@ -23,6 +23,7 @@ from metallm_stream.events import Feedback, Query
 from metallm_stream.kafka import Connection, Record, TopicNames, raise_unless_passing
 
 CONNECT_TIMEOUT_S = 15.0
+LEAVE_WITHIN_S = 5.0
 RECENT = 200
 Now = Callable[[], float]
 
@@ -91,7 +92,7 @@ class Users:
 
     def close(self) -> None:
         """Leave, once the brokers have what was sent."""
-        self._producer.flush(CONNECT_TIMEOUT_S)
+        self._producer.flush(LEAVE_WITHIN_S)
         self._consumer.close()
 
     def _ask(self) -> None:

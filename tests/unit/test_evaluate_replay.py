@@ -1,0 +1,222 @@
+"""Replays: nothing is known before its time, and runs of queries change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from river.bandit.base import ArmID
+
+from metallm_stream.evaluate import (
+    Choices,
+    Labels,
+    Outcomes,
+    Utilities,
+    baselines,
+    mean_part,
+    parts,
+    replay,
+    utilities,
+)
+from metallm_stream.policy.batch_policy import BatchPolicy, Pulls
+from metallm_stream.policy.indifferent import UniformPolicy
+from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+
+N, D = 600, 4
+ARMS = ("dear", "fair", "poor")
+
+
+def recorded(n: int = N) -> tuple[Outcomes, NDArray[np.float64]]:
+    """`dear` is best where the first feature is positive, `fair` elsewhere; `poor` never."""
+    rng = np.random.default_rng(12)
+    contexts = rng.normal(size=(n, D))
+    contexts /= np.linalg.norm(contexts, axis=1, keepdims=True)
+    quality = np.stack(
+        [0.6 + 0.4 * contexts[:, 0], 0.6 - 0.4 * contexts[:, 0], np.full(n, 0.1)], axis=1
+    )
+    cost = np.tile([0.01, 0.002, 0.001], (n, 1))
+    return Outcomes(ARMS, ("text",) * n, quality, cost), contexts
+
+
+class OneByOne(MultiTaskRidge):
+    """Makes the replay decide each query alone."""
+
+    def until_refresh(self) -> float:
+        """One at most."""
+        return min(1.0, super().until_refresh())
+
+
+class Diary(UniformPolicy):
+    """Writes down how many queries were decided before each label came."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self.decided = 0
+        self.known_at_decision: list[int] = []
+
+    def until_refresh(self) -> float:
+        """Always one."""
+        return 1.0
+
+    def pull_many(self, contexts: Any, arm_ids: Sequence[ArmID], **keywords: Any) -> Pulls:
+        """Notes the labels known by now."""
+        self.known_at_decision += [self._n] * len(contexts)
+        return super().pull_many(contexts, arm_ids, **keywords)
+
+
+def choices(
+    policy: BatchPolicy,
+    *,
+    stream: Utilities | None = None,
+    labels: Labels | None = None,
+    order: NDArray[np.int64] | None = None,
+) -> Choices:
+    """A replay of the recorded outcomes."""
+    outcomes, contexts = recorded()
+    return replay(
+        stream or utilities(outcomes, 0.1),
+        contexts,
+        policy,
+        order=np.arange(N) if order is None else order,
+        labels=labels or Labels(),
+        rng=np.random.default_rng(1),
+    )
+
+
+@pytest.mark.parametrize(
+    "labels", [Labels(), Labels(delay=25), Labels(fraction=0.3), Labels(0.4, 60), Labels(0.0)]
+)
+def test_deciding_in_runs_is_deciding_one_by_one(labels: Labels) -> None:
+    """Runs end where the policy would change, so the choices are the same."""
+    outcomes, _ = recorded()
+    free = utilities(outcomes, 0.0)  # no costs: these are taken over at the beginning of a run
+    together = choices(MultiTaskRidge(seed=3), stream=free, labels=labels)
+    apart = choices(OneByOne(seed=3), stream=free, labels=labels)
+    assert np.array_equal(together.columns, apart.columns)
+    assert np.allclose(together.propensities, apart.propensities, atol=1e-9)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 7, 599, 5_000])
+def test_labels_come_when_they_are_due(delay: int) -> None:
+    """Query i is decided with the labels of the queries before i − delay, no more and no less."""
+    diary = Diary(seed=2)
+    choices(diary, labels=Labels(delay=delay))
+    assert diary.known_at_decision == [max(0, i - delay) for i in range(N)]
+
+
+def test_only_a_part_is_labelled() -> None:
+    """The fraction is drawn at random, and drawn alike for one seed."""
+    counts = []
+    for _ in range(2):
+        diary = Diary(seed=2)
+        choices(diary, labels=Labels(fraction=0.25))
+        counts.append(diary.known_at_decision)
+    assert counts[0] == counts[1]
+    assert 110 <= counts[0][-1] <= 190
+
+
+def test_outcomes_of_other_arms_are_never_seen() -> None:
+    """Spoiling what was not chosen changes neither choices nor propensities."""
+    outcomes, contexts = recorded()
+    stream = utilities(outcomes, 0.1)
+    first = choices(MultiTaskRidge(seed=4), stream=stream)
+    quality, cost = np.full((N, 3), 0.123), np.full((N, 3), 9.0)
+    rows = np.arange(N)
+    quality[rows, first.columns] = outcomes.quality[rows, first.columns]
+    cost[rows, first.columns] = outcomes.cost_usd[rows, first.columns]
+    spoilt = utilities(Outcomes(ARMS, outcomes.texts, quality, cost), 0.1)
+    second = replay(
+        spoilt,
+        contexts,
+        MultiTaskRidge(seed=4),
+        order=rows,
+        labels=Labels(),
+        rng=np.random.default_rng(1),
+    )
+    assert np.array_equal(first.columns, second.columns)
+    assert np.array_equal(first.propensities, second.propensities)
+
+
+def test_learns_what_no_fixed_arm_can_do() -> None:
+    """In its second half the policy beats the best fixed arm, and costs count."""
+    outcomes, _ = recorded()
+    stream, order = utilities(outcomes, 0.1), np.random.default_rng(5).permutation(N)
+    whole, half = parts(stream, order, choices(MultiTaskRidge(seed=5), order=order))
+    assert half.policy.utility > half.baselines["best_fixed"].utility + 0.05
+    assert half.policy.utility <= half.baselines["oracle"].utility
+    assert whole.shares["poor"] < 0.1
+    costly = utilities(outcomes, 5.0)
+    _, thrifty = parts(costly, order, choices(MultiTaskRidge(seed=5), stream=costly, order=order))
+    assert thrifty.shares["dear"] < 0.1
+
+
+def test_arms_of_unknown_cost_can_be_replayed_where_cost_does_not_count() -> None:
+    """With weight 0 they take part, and means that include them are unknown, not zero."""
+    outcomes, contexts = recorded()
+    cost = outcomes.cost_usd.copy()
+    cost[:, 1] = np.nan
+    stream = utilities(Outcomes(ARMS, outcomes.texts, outcomes.quality, cost), 0.0)
+    order = np.arange(N)
+    made = replay(
+        stream,
+        contexts,
+        MultiTaskRidge(seed=6),
+        order=order,
+        labels=Labels(),
+        rng=np.random.default_rng(1),
+    )
+    whole, _ = parts(stream, order, made)
+    assert whole.shares["fair"] > 0.2
+    assert whole.policy.cost_usd is None
+    assert whole.baselines["fixed:fair"].cost_usd is None
+    assert whole.baselines["fixed:dear"].cost_usd == pytest.approx(0.01)
+    assert whole.baselines["cheapest"].arm == "poor"
+
+
+def test_baselines_are_what_they_say() -> None:
+    """Utility is quality − weight · cost ÷ dearest mean; each baseline on the rows asked for."""
+    quality = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.5], [1.0, 0.0]])
+    cost = np.array([[4.0, 1.0], [2.0, 1.0], [2.0, 1.0], [0.0, 1.0]])
+    stream = utilities(Outcomes(("a", "b"), ("t",) * 4, quality, cost), 0.5)
+    assert stream.cost_scale_usd == 2.0
+    assert stream.utility[:, 0].tolist() == [0.0, -0.5, 0.5, 1.0]
+    found = baselines(stream, np.array([1, 2]))
+    assert found["fixed:a"].utility == 0.0
+    assert found["best_fixed"] == found["cheapest"] == found["fixed:b"]
+    assert (found["fixed:b"].utility, found["fixed:b"].quality) == (0.5, 0.75)
+    assert found["dearest"].arm == "a"
+    assert found["uniform"].utility == 0.25
+    assert found["oracle"].utility == 0.625
+    assert found["oracle"].cost_usd == 1.5
+
+
+def test_parts_average_over_shuffles_with_their_error() -> None:
+    """Means of means, the standard error of the utility, and an arm only where it was the same."""
+    outcomes, _ = recorded()
+    stream = utilities(outcomes, 0.1)
+    orders = [np.random.default_rng(seed).permutation(N) for seed in (1, 2, 3)]
+    each = [
+        parts(stream, order, choices(UniformPolicy(seed=seed), order=order))[1]
+        for seed, order in enumerate(orders)
+    ]
+    mean = mean_part(each)
+    values = [part.policy.utility for part in each]
+    assert mean.policy.utility == pytest.approx(np.mean(values))
+    assert mean.standard_error == pytest.approx(np.std(values, ddof=1) / 3**0.5)
+    assert sum(mean.shares.values()) == pytest.approx(1)
+    assert mean_part(each[:1]).standard_error is None
+    plain = mean.as_json()
+    assert plain["utility_standard_error"] == mean.standard_error
+    assert plain["cost"] == mean.policy.cost_usd
+    assert plain["baselines"]["cheapest"]["arm"] == "poor"  # type: ignore[index]
+    assert "arm" not in plain["baselines"]["uniform"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("fraction", "delay"), [(-0.1, 0), (1.1, 0), (0.5, -1)])
+def test_labels_have_sensible_settings(fraction: float, delay: int) -> None:
+    """A share is a share, and labels do not come before their query."""
+    with pytest.raises(ValueError, match="fraction must be in"):
+        Labels(fraction, delay)

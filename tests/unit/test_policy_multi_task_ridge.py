@@ -1,0 +1,124 @@
+"""The schedule of refreshes, features that come later, and arms that come later."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from metallm_stream.policy.indifferent import UniformPolicy
+from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+
+
+def refreshes(policy: MultiTaskRidge, n: int, batch: int) -> list[int]:
+    """Event counts at which the fit changed, when n events come in batches."""
+    rng = np.random.default_rng(2)
+    contexts, rewards = rng.normal(size=(n, 3)), rng.random(n)
+    changed, before = [], policy._fit
+    for start in range(0, n, batch):
+        stop = min(n, start + batch)
+        policy.update_many(["a"] * (stop - start), contexts[start:stop], rewards[start:stop])
+        if policy._fit is not before:
+            before = policy._fit
+            changed.append(round(policy._fit.observations.sum()))
+    return changed
+
+
+def test_refreshes_come_when_events_grew_by_a_share() -> None:
+    """After each of the first events, then whenever there are 10 % more."""
+    counts = refreshes(MultiTaskRidge(), 60, batch=1)
+    assert counts[:11] == list(range(1, 12))
+    assert counts[11:] == [13, 15, 17, 19, 21, 24, 27, 30, 33, 37, 41, 46, 51, 57]
+
+
+@pytest.mark.parametrize("batch", [7, 25, 60])
+def test_refresh_counts_do_not_depend_on_batches(batch: int) -> None:
+    """A batch refreshes at the last count due within it, not at its end."""
+    policy = MultiTaskRidge()
+    assert set(refreshes(policy, 60, batch)) <= set(refreshes(MultiTaskRidge(), 60, 1))
+    assert policy._fit is not None
+    assert policy._fit.observations.sum() == 57
+    assert policy.until_refresh() == 3
+
+
+def test_priors_are_chosen_less_often_than_weights() -> None:
+    """Between two choices of the priors the weights are refreshed under the same ones."""
+    policy, chosen = MultiTaskRidge(evidence_growth=1e9), set()
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        policy.update_many(["a"], rng.normal(size=(1, 3)), rng.random(1))
+        assert policy._fit is not None
+        chosen.add(policy._fit.precisions)
+    assert len(chosen) == 1
+
+
+def test_features_may_come_later() -> None:
+    """A feature that appears later counts as 0 before; at a pull, unknown ones are left out."""
+    late, early = MultiTaskRidge(seed=1), MultiTaskRidge(seed=1)
+    rng = np.random.default_rng(4)
+    for step in range(80):
+        arm, x, y = "ab"[step % 2], float(rng.normal()), float(rng.random())
+        extra = {"late": 1.0} if step >= 40 and step % 3 else {}
+        late.update(arm, {"x": x, **extra}, y)
+        early.update(arm, {"x": x, "late": 0.0, **extra}, y)
+    assert late.sums.difference(early.sums) == 0
+    for context in ({"x": 1.0}, {"late": 1.0, "unheard": 3.0}, {}, None):
+        assert late.pull(["a", "b"], context) == early.pull(["a", "b"], context)
+
+
+def test_arms_may_come_later() -> None:
+    """A new arm has no events, so it gets its even share of the choices at once."""
+    policy = MultiTaskRidge(seed=5)
+    contexts = np.random.default_rng(5).normal(size=(200, 3))
+    policy.update_many(["a", "b"] * 100, contexts, [0.9, 0.1] * 100)
+    probabilities = policy.pull_many(contexts, ["a", "b", "new"]).probabilities
+    assert np.allclose(probabilities[:, 2], 1 / 3)
+    assert (probabilities[:, 0] > 0.6).all()
+
+
+def test_penalties_are_weighed_against_rewards() -> None:
+    """What costs more than it is worth is not chosen, without having to learn that."""
+    policy = MultiTaskRidge(seed=6)
+    contexts = np.random.default_rng(6).normal(size=(200, 3))
+    policy.update_many(["good", "fair"] * 100, contexts, [0.9, 0.7] * 100)
+    free = policy.pull_many(contexts, ["good", "fair"]).probabilities
+    dear = policy.pull_many(contexts, ["good", "fair"], penalties=[0.5, 0.0]).probabilities
+    assert (free[:, 0] > 0.9).all()
+    assert (dear[:, 1] > 0.9).all()
+
+
+def test_no_events_are_no_change() -> None:
+    """An empty batch is accepted and teaches nothing."""
+    policy = MultiTaskRidge()
+    policy.update_many([], np.zeros((0, 3)), [])
+    assert policy._n == 0
+    assert policy.until_refresh() == 1
+
+
+def test_burn_in_is_rivers() -> None:
+    """With a burn-in, `pull` gives each arm its turns first."""
+    policy = MultiTaskRidge(burn_in=2, seed=7)
+    seen = []
+    for _ in range(4):
+        arm = policy.pull(["a", "b"], {"x": 1.0})
+        policy.update(arm, {"x": 1.0}, 0.5)
+        seen.append(arm)
+    assert seen == ["a", "a", "b", "b"]
+
+
+def test_refuses_contexts_of_another_form() -> None:
+    """Contexts are a matrix of finite numbers, one row an event."""
+    policy = MultiTaskRidge()
+    with pytest.raises(ValueError, match=r"shape \(n, d\)"):
+        policy.pull_many(np.zeros(3), ["a"])
+    with pytest.raises(ValueError, match="finite"):
+        policy.update_many(["a"], [[np.nan, 0.0]], [1.0])
+
+
+def test_policies_that_learn_nothing_never_refresh() -> None:
+    """Feedback makes no difference to the indifferent."""
+    policy = UniformPolicy()
+    policy.update_many(["a"] * 50, np.zeros((50, 2)), np.ones(50))
+    assert policy.until_refresh() == math.inf
+    assert policy.ranking == ["a"]

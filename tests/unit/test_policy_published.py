@@ -1,0 +1,140 @@
+"""A published policy: over the wire and back, and what it expects of arms it knows little of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events import Model, PolicyArm, PolicyManifest, Price
+from metallm_stream.policy import Published, RidgeFit, Sums, fit, to_records, usage_of_call
+
+D = 4
+WHEN = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def learned() -> tuple[Sums, RidgeFit]:
+    """`dear` has labels, tokens and cost; `cheap` labels and cost; `mute` calls that failed."""
+    rng = np.random.default_rng(4)
+    sums = Sums(D)
+    for arm, mean in (("dear", 0.9), ("cheap", 0.6)):
+        contexts = rng.normal(size=(50, D))
+        sums.add_quality(arm, contexts, mean + 0.1 * contexts[:, 0], np.ones(50))
+    for _ in range(4):
+        sums.add_usage(
+            "dear",
+            usage_of_call(cost_usd=0.03, input_tokens=1_000, output_tokens=500, latency_s=2.0),
+        )
+        sums.add_usage("cheap", usage_of_call(cost_usd=0.001, latency_s=0.5))
+        sums.add_usage("mute", usage_of_call(failed=True))
+    return sums, fit(sums, sums.arms)
+
+
+def published(sums: Sums, found: RidgeFit) -> Published:
+    """What routers read: each record through its JSON."""
+    manifest, arms = to_records(
+        found,
+        sums,
+        policy="ridge-igw",
+        version=7,
+        published_at=WHEN,
+        encoder="wordllama-4",
+        exploration={"gamma": 300.0},
+    )
+    return Published.from_records(
+        PolicyManifest.parse(manifest.encode()), [PolicyArm.parse(arm.encode()) for arm in arms]
+    )
+
+
+def model(arm: str, price: Price | None = None) -> Model:
+    """An arm of the catalogue."""
+    return Model(arm=arm, provider="openai", model=arm, price=price)
+
+
+def test_predicts_after_the_wire_what_was_fitted() -> None:
+    """Quality survives JSON and float32, for arms known and unknown."""
+    sums, found = learned()
+    policy = published(sums, found)
+    contexts = np.random.default_rng(1).normal(size=(9, D)).astype(np.float32)
+    arms = ["cheap", "never heard of", "dear"]
+    expected = found.scorer().quality(contexts, arms)
+    assert np.allclose(policy.quality(contexts, arms), expected, atol=1e-5)
+    assert policy.observed(arms).tolist() == [50.0, 0.0, 50.0]
+    assert (policy.name, policy.version, policy.encoder) == ("ridge-igw", 7, "wordllama-4")
+    assert policy.manifest.exploration == {"gamma": 300.0}
+    assert policy.manifest.observations == 100.0
+
+
+def test_records_carry_usage() -> None:
+    """Means of what is known, the share of failures, and nothing where nothing is known."""
+    records = published(*learned()).records
+    dear, mute = records["dear"], records["mute"]
+    assert (dear.calls, dear.cost_usd, dear.input_tokens, dear.latency_s) == (4, 0.03, 1_000, 2)
+    assert (dear.failure_rate, mute.failure_rate) == (0.0, 1.0)
+    assert (mute.cost_usd, mute.input_tokens, mute.latency_s) == (None, None, None)
+
+
+def test_a_price_change_counts_at_once() -> None:
+    """Where price and own tokens are known, cost is price × tokens, whatever was booked."""
+    policy = published(*learned())
+    price = Price(input_usd_per_mtok=10, output_usd_per_mtok=20, call_usd=0.001)
+    assert policy.cost_usd({"dear": model("dear", price)}).tolist() == pytest.approx([0.021])
+
+
+def test_expected_costs_of_arms_little_known() -> None:
+    """Booked cost before others' tokens; others' tokens before the largest cost known."""
+    policy = published(*learned())
+    price = Price(input_usd_per_mtok=1, output_usd_per_mtok=2)
+    catalogue = {
+        "cheap": model("cheap", price),  # no own tokens: its booked mean
+        "dear": model("dear"),  # no price: its booked mean
+        "mute": model("mute"),  # nothing at all: the largest
+        "priced": model("priced", price),  # never called: the others' tokens
+    }
+    expected = [0.001, 0.03, 0.03, 0.002]
+    assert policy.cost_usd(catalogue).tolist() == pytest.approx(expected)
+    assert policy.cost_scale(catalogue) == pytest.approx(0.03)
+
+
+def test_expected_latency_of_arms_little_known() -> None:
+    """The mean, or the largest mean known."""
+    catalogue = {arm: model(arm) for arm in ("cheap", "dear", "mute", "new")}
+    assert published(*learned()).latency_s(catalogue).tolist() == [0.5, 2.0, 2.0, 2.0]
+
+
+def test_nothing_known_costs_nothing() -> None:
+    """With no cost at all, expected costs are 0 and the scale is 1."""
+    empty = Sums(D)
+    policy = published(empty, fit(empty, ["a"]))
+    catalogue = {
+        "a": model("a"),
+        "b": model("b", Price(input_usd_per_mtok=1, output_usd_per_mtok=1)),
+    }
+    assert policy.cost_usd(catalogue).tolist() == [0.0, 0.0]
+    assert policy.cost_scale(catalogue) == 1.0
+    assert policy.cost_scale({}) == 1.0
+    assert policy.latency_s(catalogue).tolist() == [0.0, 0.0]
+    assert policy.quality(np.eye(D), ["a", "b"]) == pytest.approx(0.5)
+
+
+def test_incomplete_or_damaged_policies_are_refused() -> None:
+    """A missing arm, another version, another dimension or NaN is not a policy."""
+    sums, found = learned()
+    manifest, arms = to_records(
+        found, sums, policy="p", version=2, published_at=WHEN, encoder="wordllama-4"
+    )
+    older = arms[0].model_copy(update={"version": 1})
+    short = arms[0].model_copy(update={"weights": arms[0].weights[:-4]})
+    nan = np.full(D, np.nan, dtype="<f4").tobytes()
+    broken = arms[0].model_copy(update={"mean_context": nan})
+    for first, message in (
+        ([], "lacks its arm 'cheap'"),
+        ([older], "lacks its arm 'cheap'"),
+        ([short], "12 bytes instead of 16"),
+        ([broken], "not finite"),
+    ):
+        with pytest.raises(InvalidEvent, match=message):
+            Published.from_records(manifest, [*first, *arms[1:]])
+    assert Published.from_records(manifest, arms).version == 2
