@@ -174,36 +174,38 @@ def _replayed(options: _Options) -> _Report:
         known = ", ".join(stream.outcomes.arms)
         raise click.BadParameter(f"no arm {arm!r} in this file: {known}", param_hint="--policy")
     contexts = load_encoder(options.encoder).encode(outcomes.texts)
-    orders = [_order(len(outcomes), options, seed) for seed in _seeds(options)]
-    found: list[tuple[Part, Part]] = []
     started_s = time.perf_counter()
+    found = _parts(stream, contexts, options)
+    elapsed_s = time.perf_counter() - started_s
+    n = min(len(outcomes), options.limit or len(outcomes))
+    return _Report(
+        options=options,
+        stream=stream,
+        n=n,
+        whole=mean_part([whole for whole, _ in found]),
+        second_half=mean_part([half for _, half in found]),
+        queries_per_s=n * options.shuffles / elapsed_s,
+    )
+
+
+def _parts(
+    stream: Utilities, contexts: NDArray[np.float32], options: _Options
+) -> list[tuple[Part, Part]]:
+    """The whole and the second half of each shuffle's replay."""
+    found = []
+    seeds = range(options.seed, options.seed + options.shuffles)
+    console = Console(stderr=True)
     # Matrices of this size gain nothing from more threads, and on busy cores wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        for seed, order in track(
-            list(zip(_seeds(options), orders, strict=True)),
-            description="replaying",
-            console=Console(stderr=True),
-            transient=True,
-        ):
+        for seed in track(seeds, "replaying", console=console, disable=not console.is_terminal):
+            order = _order(len(contexts), options, seed)
             policy = MultiTaskRidge(options.policy, seed=seed)
             rng = np.random.default_rng((seed, 1))
             choices = replay_outcomes(
                 stream, contexts, policy, order=order, labels=options.labels, rng=rng
             )
             found.append(parts(stream, order, choices))
-    elapsed_s = time.perf_counter() - started_s
-    return _Report(
-        options=options,
-        stream=stream,
-        n=len(orders[0]),
-        whole=mean_part([whole for whole, _ in found]),
-        second_half=mean_part([half for _, half in found]),
-        queries_per_s=len(orders[0]) * options.shuffles / elapsed_s,
-    )
-
-
-def _seeds(options: _Options) -> range:
-    return range(options.seed, options.seed + options.shuffles)
+    return found
 
 
 def _order(n: int, options: _Options, seed: int) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ PATIENCE_S = 60.0
 REJOIN_POLL_S = 0.1
 PAUSE_AFTER_S = 1.0
 MAX_ABORTS = 20
+PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
 
 T = TypeVar("T")
 Partition = tuple[str, int]
@@ -226,10 +227,11 @@ class ExactlyOnce:
                 with self._watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
                     return call()
             except KafkaException as exc:
-                retriable = exc.args[0].retriable() and not exc.args[0].txn_requires_abort()
-                if not retriable or time.monotonic() > deadline:
+                error = exc.args[0]
+                passing = error.retriable() or error.code() in PASSING
+                if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
                     raise _translate(exc) from exc
-                log.warning("%s: %s, repeating", what, exc.args[0].str())
+                log.warning("%s: %s, repeating", what, error.str())
 
     def _abort(self) -> None:
         try:

@@ -161,8 +161,7 @@ def _given_arm_precision(
     stacked = np.concatenate([s.eigenvectors * f for s, f in zip(spectra, scale, strict=True)], 1)
     c = arm_precision * sum(s.eigenvectors @ f for s, f in zip(spectra, shrunk, strict=True))
     m, U = np.linalg.eigh(stacked @ stacked.T)
-    m = np.maximum(m, 0.0)
-    uc = U.T @ c
+    m, uc = np.maximum(m, 0.0), U.T @ c
     rss = (
         sum(s.spread for s in spectra)
         - np.sum(projected * shrunk)
