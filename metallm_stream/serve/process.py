@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from threadpoolctl import threadpool_limits
+
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.settings import Settings, load
 
@@ -53,7 +55,9 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     try:
         service = construct(load())
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
-        service.run(stop)
+        # Matrices of this size gain nothing from threads, which on busy cores wait for each other.
+        with threadpool_limits(limits=1, user_api="blas"):
+            service.run(stop)
     except ConfigurationError as exc:
         log.critical("%s", exc)
         code = EXIT_CONFIGURATION

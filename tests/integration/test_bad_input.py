@@ -227,7 +227,7 @@ def test_results_and_decisions_that_nobody_expected_do_no_harm(running: Pipeline
     goes_on(running, "after-strays")
     running.wait_until_learned()
     assert running.sql("SELECT 1 FROM metallm.interactions WHERE query_id = 'stray'")
-    rows = running.sql("SELECT service FROM metallm.dead_letters WHERE key = 'garbage'::bytea")
+    rows = running.sql("SELECT service FROM metallm.dead_letters WHERE key_text = 'garbage'")
     assert sorted(str(row["service"]) for row in rows) == ["learner", "learner", "worker"]
 
 
