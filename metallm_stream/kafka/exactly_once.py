@@ -95,6 +95,7 @@ class ExactlyOnce:
         self._backlog: list[Work] = []
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
+        self._is_closing = False
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
@@ -171,6 +172,7 @@ class ExactlyOnce:
     def close(self) -> None:
         """Commit what is done and leave."""
         self.commit()
+        self._is_closing = True
         self._consumer.close()
         self._watchdog.close()
 
@@ -281,6 +283,8 @@ class ExactlyOnce:
     # The group.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_closing:
+            return  # a rebalance that ends while we leave; the broker no longer answers us
         keys = [(item.topic, item.partition) for item in partitions]
         starts = [self._start(consumer, item) for item in self._committed(consumer, keys)]
         for start in starts:

@@ -129,6 +129,7 @@ class Learner:
         self._now = now
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
+        self._is_closing = False
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
@@ -161,6 +162,7 @@ class Learner:
         log.info("learner is ready")
         while not stop.is_set():
             self.step()
+        self._is_closing = True
         self._consumer.close()
         self._knowledge.close()
         self._publisher.close()
@@ -277,6 +279,8 @@ class Learner:
     # The group.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_closing:
+            return  # a rebalance that ends while we leave; the broker no longer answers us
         starts = []
         for where in partitions:
             low, high = _watermarks(consumer, where)
