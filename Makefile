@@ -6,7 +6,7 @@ DEMO ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format schemas clean
+.PHONY: help demo test coverage check format schemas clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,10 @@ demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole ser
 
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
+	$(BIN)/pytest -n 2 tests/unit tests/property tests/contracts --cov-fail-under=95 \
+		$(foreach room,events arms errors encode policy route judge join evaluate,--cov=metallm_stream.$(room))
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(BIN)/ruff check .

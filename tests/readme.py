@@ -67,7 +67,7 @@ def tables(path: Path, first: str) -> Iterator[list[str]]:
     """The rows of the tables whose first heading is `first`, cells stripped of spaces."""
     inside = False
     for line in path.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        cells = [cell.strip() for cell in line.strip()[1:-1].split("|")]
         if not line.startswith("|"):
             inside = False
         elif cells[0] == first:

@@ -219,11 +219,11 @@ def _print(report: _Report) -> None:
     console = Console()
     options = report.options
     title = f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
-    table = Table(title=title, box=box.SIMPLE)
-    table.add_column("policy", overflow="fold")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("policy", overflow="ellipsis", no_wrap=True)
     for part in ("whole", "2nd half"):
-        for column in ("utility", "quality", "USD/1,000"):
-            table.add_column(f"{part}\n{column}", justify="right", no_wrap=True)
+        for column in ("utility", "quality", "$/1,000"):
+            table.add_column(f"{part}\n{column}", justify="right", no_wrap=True, min_width=8)
     whole, half = report.whole, report.second_half
     table.add_row(f"[bold]{escape(options.policy)}", *_cells(whole.policy), *_cells(half.policy))
     for name, value in whole.baselines.items():

@@ -20,6 +20,7 @@ from metallm_stream.embedded.ports import free_port
 from tests.processes import eventually
 from tests.readme import REPOSITORY, Block, blocks
 
+SQL = REPOSITORY / "docs" / "sql.md"
 SHOWN_PORT = "8390"
 ENV_FILE = ".metallm/env"
 EMPTY_HERE = "metallm.dead_letters"
@@ -104,13 +105,13 @@ def run_python(block: Block, place: Path, port: int) -> None:
     run([sys.executable, "-W", "error", "-c", block.text], place, environment, block)
 
 
-def run_sql(block: Block, place: Path) -> None:
-    """Every statement of a block brings rows, once the learner has come so far."""
+def run_sql(block: Block, place: Path, *, may_be_empty: bool) -> None:
+    """Every statement of a block is run, and brings rows once the learner has come so far."""
     engine = create_engine(addresses(place)["DATABASE_URL"], isolation_level="AUTOCOMMIT")
     with engine.connect() as conn:
         for statement in filter(str.strip, block.text.split(";")):
-            query, expects_rows = text(statement), EMPTY_HERE not in statement
-            eventually(lambda q=query, e=expects_rows: bool(conn.execute(q).all()) is e)
+            query, is_enough = text(statement), may_be_empty or EMPTY_HERE in statement
+            eventually(lambda q=query, enough=is_enough: conn.execute(q).all() or enough)
     engine.dispose()
 
 
@@ -139,7 +140,10 @@ def addresses(place: Path) -> dict[str, str]:
 
 @pytest.mark.timeout(240)
 def test_the_readme_works_from_its_first_block_to_its_last() -> None:
-    """Servers, services, a query, its feedback, Python, SQL and the rebuild, in the order shown."""
+    """Servers, services, a query, its feedback, Python, SQL and the rebuild, in the order shown.
+
+    The statements of docs/sql.md are run after them.
+    """
     port = free_port()
     remembered: list[str] = []
     with ExitStack() as terminals:
@@ -155,6 +159,9 @@ def test_the_readme_works_from_its_first_block_to_its_last() -> None:
             elif block.language == "python":
                 run_python(block, place, port)
             elif block.language == "sql":
-                run_sql(block, place)
+                run_sql(block, place, may_be_empty=False)
             else:
                 assert block.language == "", f"README line {block.number}: who runs this?"
+        for block in blocks(SQL):
+            if block.is_run:
+                run_sql(block, place, may_be_empty=True)
