@@ -1,4 +1,4 @@
-"""Kafka: connect · topics · exactly_once (consume-process-produce) · out_of_order · follow."""
+"""Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · write."""
 
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.exactly_once import (
@@ -23,8 +23,9 @@ from metallm_stream.kafka.records import (
     recorded_at,
 )
 from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
+from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.write import NotWrittenError, write, write_together
+from metallm_stream.kafka.write import NotWrittenError, write
 
 __all__ = [
     "OFFSET",
@@ -39,6 +40,7 @@ __all__ = [
     "Partition",
     "Record",
     "TopicNames",
+    "Transactions",
     "Watchdog",
     "Window",
     "Work",
@@ -55,5 +57,4 @@ __all__ = [
     "read_to_end",
     "recorded_at",
     "write",
-    "write_together",
 ]

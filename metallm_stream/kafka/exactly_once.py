@@ -11,31 +11,28 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from metallm_stream.errors import Fenced, MetallmError
-from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S, Connection
+from metallm_stream.errors import Fenced
+from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.transaction import (
+    CALL_TIMEOUT_S,
+    PATIENCE_S,
+    AbortNeededError,
+    Transactions,
+    repeat,
+)
 from metallm_stream.kafka.watchdog import Watchdog
 
-CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
-GRACE_S = 10.0
-PATIENCE_S = 60.0
 REJOIN_POLL_S = 0.1
 PAUSE_AFTER_S = 1.0
-MAX_ABORTS = 20
-PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
 
-T = TypeVar("T")
 Partition = tuple[str, int]
 log = logging.getLogger(__name__)
-
-
-class _AbortNeededError(MetallmError):
-    """The open transaction must be aborted; its records may go into the next one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,10 +83,12 @@ class ExactlyOnce:
     ) -> None:
         self._topics = list(topics)
         self._consumer = connection.group_consumer(group, f"{group}-{slot}")
-        self._producer = connection.transactional_producer(f"{group}-{slot}")
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
         self._watchdog = Watchdog()
+        self._transactions = Transactions(
+            connection.transactional_producer(f"{group}-{slot}"), self._watchdog
+        )
         self._windows: dict[Partition, Window] = {}
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
@@ -99,7 +98,7 @@ class ExactlyOnce:
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
-        self._repeat("init_transactions", lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+        self._transactions.start()
         self._consumer.subscribe(
             self._topics,
             on_assign=self._on_assign,
@@ -143,31 +142,16 @@ class ExactlyOnce:
 
     def commit(self) -> None:
         """Commit all completed work in one transaction; returns when it is visible."""
-        for _ in range(MAX_ABORTS):
-            if not self._pending:
-                return
+        deadline = time.monotonic() + PATIENCE_S
+        while self._pending:
             try:
                 self._transact()
-            except _AbortNeededError as exc:
+            except AbortNeededError as exc:
+                if time.monotonic() > deadline:
+                    raise Fenced(f"transactions are aborted again and again: {exc}") from exc
                 log.warning("transaction aborted, trying again: %s", exc)
-                self._abort()
+                self._transactions.abort()
                 self._rejoin()
-            else:
-                self._pending.clear()
-                return
-        raise Fenced(f"{MAX_ABORTS} transactions in a row were aborted; restarting")
-
-    def lag(self) -> dict[Partition, tuple[int, int]]:
-        """First undone offset and last known end of each owned partition."""
-        return {
-            (topic, partition): (
-                window.next_offset,
-                self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[
-                    1
-                ],
-            )
-            for (topic, partition), window in self._windows.items()
-        }
 
     def close(self) -> None:
         """Commit what is done and leave."""
@@ -176,72 +160,16 @@ class ExactlyOnce:
         self._consumer.close()
         self._watchdog.close()
 
-    # The transaction, step by step.
-
     def _transact(self) -> None:
-        # 1. Begin, and write the records of all completed work.
-        self._producer.begin_transaction()
-        for records in self._pending.values():
-            for record in records:
-                self._produce(record)
-        # 2. Add the offsets of the partitions we own, always with their metadata.
+        """Write all completed work with the offsets of the partitions that we own."""
         offsets = [
             TopicPartition(topic, partition, window.next_offset, window.encode())
             for (topic, partition), window in self._windows.items()
             if (topic, partition) in self._pending
         ]
-        self._repeat(
-            "send_offsets_to_transaction",
-            lambda: self._producer.send_offsets_to_transaction(
-                offsets, self._consumer.consumer_group_metadata(), CALL_TIMEOUT_S
-            ),
-        )
-        # 3. Commit: now, and only now, the work counts as done.
-        self._repeat(
-            "commit_transaction", lambda: self._producer.commit_transaction(CALL_TIMEOUT_S)
-        )
-
-    def _produce(self, record: Record) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._producer.produce(
-                    record.topic,
-                    key=record.key,
-                    value=record.value,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
-                self._producer.poll(0)
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise
-                self._producer.poll(0.05)
-            except KafkaException as exc:
-                raise _translate(exc) from exc
-            else:
-                return
-
-    def _repeat(self, what: str, call: Callable[[], T]) -> T:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                with self._watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
-                    return call()
-            except KafkaException as exc:
-                error = exc.args[0]
-                passing = error.retriable() or error.code() in PASSING
-                if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
-                    raise _translate(exc) from exc
-                log.warning("%s: %s, repeating", what, error.str())
-
-    def _abort(self) -> None:
-        try:
-            self._repeat(
-                "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)
-            )
-        except _AbortNeededError as exc:
-            raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
+        records = chain.from_iterable(self._pending.values())
+        self._transactions.write(records, offsets, self._consumer.consumer_group_metadata)
+        self._pending.clear()
 
     def _rejoin(self) -> None:
         """Serve the group until it is settled; new records wait in the backlog."""
@@ -297,15 +225,18 @@ class ExactlyOnce:
 
     def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
         # Times out while a dead member's transaction on these offsets is undecided.
-        return self._repeat(
+        return repeat(
+            self._watchdog,
             "committed",
             lambda: consumer.committed([TopicPartition(*key) for key in keys], CALL_TIMEOUT_S),
         )
 
     def _start(self, consumer: Consumer, committed: TopicPartition) -> TopicPartition:
         where = TopicPartition(committed.topic, committed.partition)
-        low, high = self._repeat(
-            "get_watermark_offsets", lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S)
+        low, high = repeat(
+            self._watchdog,
+            "get_watermark_offsets",
+            lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
         )
         if low <= committed.offset <= high:
             return committed
@@ -321,10 +252,9 @@ class ExactlyOnce:
         try:
             if self._pending:
                 self._transact()
-                self._pending.clear()
-        except _AbortNeededError as exc:
+        except AbortNeededError as exc:
             log.warning("nothing committed on revocation: %s", exc)
-            self._abort()
+            self._transactions.abort()
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
 
@@ -371,12 +301,3 @@ def raise_unless_passing(error: KafkaError) -> None:
     ):
         raise KafkaException(error)
     log.warning("consumer: %s", error.str())
-
-
-def _translate(exc: KafkaException) -> MetallmError | KafkaException:
-    error = exc.args[0]
-    if error.txn_requires_abort():
-        return _AbortNeededError(error.str())
-    if error.fatal():
-        return Fenced(f"{error.str()}: another process has this slot, or the transaction timed out")
-    return exc

@@ -1,13 +1,13 @@
-"""Writing without reading: a few records that become visible together, or one by one.
+"""Writing a few records without reading any.
 
-Invariant: when a function here returns, the brokers have the records.
+Invariant: when `write` returns, the brokers have the records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from metallm_stream.errors import MetallmError
 from metallm_stream.kafka.records import Record
@@ -18,24 +18,6 @@ Delivered = Callable[[KafkaError | None, Message], None]
 
 class NotWrittenError(MetallmError):
     """A record was not acknowledged by the brokers."""
-
-
-def write_together(producer: Producer, records: Sequence[Record]) -> None:
-    """Write the records in one transaction of a producer whose transactions are initialised.
-
-    A failure raises `KafkaException`; the process is expected to end and restart.
-    """
-    producer.begin_transaction()
-    for record in records:
-        _produce(producer, record, None)
-    while True:
-        try:
-            producer.commit_transaction(TIMEOUT_S)
-        except KafkaException as exc:
-            if not exc.args[0].retriable():
-                raise
-        else:
-            return
 
 
 def write(producer: Producer, records: Sequence[Record]) -> None:

@@ -7,7 +7,6 @@ crash anywhere is followed by a restart that reads again from the positions in P
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,22 +19,15 @@ from sqlalchemy import Engine
 from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.join import Interaction, change
 from metallm_stream.kafka import (
-    OFFSET,
-    PARTITION,
-    REASON,
-    SERVICE,
-    TOPIC,
     Connection,
     Partition,
     Record,
     TopicNames,
     Watchdog,
     dead_letter,
-    header,
     offset_of,
     partition_of,
     raise_unless_passing,
-    recorded_at,
     write,
 )
 from metallm_stream.policy import Sums
@@ -55,6 +47,7 @@ from metallm_stream.postgres import (
     save_model,
     save_sums,
 )
+from metallm_stream.serve.dead_letters import read_dead_letter
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.publisher import Publisher
@@ -64,7 +57,6 @@ KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
 END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001
-POSITION = re.compile(r"[0-9]{1,18}")
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +200,7 @@ class Learner:
             batch.next_offsets[key] = offset_of(message) + 1
             try:
                 if topic.endswith(".dlq"):
-                    batch.dead.append(_dead_record(message))
+                    batch.dead.append(read_dead_letter(message))
                 else:
                     batch.events.append(self._event(message))
             except InvalidEvent as exc:
@@ -307,28 +299,6 @@ def _merge(
     for event in events:
         after[event.query_id] = after[event.query_id].merged(event)
     return [(day, before, after[query_id]) for query_id, (day, before) in known.items()]
-
-
-def _dead_record(message: Message) -> DeadLetter:
-    """A dead letter as a row; one without our headers is known by its own position."""
-    topic, partition = partition_of(message)
-    position = [_text(message, name, "") for name in (TOPIC, PARTITION, OFFSET)]
-    ours = position[0] != "" and all(POSITION.fullmatch(number) for number in position[1:])
-    return DeadLetter(
-        topic=position[0] if ours else topic,
-        partition=int(position[1]) if ours else partition,
-        offset=int(position[2]) if ours else offset_of(message),
-        service=_text(message, SERVICE, "unknown"),
-        at=recorded_at(message),
-        reason=_text(message, REASON, "unknown"),
-        key=message.key(),
-        value=message.value(),
-    )
-
-
-def _text(message: Message, name: str, default: str) -> str:
-    value = header(message, name)
-    return default if value is None else value.decode(errors="replace")
 
 
 def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:

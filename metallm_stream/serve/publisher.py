@@ -17,7 +17,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
 from metallm_stream.arms import Catalogue
-from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Watchdog, write_together
+from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Transactions, Watchdog
 from metallm_stream.policy import RidgeFit, Sums, fit, merged, to_records
 from metallm_stream.postgres import (
     load_slot_sums,
@@ -79,10 +79,11 @@ class Publisher:
         self._fit: RidgeFit | None = None
         self._others: dict[str, tuple[tuple[int, int], Sums]] = {}
         self._above = _newest_version(connection, names)
-        self._producer = connection.transactional_producer(
-            f"{names.prefix}metallm-publisher-{slot}"
-        )
         self._watchdog = Watchdog()
+        self._transactions = Transactions(
+            connection.transactional_producer(f"{names.prefix}metallm-publisher-{slot}"),
+            self._watchdog,
+        )
         self._is_started = False
 
     def publish_if_due(self, slot: str, sums: Sums, catalogue: Catalogue) -> bool:
@@ -133,15 +134,14 @@ class Publisher:
         )
         record_policy(conn, manifest, records, keep=self._keep)
         if not self._is_started:
-            self._producer.init_transactions(30)
+            self._transactions.start()
             self._is_started = True
         topic = self._names.policy
-        write_together(
-            self._producer,
+        self._transactions.write(
             [
                 *(Record.of(topic, f"{self._policy}/{arm.arm}", arm) for arm in records),
                 Record.of(topic, self._policy, manifest),
-            ],
+            ]
         )
         log.debug("policy %d published, %.0f observations", version, manifest.observations)
 

@@ -1,0 +1,137 @@
+"""One transactional producer: what to do when a call fails, and when to give up.
+
+Invariant: records and offsets of one `write` become visible together or not at all. When it has
+returned they are visible; when it has raised, `abort` or whoever next starts with the same
+transactional id settles what is still open.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from metallm_stream.errors import Fenced, MetallmError
+from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
+from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.watchdog import Watchdog
+
+CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
+GRACE_S = 10.0
+PATIENCE_S = 60.0
+PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class AbortNeededError(MetallmError):
+    """The open transaction must be aborted; its records may go into the next one."""
+
+
+class Transactions:
+    """The transactions of one producer, one after the other.
+
+    Parameters
+    ----------
+    producer
+        A producer with a transactional id.
+    watchdog
+        Ends the process when a call hangs beyond its timeout.
+    """
+
+    def __init__(self, producer: Producer, watchdog: Watchdog) -> None:
+        self._producer = producer
+        self._watchdog = watchdog
+
+    def start(self) -> None:
+        """Fence whoever had the transactional id before, and settle its open transaction."""
+        self._repeat("init_transactions", lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+
+    def write(
+        self,
+        records: Iterable[Record],
+        offsets: Sequence[TopicPartition] = (),
+        group_metadata: Callable[[], Any] | None = None,
+    ) -> None:
+        """Write records and offsets in one transaction; returns when they are visible.
+
+        Raises `AbortNeededError` when they may be written again after `abort`, and `Fenced` when
+        another producer has the transactional id.
+        """
+        # 1. Begin, and write the records.
+        self._producer.begin_transaction()
+        for record in records:
+            self._produce(record)
+        # 2. Add the offsets, with the group's metadata as it is now.
+        if offsets and group_metadata is not None:
+            self._repeat(
+                "send_offsets_to_transaction",
+                lambda: self._producer.send_offsets_to_transaction(
+                    list(offsets), group_metadata(), CALL_TIMEOUT_S
+                ),
+            )
+        # 3. Commit: now, and only now, the work counts as done.
+        self._repeat(
+            "commit_transaction", lambda: self._producer.commit_transaction(CALL_TIMEOUT_S)
+        )
+
+    def abort(self) -> None:
+        """Abort the open transaction; raises `Fenced` when even that is refused."""
+        try:
+            self._repeat(
+                "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)
+            )
+        except AbortNeededError as exc:
+            raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
+
+    def _produce(self, record: Record) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                )
+                self._producer.poll(0)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise
+                self._producer.poll(0.05)
+            except KafkaException as exc:
+                raise _translate(exc) from exc
+            else:
+                return
+
+    def _repeat(self, what: str, call: Callable[[], T]) -> T:
+        return repeat(self._watchdog, what, call)
+
+
+def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:
+    """Call until it succeeds, as long as the error is one that passes; then raise it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
+                return call()
+        except KafkaException as exc:
+            error = exc.args[0]
+            passing = error.retriable() or error.code() in PASSING
+            if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
+                raise _translate(exc) from exc
+            log.warning("%s: %s, repeating", what, error.str())
+
+
+def _translate(exc: KafkaException) -> MetallmError | KafkaException:
+    error = exc.args[0]
+    if error.txn_requires_abort():
+        return AbortNeededError(error.str())
+    if error.fatal():
+        return Fenced(f"{error.str()}: another process has this slot, or the transaction timed out")
+    return exc
