@@ -69,6 +69,16 @@ def test_the_usual_variables_say_where_the_servers_are(monkeypatch: pytest.Monke
     assert settings.database() == SecretStr("postgresql://me:secret@db/metallm")
 
 
+def test_our_own_name_for_an_address_is_stronger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that two services on one machine can use two clusters."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "usual:9092")
+    monkeypatch.setenv("METALLM_KAFKA_BOOTSTRAP_SERVERS", "ours:9092")
+    monkeypatch.setenv("METALLM_KAFKA_PROPERTIES", '{"ssl.ca.location": "/etc/ca.pem"}')
+    settings = load()
+    assert settings.bootstrap() == "ours:9092"
+    assert settings.kafka_properties == {"ssl.ca.location": SecretStr("/etc/ca.pem")}
+
+
 def test_variables_reach_into_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two underscores are one step down; the neighbours keep their defaults."""
     monkeypatch.setenv("METALLM_ROUTER__BATCH_SIZE", "7")
