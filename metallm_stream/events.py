@@ -8,7 +8,8 @@ write ignores them, so that an older and a newer release can share the topics.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from datetime import datetime
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -45,6 +46,12 @@ def _without_nul(value: str) -> str:
     return value
 
 
+def _within_reason(value: datetime) -> datetime:
+    if not 1970 <= value.year <= 2200:
+        raise ValueError("lies outside the years 1970 to 2200")
+    return value
+
+
 Id = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_without_nul)]
 Label = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
@@ -54,9 +61,11 @@ Said = Annotated[str, AfterValidator(lambda value: value.replace("\x00", ""))]
 Note = Annotated[Said, Field(max_length=2_000)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Usd = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
-Tokens = Annotated[int, Field(ge=0)]
+Usd = Annotated[float, Field(ge=0, le=1e12)]
+PriceUsd = Annotated[float, Field(ge=0, le=1e6)]
+Seconds = Annotated[float, Field(ge=0, le=1e10)]
+Tokens = Annotated[int, Field(ge=0, le=10**12)]
+Moment = Annotated[AwareDatetime, AfterValidator(_within_reason)]
 MetadataValue = Annotated[str, Field(max_length=1_024), AfterValidator(_without_nul)]
 Metadata = Annotated[dict[Name, MetadataValue], Field(max_length=64)]
 Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)]
@@ -72,6 +81,7 @@ class Event(BaseModel):
         ser_json_bytes="base64",
         val_json_bytes="base64",
     )
+    _extra: ClassVar[Literal["ignore", "forbid"]] = "ignore"
     schema_version: Literal[1] = SCHEMA_VERSION
 
     @classmethod
@@ -80,7 +90,7 @@ class Event(BaseModel):
         if value is None:
             raise InvalidEvent(f"empty value (tombstone) where a {cls.__name__} was expected")
         try:
-            return cls.model_validate_json(value)
+            return cls.model_validate_json(value, strict=True, extra=cls._extra)
         except ValidationError as exc:
             raise InvalidEvent(explain(exc)) from exc
 
@@ -90,9 +100,13 @@ class Event(BaseModel):
 
 
 class UserEvent(Event):
-    """Base of the records that users write: unknown fields are refused."""
+    """Base of the records that users write: unknown fields are refused when one is read.
 
-    model_config = ConfigDict(extra="forbid")
+    Inside a call, which a newer router may have written, they are ignored like all others.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    _extra = "forbid"
 
 
 class Message(UserEvent):
@@ -129,16 +143,16 @@ class Query(UserEvent):
     min_quality: Probability | None = None
     models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    asked_at: AwareDatetime | None = None
+    asked_at: Moment | None = None
 
 
 class Price(UserEvent):
     """An arm's price list, in USD."""
 
-    input_usd_per_mtok: Usd
-    output_usd_per_mtok: Usd
-    cached_input_usd_per_mtok: Usd | None = None
-    call_usd: Usd = 0.0
+    input_usd_per_mtok: PriceUsd
+    output_usd_per_mtok: PriceUsd
+    cached_input_usd_per_mtok: PriceUsd | None = None
+    call_usd: PriceUsd = 0.0
 
 
 class Model(UserEvent):
@@ -182,8 +196,8 @@ class Decision(Event):
     fingerprint: Name
     query_partition: Annotated[int, Field(ge=0)]
     query_offset: Annotated[int, Field(ge=0)]
-    asked_at: AwareDatetime
-    decided_at: AwareDatetime
+    asked_at: Moment
+    decided_at: Moment
     task: Name | None = None
     labels: Labels | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -212,7 +226,7 @@ class Attempt(Event):
     """One try at one arm, as it ended."""
 
     arm: Name
-    started_at: AwareDatetime
+    started_at: Moment
     latency_s: Seconds
     failure: Failure | None = None
     input_tokens: Tokens | None = None
@@ -229,8 +243,8 @@ class Call(Event):
     query: Query
     ranking: Annotated[tuple[Model, ...], Field(min_length=1)]
     attempts: tuple[Attempt, ...] = ()
-    decided_at: AwareDatetime
-    deadline_at: AwareDatetime | None = None
+    decided_at: Moment
+    deadline_at: Moment | None = None
 
 
 class Result(Event):
@@ -251,7 +265,7 @@ class Result(Event):
     output_tokens: Tokens = 0
     cost_usd: Usd = 0.0
     latency_s: Seconds = 0.0
-    finished_at: AwareDatetime
+    finished_at: Moment
 
     @model_validator(mode="after")
     def _answer_or_failure(self) -> Self:
@@ -272,7 +286,7 @@ class Feedback(UserEvent):
     label: Label | None = None
     score: Probability | None = None
     withdrawn: bool = False
-    given_at: AwareDatetime | None = None
+    given_at: Moment | None = None
 
     @model_validator(mode="after")
     def _one_judgement(self) -> Self:
@@ -308,7 +322,7 @@ class PolicyManifest(Event):
     kind: Literal["manifest"] = "manifest"
     policy: Name
     version: Annotated[int, Field(ge=1)]
-    published_at: AwareDatetime
+    published_at: Moment
     encoder: Name
     dimensions: Annotated[int, Field(ge=1)]
     arms: tuple[Name, ...]
@@ -323,7 +337,9 @@ class PolicyManifest(Event):
 
 
 def explain(error: ValidationError, *, limit: int = 3) -> str:
-    """A validation error in one line: field, reason and the value as far as it is short.
+    """A validation error in one line: field, reason and the start of the value.
+
+    The value of an unknown field is not shown: it may be a secret under a misspelt name.
 
     >>> try:
     ...     Query.parse(b'{"query_id": "q", "text": "t", "cost_weight": -1}')
@@ -334,7 +350,8 @@ def explain(error: ValidationError, *, limit: int = 3) -> str:
     parts = []
     for item in error.errors(include_url=False)[:limit]:
         where = ".".join(str(step) for step in item["loc"]) or error.title
-        got = repr(item["input"]) if not isinstance(item["input"], dict | list) else ""
+        is_shown = item["type"] != "extra_forbidden" and not isinstance(item["input"], dict | list)
+        got = repr(item["input"]) if is_shown else ""
         shown = f" (got {got[:80]})" if got else ""
         parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}")
     hidden = error.error_count() - limit

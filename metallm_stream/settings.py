@@ -20,7 +20,12 @@ from typing import Annotated, Any
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import explain
@@ -90,7 +95,7 @@ class ProviderEntry(Section):
     wire: str = "openai"
     base_url: str | None = None
     api_key_env: str | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
 
 
 class Settings(BaseSettings):
@@ -167,7 +172,9 @@ def load() -> Settings:
     try:
         return Settings(**values)
     except ValidationError as exc:
-        raise ConfigurationError(f"settings: {explain(exc)}") from exc
+        raise ConfigurationError(f"settings: {explain(exc)}") from None
+    except SettingsError as exc:
+        raise ConfigurationError(f"settings: {exc}: a section is given as JSON") from None
 
 
 def _file(name: str | None) -> dict[str, Any]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
 
 pytest_plugins = ["tests.servers"]
+
+# Machines that run tests are busy: a slow example is no failure.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -112,6 +112,11 @@ def _start(state_dir: Path, stack: ExitStack) -> dict[str, str]:
 
     stack.callback(remove_state, state_dir)
     try:
+        if os.environ.get("METALLM_TEST_STACK") == "containers":
+            from containers import containers  # noqa: PLC0415 - beside this file
+
+            kafka, database = stack.enter_context(containers())
+            return {"kafka": kafka, "database": database}
         servers = stack.enter_context(EmbeddedStack(state_dir))
     except MetallmError as exc:
         return {"error": str(exc)}

@@ -117,16 +117,18 @@ class ExactlyOnce:
         self._hold(limit)
         taken, self._backlog = self._backlog[: max(limit, 0)], self._backlog[max(limit, 0) :]
         wait_s = timeout_s if not taken else 0.0
-        while True:
+        while len(taken) < limit or limit <= 0:
             message = self._consumer.poll(wait_s)
             if message is None:
-                return taken
+                break
             work = self._begin(message)
             if work is not None:
-                (taken if len(taken) < limit else self._backlog).append(work)
-            if len(taken) >= limit:
-                return taken
+                (taken if limit > 0 else self._backlog).append(work)
+                if work.window.is_full:
+                    self._hold(limit)
             wait_s = 0.0
+        # The group may have been served meanwhile: what was taken away is not ours to do.
+        return [work for work in taken if self._windows.get(work.partition) is work.window]
 
     def complete(self, work: Work, records: Sequence[Record]) -> bool:
         """Keep the outcome of one record for the next commit.

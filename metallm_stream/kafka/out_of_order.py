@@ -14,9 +14,9 @@ import zlib
 from metallm_stream.errors import ConfigurationError
 
 MAX_METADATA_CHARACTERS = 4_095
-# Twice this many offsets (each record may be followed by a transaction marker) fit the metadata
-# as a plain bitmap; longer gaps are runs of zeros and compress.
-MAX_RECORDS = 10_000
+# The metadata holds a plain bitmap of 24,000 offsets; one long gap more is a run of zeros, which
+# compresses.
+MAX_SPAN = 20_000
 _VERSION = "m1:"
 
 
@@ -59,7 +59,7 @@ class Window:
     @property
     def is_full(self) -> bool:
         """Whether new records must wait until the first unfinished one is done."""
-        return len(self._finished) + len(self._unfinished) >= MAX_RECORDS
+        return self._position - self.next_offset >= MAX_SPAN
 
     @property
     def unfinished(self) -> int:

@@ -23,6 +23,7 @@ from metallm_stream.postgres.offsets import (
     load_offsets,
 )
 from metallm_stream.postgres.policies import (
+    forget_other_models,
     next_policy_version,
     record_policy,
     save_model,
@@ -56,6 +57,7 @@ __all__ = [
     "drop_days_before",
     "ensure_day",
     "fold",
+    "forget_other_models",
     "head_revision",
     "load_for_update",
     "load_offsets",

@@ -70,6 +70,11 @@ def save_model(conn: Connection, arm: str, model: Model | None) -> None:
         conn.execute(statements.SAVE_MODEL, {"arm": arm, "record": storable_json(model)})
 
 
+def forget_other_models(conn: Connection, arms: Sequence[str]) -> None:
+    """Remove every arm but these from the catalogue."""
+    conn.execute(statements.DELETE_OTHER_MODELS, {"arms": list(arms)})
+
+
 def _norm(weights: bytes) -> float:
     return float(np.linalg.norm(np.frombuffer(weights, dtype="<f4")))
 

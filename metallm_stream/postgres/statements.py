@@ -151,6 +151,8 @@ SAVE_MODEL = text("""
     ON CONFLICT (arm) DO UPDATE SET record = excluded.record, updated_at = now()
 """)
 
+DELETE_OTHER_MODELS = text("DELETE FROM metallm.models WHERE arm <> ALL (CAST(:arms AS text[]))")
+
 DELETE_MODEL = text("DELETE FROM metallm.models WHERE arm = :arm")
 
 TRY_PUBLISH_LOCK = text(

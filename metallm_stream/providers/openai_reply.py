@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.http_failures import classify
 
-_Count = Annotated[int, Field(ge=0)]
-_Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Beyond these a figure is nonsense, and so is the reply that holds it.
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_Usd = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):

@@ -40,6 +40,7 @@ from metallm_stream.postgres import (
     claim_partition,
     claim_slot,
     drop_days_before,
+    forget_other_models,
     load_for_update,
     load_slot_sums,
     save_dead_letters,
@@ -143,6 +144,8 @@ class Learner:
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
         self._knowledge.catch_up()
+        with self._engine.begin() as conn:
+            forget_other_models(conn, list(self._knowledge.catalogue))
         self._save_models(self._knowledge.catalogue.arms.items())
         names = self._names
         self._consumer.subscribe(

@@ -72,7 +72,7 @@ def _provider(settings: Settings, name: str) -> ProviderSettings:
             wire=entry.wire,
             base_url=entry.base_url,
             api_key=SecretStr(key),
-            headers={header: SecretStr(value) for header, value in entry.headers.items()},
+            headers=dict(entry.headers),
             max_connections=settings.worker.concurrency,
         )
     except ValidationError as exc:

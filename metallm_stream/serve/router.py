@@ -18,7 +18,7 @@ import numpy as np
 from metallm_stream.arms import Catalogue
 from metallm_stream.encode import Encoder
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Decision, Query, Result
+from metallm_stream.events import Call, Query, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -210,9 +210,9 @@ class Router:
             offsets = int(self._recent_ids * OFFSETS_PER_DECISION)
             for message in read_tail(self._connection, self._names.decisions, partition, offsets):
                 mark = header(message, FINGERPRINT)
-                if mark is None:
-                    mark = Decision.parse(message.value()).fingerprint.encode()
-                recent.add((message.key() or b"").decode(), mark.decode())
+                if mark is not None:  # what is not ours holds no decision of ours
+                    query_id = (message.key() or b"").decode(errors="replace")
+                    recent.add(query_id, mark.decode(errors="replace"))
             self._recent[partition] = recent
 
     def _forget(self, partitions: list[Partition]) -> None:

@@ -18,7 +18,8 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 texts = st.text(max_size=40)
 clean = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=40)
 names = clean.filter(bool)
-amounts = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+moments = st.integers(0, 7_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
+amounts = st.floats(min_value=0, max_value=1e9)
 attempts = st.builds(
     Attempt,
     arm=names,
@@ -44,7 +45,7 @@ decisions = st.builds(
     query_partition=st.just(0),
     query_offset=st.integers(0, 2**62),
     asked_at=st.just(NOW),
-    decided_at=st.datetimes(timezones=st.just(UTC)),
+    decided_at=moments,
     labels=st.none(),
     metadata=st.dictionaries(names, clean, max_size=3),
     encoder=names,
@@ -65,7 +66,7 @@ feedbacks = st.builds(
     feedback_id=st.none() | names,
     label=st.none(),
     score=st.floats(0, 1),
-    given_at=st.datetimes(timezones=st.just(UTC)),
+    given_at=moments,
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka import Window
-from metallm_stream.kafka.out_of_order import MAX_METADATA_CHARACTERS, MAX_RECORDS
+from metallm_stream.kafka.out_of_order import MAX_METADATA_CHARACTERS, MAX_SPAN
 
 
 def opened(*offsets: int, at: int = 0) -> Window:
@@ -89,11 +89,11 @@ def test_restored_metadata_is_forgotten_once_it_is_passed() -> None:
 
 def test_a_full_window_says_so() -> None:
     """Before the metadata cannot hold any more, new records must wait."""
-    window = opened(*range(MAX_RECORDS - 1))
+    window = opened(*range(MAX_SPAN - 1))
     assert not window.is_full
-    assert window.begin(MAX_RECORDS - 1)
+    assert window.begin(MAX_SPAN - 1)
     assert window.is_full
-    for offset in range(1, MAX_RECORDS):
+    for offset in range(1, MAX_SPAN):
         window.finish(offset)
     assert window.is_full
     assert window.unfinished == 1

@@ -1,0 +1,136 @@
+"""`metallm recorded-llm`: a vendor on this machine that answers from logged outcomes.
+
+Invariant: what it needs beyond the service is imported only when it runs, so that a missing extra
+stops no other command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+from pydantic import SecretStr
+
+from metallm_stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from metallm_stream.embedded.recorded_llm import RecordedLLM, Recording
+
+KEY_VARIABLE = "METALLM_RECORDED_LLM_KEY"
+SERVER = "metallm_stream.embedded.recorded_llm.run"
+LATENCY = "metallm_stream.embedded.recorded_llm.latency"
+
+
+class FaultRate(click.ParamType):
+    """`NAME=RATE`."""
+
+    name = "name=rate"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """The pair; which names there are is known to the server."""
+        name, _, rate = value.partition("=")
+        try:
+            return name, float(rate)
+        except ValueError:
+            self.fail(f"{value!r} is no NAME=RATE, such as server_error=0.01", param, ctx)
+
+
+@click.command("recorded-llm")
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Where to listen.  [default: a free port]",
+)
+@click.option(
+    "--port-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the port is written once it listens.",
+)
+@click.option(
+    "--latency-mean-s",
+    type=click.FloatRange(min=0),
+    help="Mean of a log-normal latency.  [default: as recorded]",
+)
+@click.option(
+    "--latency-sigma",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="Deviation of the latency's logarithm.",
+)
+@click.option(
+    "--latency-scale",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Factor on every latency.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    type=FaultRate(),
+    multiple=True,
+    help="How often a fault strikes, such as rate_limited=0.01; several may be given.",
+)
+@click.option(
+    "--retry-after-s",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="What rate-limited requests are told to wait.",
+)
+@click.option(
+    "--ledger-file",
+    type=click.File("a", encoding="utf-8", lazy=False),
+    help="Where each request is appended as a JSON line.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of latencies and faults.")
+def recorded_llm(
+    files: tuple[Path, ...],
+    port: int,
+    port_file: Path | None,
+    latency_mean_s: float | None,
+    latency_sigma: float,
+    latency_scale: float,
+    faults: tuple[tuple[str, float], ...],
+    retry_after_s: float,
+    ledger_file: TextIO | None,
+    seed: int,
+) -> None:
+    """Answer on the OpenAI chat wire from the logged outcomes in FILEs, until Ctrl-C.
+
+    A FILE holds JSON lines, plain or gzip'd: {"text", "labels", "outcomes": {model: {"answer",
+    "cost", "input_tokens", "output_tokens", "latency_s"}}}; labels, costs, tokens and latencies
+    may be missing. A text or model that was not recorded gets the vendor's kind of 404. Any key
+    is accepted, or only METALLM_RECORDED_LLM_KEY where that is set. Costs are reported in the
+    usage, as OpenRouter does; GET /ledger has the vendor's books.
+    """
+    server = _server(SERVER)
+    key = os.environ.get(KEY_VARIABLE)
+    server.run(
+        server.Run(
+            recordings=files,
+            api_key=SecretStr(key) if key else None,
+            port=port,
+            port_file=port_file,
+            latency=server.Latency(latency_mean_s, latency_sigma, latency_scale, seed),
+            fault_rates=dict(faults),
+            retry_after_s=retry_after_s,
+            ledger_file=ledger_file,
+            seed=seed,
+        ),
+        _tell,
+    )
