@@ -8,7 +8,8 @@ write ignores them, so that an older and a newer release can share the topics.
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
@@ -37,6 +38,7 @@ FailureKind = Literal[
     "context_too_long",  # the prompt does not fit the arm's context window
     "refused",  # the model or a content filter declined to answer
     "malformed_answer",  # the provider's answer could not be read
+    "worker_error",  # our own worker could not cope; its log has the traceback
 ]
 
 
@@ -49,7 +51,7 @@ def _without_nul(value: str) -> str:
 def _within_reason(value: datetime) -> datetime:
     if not 1970 <= value.year <= 2200:
         raise ValueError("lies outside the years 1970 to 2200")
-    return value
+    return value.astimezone(UTC)
 
 
 Id = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
@@ -162,8 +164,8 @@ class Model(UserEvent):
     provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     model: Name
     price: Price | None = None
-    context_window_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    context_window_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     tags: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 
 
@@ -204,7 +206,7 @@ class Decision(Event):
     encoder: Name
     context: bytes
     policy: Name
-    policy_version: Annotated[int, Field(ge=0)]
+    policy_version: Annotated[int, Field(ge=0, le=2**62)]
     arm: Name | None = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     candidates: tuple[Candidate, ...] = ()
@@ -212,6 +214,12 @@ class Decision(Event):
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
     refusal: Failure | None = None
+
+    @property
+    def call_id(self) -> str:
+        """Identity of this decision's call: the same whenever the decision is written anew."""
+        parts = (self.query_id, self.fingerprint, self.query_partition, self.query_offset)
+        return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 
     @model_validator(mode="after")
     def _arm_or_refusal(self) -> Self:
@@ -301,7 +309,7 @@ class PolicyArm(Event):
 
     kind: Literal["arm"] = "arm"
     policy: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**62)]
     arm: Name
     observations: Annotated[float, Field(ge=0)]
     mean_quality: float
@@ -321,7 +329,7 @@ class PolicyManifest(Event):
 
     kind: Literal["manifest"] = "manifest"
     policy: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**62)]
     published_at: Moment
     encoder: Name
     dimensions: Annotated[int, Field(ge=1)]

@@ -94,7 +94,7 @@ class ProviderEntry(Section):
 
     wire: str = "openai"
     base_url: str | None = None
-    api_key_env: str | None = None
+    api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")
     headers: dict[str, SecretStr] = Field(default_factory=dict)
 
 
@@ -172,6 +172,11 @@ def load() -> Settings:
     try:
         return Settings(**values)
     except ValidationError as exc:
+        if any(error["loc"][-1:] == ("api_key_env",) for error in exc.errors()):
+            raise ConfigurationError(
+                "settings: api_key_env: must be the name of an environment variable in capitals, "
+                "which holds the key"
+            ) from None
         raise ConfigurationError(f"settings: {explain(exc)}") from None
     except SettingsError as exc:
         raise ConfigurationError(f"settings: {exc}: a section is given as JSON") from None

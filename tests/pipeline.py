@@ -121,8 +121,8 @@ class Pipeline:
         ]
         recording.write_bytes(b"\n".join(map(orjson.dumps, lines)))
         port_file = self.directory / "port"
-        argv = [sys.executable, "-m", "metallm_stream.embedded.recorded_llm"]
-        argv += ["--recording", str(recording), "--port-file", str(port_file)]
+        argv = [sys.executable, "-m", "metallm_stream.cli", "recorded-llm", str(recording)]
+        argv += ["--port-file", str(port_file)]
         argv += ["--latency-mean-s", "0.02", *options]
         child = self.supervisor.add(
             "recorded",
@@ -140,7 +140,9 @@ class Pipeline:
         records = [Model(arm=name, provider="recorded", model=name) for name in models]
         write(self.producer, [Record.of(self.names.models, item.arm, item) for item in records])
 
-    def start(self, service: str, *arguments: str, slot: str = "0", **settings: str) -> Child:
+    def start(
+        self, service: str, *arguments: str, slot: str = "0", restart: bool = True, **settings: str
+    ) -> Child:
         """Start one service as a process; `settings` are METALLM_* variables without the prefix."""
         environment = {
             "PATH": "",
@@ -166,6 +168,7 @@ class Pipeline:
             environment,
             log,
             ready=lambda: log.exists() and "is ready" in log.read_text(),
+            restart=restart,
         )
 
     def start_all(self, **settings: str) -> dict[str, Child]:

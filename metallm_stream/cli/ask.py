@@ -6,15 +6,19 @@ import time
 import uuid
 
 import click
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer
+from rich.console import Console
 
+from metallm_stream.cli.cluster import cluster, ends
+from metallm_stream.cli.decision_table import decision_table
+from metallm_stream.cli.numbers import NOT_NEGATIVE, finite
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Feedback, Query, Result
-from metallm_stream.kafka import Record, write
-from metallm_stream.serve.surroundings import connection, names
+from metallm_stream.events import Decision, Feedback, Query, Result
+from metallm_stream.kafka import Record, raise_unless_passing, write
+from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings, load
 
-CONNECT_TIMEOUT_S = 15.0
+STRAGGLER_S = 2.0
 
 
 @click.command()
@@ -25,7 +29,15 @@ CONNECT_TIMEOUT_S = 15.0
 @click.option("--model", "models", multiple=True, help="Allow only these arms.")
 @click.option("--cost-weight", type=float, help="What cost counts against quality.")
 @click.option("--max-cost-usd", type=float, help="No arm that is expected to cost more.")
-@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=NOT_NEGATIVE,
+    callback=finite,
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the result.",
+)
 def ask(
     text: str,
     query_id: str | None,
@@ -36,7 +48,10 @@ def ask(
     max_cost_usd: float | None,
     timeout_s: float,
 ) -> None:
-    """Ask TEXT and wait for its result."""
+    """Ask TEXT, wait for its result, and show why the model that answered was chosen.
+
+    The answer goes to standard output, everything else to standard error.
+    """
     query = Query(
         query_id=query_id or uuid.uuid4().hex,
         text=text,
@@ -46,16 +61,18 @@ def ask(
         cost_weight=cost_weight,
         max_cost_usd=max_cost_usd,
     )
-    result = _answer(load(), query, timeout_s)
-    if result.failure is not None:
-        click.echo(f"query_id {result.query_id}")
-        raise ConfigurationError(f"{result.failure.kind}: {result.failure.message}")
-    click.echo(result.prediction if result.prediction is not None else result.text)
+    result, decision = _answer(load(), query, timeout_s)
+    if result.failure is None:
+        click.echo(result.prediction if result.prediction is not None else result.text)
     click.echo(
-        f"query_id {result.query_id} · {result.arm} · ${result.cost_usd:.6f} · "
+        f"query_id {result.query_id} · {result.arm or 'no answer'} · ${result.cost_usd:.6f} · "
         f"{result.latency_s:.2f} s",
         err=True,
     )
+    if decision is not None and decision.candidates:
+        Console(stderr=True).print(decision_table(decision, answered_by=result.arm))
+    if result.failure is not None:
+        raise ConfigurationError(f"{result.failure.kind}: {result.failure.message}")
 
 
 @click.command()
@@ -64,37 +81,57 @@ def ask(
 @click.option("--score", type=float, help="How good the answer was, 0 to 1.")
 @click.option("--withdraw", is_flag=True, help="Take earlier feedback back.")
 def feedback(query_id: str, label: str | None, score: float | None, withdraw: bool) -> None:
-    """Judge the answer to QUERY_ID."""
-    settings = load()
+    """Judge the answer to QUERY_ID: with --label, with --score, or with --withdraw."""
     parts: dict[str, object] = {"query_id": query_id, "label": label, "score": score}
     judgement = Feedback.model_validate({**parts, "withdrawn": withdraw})
-    kafka = connection(settings, "metallm-cli")
-    write(kafka.producer(), [Record.of(names(settings).feedback, query_id, judgement)])
+    settings = load()
+    topic = names(settings).feedback
+    write(cluster(settings).producer(), [Record.of(topic, query_id, judgement)])
     click.echo("noted")
 
 
-def _answer(settings: Settings, query: Query, timeout_s: float) -> Result:
-    kafka = connection(settings, "metallm-cli")
-    topics = names(settings)
+def _answer(settings: Settings, query: Query, timeout_s: float) -> tuple[Result, Decision | None]:
+    kafka, topics = cluster(settings), names(settings)
     consumer = kafka.reader()
     try:
-        partitions = consumer.list_topics(topics.results, timeout=CONNECT_TIMEOUT_S)
-        starts = [
-            TopicPartition(topics.results, partition)
-            for partition in partitions.topics[topics.results].partitions
-        ]
-        for start in starts:
-            start.offset = consumer.get_watermark_offsets(start, CONNECT_TIMEOUT_S)[1]
-        consumer.assign(starts)
+        consumer.assign(ends(consumer, topics.decisions) + ends(consumer, topics.results))
         write(kafka.producer(), [Record.of(topics.queries, query.query_id, query)])
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            for message in consumer.consume(100, 0.1):
-                if message.error() is None and message.key() == query.query_id.encode():
-                    return Result.parse(message.value())
+        found = _wait(consumer, query.query_id, topics.results, time.monotonic() + timeout_s)
     finally:
         consumer.close()
-    raise ConfigurationError(
-        f"no result for query_id {query.query_id!r} within {timeout_s:.0f} s: are router and "
-        "worker running?"
+    decided = found.get(topics.decisions)
+    decision = None if decided is None else Decision.parse(decided)
+    if topics.results not in found:
+        raise ConfigurationError(_nothing(query.query_id, decision, timeout_s))
+    return Result.parse(found[topics.results]), decision
+
+
+def _wait(consumer: Consumer, query_id: str, last: str, deadline: float) -> dict[str, bytes]:
+    """The query's records by topic, as soon as there is one on `last` and one on another.
+
+    The other was committed before, but it may be fetched after.
+    """
+    found: dict[str, bytes] = {}
+    while len(found) < 2 and time.monotonic() < deadline:
+        if last in found:
+            deadline = min(deadline, time.monotonic() + STRAGGLER_S)
+        for message in consumer.consume(100, 0.1):
+            error = message.error()
+            if error is not None:
+                raise_unless_passing(error)
+            elif message.key() == query_id.encode():
+                found[str(message.topic())] = message.value() or b""
+    return found
+
+
+def _nothing(query_id: str, decision: Decision | None, timeout_s: float) -> str:
+    start = f"no result for query_id {query_id!r} within {timeout_s:g} s: "
+    if decision is None:
+        return start + (
+            "it got no decision; is a router running, and is this query_id a new one? "
+            "`metallm doctor` tells more"
+        )
+    return start + (
+        f"{decision.arm} was chosen, but nothing came back; is a worker of its provider running? "
+        "`metallm doctor` tells more"
     )

@@ -6,25 +6,35 @@ Invariant: what a user did wrong is told in one line that names the way out, wit
 from __future__ import annotations
 
 import importlib
-import sys
 
 import click
 
-from metallm_stream.errors import MetallmError
-
+COMPLAINTS = "metallm_stream.cli.complaints"
 COMMANDS = {
     "up": "metallm_stream.cli.up",
     "demo": "metallm_stream.cli.demo",
     "topics": "metallm_stream.cli.topics",
     "db": "metallm_stream.cli.db",
     "models": "metallm_stream.cli.models",
+    "recorded-llm": "metallm_stream.cli.recorded_llm",
     "ask": "metallm_stream.cli.ask",
     "feedback": "metallm_stream.cli.ask",
+    "watch": "metallm_stream.cli.watch",
     "explain": "metallm_stream.cli.explain",
     "replay": "metallm_stream.cli.replay",
+    "doctor": "metallm_stream.cli.doctor",
     "rebuild": "metallm_stream.cli.rebuild",
     "schemas": "metallm_stream.cli.schemas",
 }
+
+
+class Refusal(click.ClickException):
+    """What went wrong and the way out, in one line."""
+
+    def show(self, file: object = None) -> None:
+        """Print it where errors go."""
+        del file
+        click.echo(f"error: {self.message}", err=True)
 
 
 class Commands(click.Group):
@@ -40,8 +50,19 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name])
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run one command; errors that a user can mend end it in one line."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as exc:
+            _refuse(exc, f"{ctx.command_path} {ctx.invoked_subcommand}")
+            raise
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,8 +73,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        cli()
-    except MetallmError as exc:
-        click.echo(f"error: {exc}", err=True)
-        sys.exit(1)
+    cli(prog_name="metallm")
+
+
+def _refuse(error: Exception, command: str) -> None:
+    """End with a line about the error if there is one; what libraries it needs is loaded now."""
+    line = importlib.import_module(COMPLAINTS).complaint(error, command)
+    if line is not None:
+        raise Refusal(line) from error

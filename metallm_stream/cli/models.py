@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 
 from metallm_stream.arms import Catalogue
+from metallm_stream.cli.cluster import cluster
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, create, write
 from metallm_stream.serve.knowledge import Knowledge
-from metallm_stream.serve.surroundings import connection, names
+from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings, load
 
 
@@ -67,14 +68,41 @@ def add(
         click.echo(f"note: no worker here is configured for provider {provider!r}", err=True)
 
 
+@models.command("reprice")
+@click.argument("arm")
+@click.option("--input-usd", type=float, required=True, help="USD for 10⁶ input tokens.")
+@click.option("--output-usd", type=float, required=True, help="USD for 10⁶ output tokens.")
+@click.option("--cached-input-usd", type=float, help="USD for 10⁶ cached input tokens.")
+@click.option("--call-usd", type=float, help="USD for each call.")
+def reprice(
+    arm: str,
+    input_usd: float,
+    output_usd: float,
+    cached_input_usd: float | None,
+    call_usd: float | None,
+) -> None:
+    """Change the price of ARM from now on; what is not given stays, and so does what it cost."""
+    settings = load()
+    known = _known(settings, arm)
+    given = {
+        "input_usd_per_mtok": input_usd,
+        "output_usd_per_mtok": output_usd,
+        "cached_input_usd_per_mtok": cached_input_usd,
+        "call_usd": call_usd,
+    }
+    before = {} if known.price is None else known.price.model_dump()
+    price = Price.model_validate(before | {k: v for k, v in given.items() if v is not None})
+    put_model(settings, known.model_copy(update={"price": price}))
+    click.echo(f"repriced {arm}: {_shown(known.price)} → {_shown(price)}")
+
+
 @models.command("remove")
 @click.argument("arm")
 def remove(arm: str) -> None:
     """Take ARM out of the choice; what was learned of it is kept."""
     settings = load()
-    if arm not in _catalogue(settings):
-        raise ConfigurationError(f"arm {arm!r} is not in the catalogue: see `metallm models list`")
-    kafka = connection(settings, "metallm-cli")
+    _known(settings, arm)
+    kafka = cluster(settings)
     write(kafka.producer(), [Record(names(settings).models, arm.encode(), None)])
     click.echo(f"removed {arm}")
 
@@ -99,7 +127,7 @@ def list_() -> None:
 
 def put_model(settings: Settings, model: Model) -> None:
     """Write one arm to the catalogue, and make its provider's topic if it is the first there."""
-    kafka = connection(settings, "metallm-cli")
+    kafka = cluster(settings)
     create(
         kafka.admin(),
         names(settings),
@@ -110,8 +138,30 @@ def put_model(settings: Settings, model: Model) -> None:
     write(kafka.producer(), [Record.of(names(settings).models, model.arm, model)])
 
 
+def _known(settings: Settings, arm: str) -> Model:
+    """The arm's record; raises `ConfigurationError` if there is none."""
+    catalogue = _catalogue(settings)
+    if arm not in catalogue:
+        known = ", ".join(catalogue) or "none"
+        raise ConfigurationError(f"arm {arm!r} is not in the catalogue (there are: {known})")
+    return catalogue[arm]
+
+
+def _shown(price: Price | None) -> str:
+    if price is None:
+        return "the vendor's price"
+    parts = [
+        f"${price.input_usd_per_mtok:g} in",
+        f"${price.output_usd_per_mtok:g} out",
+    ]
+    if price.cached_input_usd_per_mtok is not None:
+        parts.append(f"${price.cached_input_usd_per_mtok:g} cached in")
+    per_call = f", ${price.call_usd:g} a call" if price.call_usd else ""
+    return f"{', '.join(parts)} per 10⁶ tokens{per_call}"
+
+
 def _catalogue(settings: Settings) -> Catalogue:
-    knowledge = Knowledge(connection(settings, "metallm-cli"), names(settings), None)
+    knowledge = Knowledge(cluster(settings), names(settings), None)
     knowledge.catch_up()
     knowledge.close()
     return knowledge.catalogue

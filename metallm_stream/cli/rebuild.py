@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from metallm_stream.cli.cluster import cluster
+from metallm_stream.cli.database import database
 from metallm_stream.encode import load_encoder
-from metallm_stream.postgres import open_engine
 from metallm_stream.serve.rebuild import rebuild as rebuild_stored
 from metallm_stream.serve.rebuild import rebuild_from_log
-from metallm_stream.serve.surroundings import connection, names
+from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import load
 
 TOLERANCE = 1e-9
@@ -24,13 +25,13 @@ def rebuild(from_log: bool) -> None:
     Exits with 1 when the relative difference is above 1e-9.
     """
     settings = load()
-    engine = open_engine(settings.database(), application_name="metallm-rebuild")
     encoder = load_encoder(settings.encoder)
-    if from_log:
-        kafka = connection(settings, "metallm-rebuild")
-        rebuilt = rebuild_from_log(engine, kafka, names(settings), encoder.name, encoder.dimensions)
-    else:
-        rebuilt = rebuild_stored(engine, encoder.name, encoder.dimensions)
+    identity = (encoder.name, encoder.dimensions)
+    with database(settings, "rebuild") as engine:
+        if from_log:
+            rebuilt = rebuild_from_log(engine, cluster(settings), names(settings), *identity)
+        else:
+            rebuilt = rebuild_stored(engine, *identity)
     difference = rebuilt.max_relative_difference
     click.echo(
         f"{rebuilt.interactions} interactions, {len(rebuilt.sums.arms)} arms, largest relative "

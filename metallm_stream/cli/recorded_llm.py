@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TextIO
 
 import click
 from pydantic import SecretStr
 
+from metallm_stream.cli.numbers import NOT_NEGATIVE, finite
 from metallm_stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,23 +24,21 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "METALLM_RECORDED_LLM_KEY"
 SERVER = "metallm_stream.embedded.recorded_llm.run"
-LATENCY = "metallm_stream.embedded.recorded_llm.latency"
 
 
-class FaultRate(click.ParamType):
-    """`NAME=RATE`."""
-
-    name = "name=rate"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        """The pair; which names there are is known to the server."""
+def _rates(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    """Rates by name; which names there are is known to the server."""
+    rates = {}
+    for value in values:
         name, _, rate = value.partition("=")
         try:
-            return name, float(rate)
-        except ValueError:
-            self.fail(f"{value!r} is no NAME=RATE, such as server_error=0.01", param, ctx)
+            rates[name] = float(rate)
+        except ValueError as exc:
+            said = f"{value!r} is no NAME=RATE, such as server_error=0.01"
+            raise click.BadParameter(said, param=parameter) from exc
+    return rates
 
 
 @click.command("recorded-llm")
@@ -61,19 +62,22 @@ class FaultRate(click.ParamType):
 )
 @click.option(
     "--latency-mean-s",
-    type=click.FloatRange(min=0),
+    type=NOT_NEGATIVE,
+    callback=finite,
     help="Mean of a log-normal latency.  [default: as recorded]",
 )
 @click.option(
     "--latency-sigma",
-    type=click.FloatRange(min=0),
+    type=NOT_NEGATIVE,
+    callback=finite,
     default=0.5,
     show_default=True,
     help="Deviation of the latency's logarithm.",
 )
 @click.option(
     "--latency-scale",
-    type=click.FloatRange(min=0),
+    type=NOT_NEGATIVE,
+    callback=finite,
     default=1.0,
     show_default=True,
     help="Factor on every latency.",
@@ -81,13 +85,15 @@ class FaultRate(click.ParamType):
 @click.option(
     "--fault",
     "faults",
-    type=FaultRate(),
+    metavar="NAME=RATE",
+    callback=_rates,
     multiple=True,
     help="How often a fault strikes, such as rate_limited=0.01; several may be given.",
 )
 @click.option(
     "--retry-after-s",
-    type=click.FloatRange(min=0),
+    type=NOT_NEGATIVE,
+    callback=finite,
     default=1.0,
     show_default=True,
     help="What rate-limited requests are told to wait.",
@@ -105,7 +111,7 @@ def recorded_llm(
     latency_mean_s: float | None,
     latency_sigma: float,
     latency_scale: float,
-    faults: tuple[tuple[str, float], ...],
+    faults: dict[str, float],
     retry_after_s: float,
     ledger_file: TextIO | None,
     seed: int,
@@ -118,7 +124,7 @@ def recorded_llm(
     is accepted, or only METALLM_RECORDED_LLM_KEY where that is set. Costs are reported in the
     usage, as OpenRouter does; GET /ledger has the vendor's books.
     """
-    server = _server(SERVER)
+    server = _server()
     key = os.environ.get(KEY_VARIABLE)
     server.run(
         server.Run(
@@ -127,10 +133,29 @@ def recorded_llm(
             port=port,
             port_file=port_file,
             latency=server.Latency(latency_mean_s, latency_sigma, latency_scale, seed),
-            fault_rates=dict(faults),
+            fault_rates=faults,
             retry_after_s=retry_after_s,
             ledger_file=ledger_file,
             seed=seed,
         ),
         _tell,
     )
+
+
+def _server() -> ModuleType:
+    try:
+        return importlib.import_module(SERVER)
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"the recorded LLM needs the package {exc.name!r}, which is not installed: "
+            "pip install 'metallm-stream[embedded]'"
+        ) from exc
+
+
+def _tell(server: RecordedLLM, recording: Recording) -> None:
+    click.echo(f"listening at {server.base_url} · models: {', '.join(recording.models)}")
+    click.echo("As a provider, for the worker and for `metallm up --services`:")
+    click.echo(f"  export METALLM_PROVIDERS__RECORDED__BASE_URL={server.base_url}")
+    if os.environ.get(KEY_VARIABLE):
+        click.echo(f"  export METALLM_PROVIDERS__RECORDED__API_KEY_ENV={KEY_VARIABLE}")
+    click.echo(f"  metallm models add {shlex.quote(recording.models[0])} --provider recorded")

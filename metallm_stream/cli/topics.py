@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
+from metallm_stream.cli.cluster import cluster
 from metallm_stream.kafka import check, create
-from metallm_stream.serve.surroundings import connection, names
+from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings, load
 
 
 def create_topics(settings: Settings) -> list[str]:
     """Create what is missing for the configured providers; returns the new topics' names."""
     return create(
-        connection(settings, "metallm-cli").admin(),
+        cluster(settings).admin(),
         names(settings),
         settings.providers,
         partitions=settings.topics.partitions,
@@ -36,6 +37,6 @@ def create_command() -> None:
 def check_command() -> None:
     """Tell whether the topics can keep the guarantees."""
     settings = load()
-    admin = connection(settings, "metallm-cli").admin()
+    admin = cluster(settings).admin()
     check(admin, names(settings), settings.providers)
     click.echo("the topics will do")

@@ -143,6 +143,8 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
         "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "DATABASE_URL": stack.database_url,
     }
+    if file := os.environ.get("METALLM_CONFIG"):
+        here["METALLM_CONFIG"] = str(Path(file).absolute())  # children run elsewhere
     started = [_start_service(stack, here, "router"), _start_service(stack, here, "learner")]
     for name, entry in settings.providers.items():
         if entry.api_key_env is not None and not os.environ.get(entry.api_key_env):
@@ -165,17 +167,17 @@ def _start_service(
 
 def _tell(stack: EmbeddedStack, console: Console, seconds: float) -> None:
     """Say where the servers are; their addresses as shell exports go to the owner's file."""
+    url = make_url(stack.database_url).set(drivername="postgresql")  # as psql understands it
     exports = {
         "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "DATABASE_URL": stack.database_url,
+        "DATABASE_URL": url.render_as_string(hide_password=False),
     }
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()]
     write_whole(stack.state.env_file, "".join(lines))
-    shown = make_url(stack.database_url).render_as_string(hide_password=True)
     console.print(f"Ready after {seconds:.1f} s", style="bold green", highlight=False)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say(f"  KAFKA_BOOTSTRAP_SERVERS={stack.bootstrap_servers}")
-    say(f"  DATABASE_URL={shown}")
+    say(f"  DATABASE_URL={url.render_as_string(hide_password=True)}")
     say(f"In another shell:  source {shlex.quote(str(stack.state.env_file))}")
     say(f"Logs: {stack.logs}   Stop: Ctrl-C")
 

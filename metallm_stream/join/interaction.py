@@ -14,6 +14,7 @@ from metallm_stream.events import Decision, Feedback, Result
 from metallm_stream.judge import Unjudgeable, quality
 
 MAX_FEEDBACK = 16
+OTHER_DECISION = "the first result belongs to another decision of the same query_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Interaction:
         newest = valid[-1]
         if self.result is None or self.decision is None:
             return Judgement(feedback=newest)
+        if self.result.call_id not in (None, self.decision.call_id):
+            return Judgement(feedback=newest, problem=OTHER_DECISION)
         if self.result.failure is not None:
             return Judgement(0.0, newest)
         try:

@@ -248,6 +248,10 @@ class ExactlyOnce:
                 "topic was made anew; going on at %d",
                 *(where.topic, where.partition, committed.offset, low, high, low),
             )
+            if committed.offset < low:
+                window = Window(committed.offset, committed.metadata)
+                window.begin_at(low)
+                return TopicPartition(where.topic, where.partition, low, window.encode())
         return TopicPartition(where.topic, where.partition, low)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

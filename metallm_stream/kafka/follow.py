@@ -52,15 +52,23 @@ class Follower:
         self._consumer.close()
 
 
-def read_tail(connection: Connection, topic: str, partition: int, offsets: int) -> list[Message]:
-    """The records among the last `offsets` offsets of a partition."""
+def read_tail(connection: Connection, topic: str, partition: int, count: int) -> list[Message]:
+    """At least the last `count` records of a partition, or all if there are fewer.
+
+    Transaction markers and aborted records take offsets too, so more and more of those are read.
+    """
     consumer = connection.reader()
     try:
         where = TopicPartition(topic, partition)
         low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
-        where.offset = max(low, high - offsets)
-        consumer.assign([where])
-        return read_to_end(consumer, [where], 60.0)
+        span = count + count // 4
+        while True:
+            where.offset = max(low, high - span)
+            consumer.assign([where])
+            messages = read_to_end(consumer, [where], 60.0)
+            if len(messages) >= count or where.offset == low:
+                return messages
+            span *= 2
     finally:
         consumer.close()
 

@@ -80,6 +80,11 @@ class Window:
         self._unfinished[offset] = None
         return True
 
+    def begin_at(self, offset: int) -> None:
+        """Pass over what the log no longer holds below `offset`."""
+        self._position = max(self._position, offset)
+        self._forget()
+
     def finish(self, offset: int) -> None:
         """Mark a record in work as done; its outcome goes into the next commit."""
         del self._unfinished[offset]

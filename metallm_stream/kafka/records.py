@@ -85,7 +85,10 @@ def header(message: Message, name: str) -> bytes | None:
 
 
 def _headers(message: Message) -> list[tuple[str, bytes]]:
-    listed = message.headers() or []
+    try:
+        listed = message.headers() or []
+    except (SystemError, UnicodeDecodeError):  # the client cannot read a name that is not UTF-8
+        return []
     pairs = listed.items() if isinstance(listed, dict) else listed
     return [(pair[0], pair[1] if isinstance(pair[1], bytes) else b"") for pair in pairs]
 

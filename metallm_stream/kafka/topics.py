@@ -6,6 +6,7 @@ never changed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -97,10 +98,12 @@ def create(
         for topic in names.all(providers)
         if topic not in existing
     ]
+    made = []
     if missing:
-        for topic, made in admin.create_topics(missing, operation_timeout=TIMEOUT_S).items():
-            _await(topic, made)
-    return [topic.topic for topic in missing]
+        answers = admin.create_topics(missing, operation_timeout=TIMEOUT_S)
+        made = [topic for topic, answer in answers.items() if _is_made(topic, answer)]
+        _wait_until_told(admin, answers)
+    return made
 
 
 def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
@@ -120,7 +123,7 @@ def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> No
             f"topic {names.decisions!r} has {found[names.decisions]} partitions, fewer than the "
             f"{found[names.queries]} of {names.queries!r}: add partitions to it"
         )
-    _check_compaction(admin, (names.policy, names.models))
+    _check_settings(admin, names, providers)
 
 
 def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[str]:
@@ -133,14 +136,23 @@ def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[st
     )
 
 
-def _check_compaction(admin: AdminClient, topics: Iterable[str]) -> None:
-    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+def _check_settings(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+    """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
+    compacted, users = (names.policy, names.models), (names.queries, names.feedback)
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
     for resource, answer in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
-        policy = answer.result()["cleanup.policy"].value
-        if "compact" not in policy:
+        settings = answer.result()
+        policy = settings["cleanup.policy"].value
+        if resource.name in compacted and "compact" not in policy:
             raise ConfigurationError(
                 f"topic {resource.name!r} has cleanup.policy={policy}: its newest records would be "
                 "deleted; set cleanup.policy=compact"
+            )
+        size = int(settings["max.message.bytes"].value)
+        if resource.name not in users and size < MAX_RECORD_BYTES:
+            raise ConfigurationError(
+                f"topic {resource.name!r} has max.message.bytes={size}: our longest records would "
+                f"be refused; set max.message.bytes={MAX_RECORD_BYTES}"
             )
 
 
@@ -169,9 +181,20 @@ def _metadata(admin: AdminClient) -> Mapping[str, int]:
     return {name: len(topic.partitions) for name, topic in listed.topics.items()}
 
 
-def _await(topic: str, made: Future[None]) -> None:
+def _is_made(topic: str, answer: Future[None]) -> bool:
     try:
-        made.result(TIMEOUT_S)
+        answer.result(TIMEOUT_S)
     except KafkaException as exc:
-        if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise ConfigurationError(f"cannot create topic {topic!r}: {exc.args[0].str()}") from exc
+        if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise ConfigurationError(f"cannot create topic {topic!r}: {exc.args[0].str()}") from exc
+    return True
+
+
+def _wait_until_told(admin: AdminClient, topics: Iterable[str]) -> None:
+    """A broker hears of a new topic a moment after it was made."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while missing := set(topics) - set(_metadata(admin)):
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"topics {sorted(missing)} were made, but nobody knows them")
+        time.sleep(0.05)

@@ -30,10 +30,10 @@ def database_url(url: SecretStr | str) -> URL:
     """
     try:
         parsed = make_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
-    except ArgumentError as exc:
+    except (ArgumentError, ValueError):
         raise ConfigurationError(
             "DATABASE_URL is not a URL; write postgresql://user:password@host:port/database"
-        ) from exc
+        ) from None
     if parsed.drivername not in ("postgres", "postgresql", DRIVER):
         raise ConfigurationError(
             f"DATABASE_URL begins with {parsed.drivername}://; only postgresql:// will do"

@@ -97,6 +97,13 @@ def _limit_name(url: str) -> str:
     return "max_completion_tokens" if official else "max_tokens"
 
 
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc or "another path"
+    except ValueError:
+        return "an unreadable address"
+
+
 def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
     match exc:
         case ProviderFailure():
@@ -119,7 +126,7 @@ def _status_failure(exc: APIStatusError) -> ProviderFailure:
     kind, retriable = classify(exc.status_code, code=exc.code, message=exc.message)
     message = exc.message
     if response.is_redirect:
-        target = urlsplit(response.headers.get("location", "")).netloc or "another path"
+        target = _host(response.headers.get("location", ""))
         message = f"redirected ({exc.status_code}) to {target}: refused, as it would carry the key "
         message += "there; set base_url to the final address"
     return ProviderFailure(

@@ -66,6 +66,8 @@ class Knowledge:
                     self._apply_policy(message.value())
                 else:
                     value = message.value()
+                    if value is None and key not in self.catalogue:
+                        continue
                     model = None if value is None else Model.parse(value)
                     self.catalogue.apply(key, model)
                     changes.append((key, model))

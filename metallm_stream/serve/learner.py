@@ -57,6 +57,7 @@ OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
+MAX_BATCH_BYTES = 32 * 1024 * 1024
 END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,8 @@ class Learner:
     def _take(self) -> list[Message]:
         messages: list[Message] = []
         deadline = time.monotonic() + self._linger_s
-        while len(messages) < self._batch_size:
+        size = 0
+        while len(messages) < self._batch_size and size < MAX_BATCH_BYTES:
             message = self._consumer.poll(max(0.0, deadline - time.monotonic()))
             if message is None:
                 break
@@ -189,6 +191,7 @@ class Learner:
                 raise_unless_passing(error)
             if error is None or error.code() == END_OF_PARTITION:
                 messages.append(message)
+                size += len(message)
         return [message for message in messages if partition_of(message) in self._positions]
 
     def _sorted(self, messages: Iterable[Message]) -> Batch:

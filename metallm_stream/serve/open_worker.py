@@ -18,7 +18,7 @@ from metallm_stream.providers import (
     answer_call,
     open_provider,
 )
-from metallm_stream.serve.surroundings import connection, names
+from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.worker import Worker
 from metallm_stream.settings import Settings
 
@@ -56,6 +56,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         concurrency=settings.worker.concurrency,
         commit_interval_s=settings.worker.commit_interval_s,
         drain_s=settings.worker.drain_s,
+        now=utc_now,
     )
 
 

@@ -28,6 +28,7 @@ from metallm_stream.postgres import (
 )
 
 PUBLISH_LIMIT_S = 120.0
+LARGEST_VERSION = 2**62
 
 log = logging.getLogger(__name__)
 State = tuple[dict[str, tuple[int, int]], int]
@@ -155,6 +156,7 @@ def _newest_version(connection: Connection, names: TopicNames) -> int:
 
 def _version(message: Message) -> int:
     try:
-        return int(orjson.loads(message.value() or b"{}").get("version", 0))
+        version = int(orjson.loads(message.value() or b"{}").get("version", 0))
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
         return 0
+    return version if version <= LARGEST_VERSION else 0

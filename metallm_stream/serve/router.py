@@ -6,7 +6,6 @@ second decision. The window is rebuilt from the decisions themselves, so no stat
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -38,8 +37,8 @@ from metallm_stream.serve.knowledge import Knowledge
 
 SERVICE = "router"
 FINGERPRINT = "metallm.fingerprint"
-# A transaction marker or two may stand between decisions.
-OFFSETS_PER_DECISION = 1.25
+MAX_QUERY_BYTES = 1024 * 1024
+MAX_RANKING = 16
 PROVIDERS_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ class Router:
     def _read(self, work: Work) -> tuple[Work, Arrival] | None:
         """The query, or None if the record ends here: unreadable, or seen before."""
         try:
-            query = Query.parse(work.message.value())
+            query = _parse(work.message.value())
             is_new = self._is_new(query, work.partition[1])
         except InvalidEvent as exc:
             topic = self._names.dead_letters(self._names.queries)
@@ -207,8 +206,8 @@ class Router:
     def _remember(self, partitions: list[Partition]) -> None:
         for _, partition in partitions:
             recent = RecentIds(self._recent_ids)
-            offsets = int(self._recent_ids * OFFSETS_PER_DECISION)
-            for message in read_tail(self._connection, self._names.decisions, partition, offsets):
+            topic = self._names.decisions
+            for message in read_tail(self._connection, topic, partition, self._recent_ids):
                 mark = header(message, FINGERPRINT)
                 if mark is not None:  # what is not ours holds no decision of ours
                     query_id = (message.key() or b"").decode(errors="replace")
@@ -220,17 +219,21 @@ class Router:
             self._recent.pop(partition, None)
 
 
-def call_id(query_id: str, mark: str) -> str:
-    """The identity of a query's call: the same however often the query is decided."""
-    return hashlib.sha256(f"{query_id}\n{mark}".encode()).hexdigest()[:32]
+def _parse(value: bytes | None) -> Query:
+    """The query; a topic of the user's own may let records through that are too long for ours."""
+    if value is not None and len(value) > MAX_QUERY_BYTES:
+        raise InvalidEvent(
+            f"the record has {len(value)} bytes, {MAX_QUERY_BYTES} are allowed: shorten it"
+        )
+    return Query.parse(value)
 
 
 def _call(query: Query, choice: Decided) -> Call:
     decision, deadline_s = choice.decision, query.deadline_s
     return Call(
-        call_id=call_id(query.query_id, decision.fingerprint),
+        call_id=decision.call_id,
         query=query,
-        ranking=choice.ranking,
+        ranking=choice.ranking[:MAX_RANKING],
         decided_at=decision.decided_at,
         deadline_at=(
             None if deadline_s is None else decision.asked_at + timedelta(seconds=deadline_s)

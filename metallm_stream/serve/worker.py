@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Result
+from metallm_stream.events import Call, Failure, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -54,6 +55,8 @@ class Worker:
     drain_s
         How long calls in flight may go on after `stop`; the rest is done again by whoever comes
         next.
+    now
+        Time, aware UTC.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class Worker:
         concurrency: int,
         commit_interval_s: float,
         drain_s: float,
+        now: Callable[[], datetime],
     ) -> None:
         self._names = names
         self._topic = names.calls(provider)
         self._concurrency = concurrency
         self._commit_interval_s = commit_interval_s
         self._drain_s = drain_s
+        self._now = now
         self._calls = CallThread(open_provider, answer)
         self._in_flight: dict[Work, Future[Result | Forward]] = {}
         self._is_full = False
@@ -124,7 +129,22 @@ class Worker:
     def _finish(self, wait_s: float) -> None:
         for work, future in self._calls.ended(wait_s):
             if self._in_flight.pop(work, None) is not None:
-                self._loop.complete(work, [self._record(future.result())])
+                self._loop.complete(work, [self._record(self._outcome(work, future))])
+
+    def _outcome(self, work: Work, future: Future[Result | Forward]) -> Result | Forward:
+        """What the call came to. A call that breaks our own code fails alone, not its worker."""
+        error = future.exception()
+        if error is None:
+            return future.result()
+        call = Call.parse(work.message.value())
+        log.error("call %s broke the worker's code", call.call_id, exc_info=error)
+        return Result(
+            query_id=call.query.query_id,
+            call_id=call.call_id,
+            failure=Failure(kind="worker_error", message=f"{type(error).__name__} in the worker"),
+            attempts=call.attempts,
+            finished_at=self._now(),
+        )
 
     def _record(self, outcome: Result | Forward) -> Record:
         if isinstance(outcome, Forward):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import orjson
-from confluent_kafka import Message
+from confluent_kafka import Message as Received
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from metallm_stream.events import Feedback, Query, Result
+from metallm_stream.events import Feedback, Message, Query, Result
 from metallm_stream.kafka import OFFSET, REASON, SERVICE, TOPIC, Record, header, write
 from tests.pipeline import GARBAGE, LABELS, Pipeline, questions
 from tests.processes import eventually
@@ -62,7 +62,7 @@ def goes_on(pipeline: Pipeline, query_id: str) -> Result:
     return pipeline.results()[query_id]
 
 
-def reason_of(message: Message) -> str:
+def reason_of(message: Received) -> str:
     """The reason in a dead letter's headers."""
     return (header(message, REASON) or b"").decode()
 
@@ -94,6 +94,32 @@ def test_unreadable_queries_become_dead_letters_with_reason_and_position(
         "SELECT count(*) AS n FROM metallm.dead_letters WHERE topic = :topic", topic=topic
     )
     assert seen[0]["n"] == len(DEAD_QUERIES)
+
+
+def test_a_query_longer_than_a_record_of_ours_becomes_a_dead_letter(running: Pipeline) -> None:
+    """Compressed, it passes the topic's limit; its call and decision would not."""
+    turns = tuple(Message(role="user", content="a" * 199_000) for _ in range(30))
+    query = questions(1)[0].model_copy(update={"query_id": "long", "messages": turns})
+    producer = running.kafka.producer(max_record_bytes=12 * 1024 * 1024)
+    write(producer, [Record(running.names.queries, b"long", query.encode())])
+    assert goes_on(running, "after-long").failure is None
+    letter = next(m for m in running.dead_letters(running.names.queries) if m.key() == b"long")
+    assert "shorten it" in reason_of(letter)
+
+
+def test_times_far_from_utc_reach_the_database_in_utc(running: Pipeline) -> None:
+    """PostgreSQL knows no offset of 23 hours, our records do."""
+    query = questions(1)[0].encode()[:-1] + b',"asked_at":"2026-01-01T00:00:00+23:00"}'
+    running.produce(running.names.queries, query.replace(b'"q0"', b'"far"'))
+    late = b'{"query_id":"far","label":"yes","given_at":"2026-01-02T00:00:00+23:00"}'
+    running.produce(running.names.feedback, late)
+    eventually(lambda: "far" in running.results(), 30)
+    running.wait_until_learned()
+    row = running.sql("SELECT asked_at, given_at FROM metallm.interactions WHERE query_id = 'far'")[
+        0
+    ]
+    assert row["asked_at"] == datetime(2025, 12, 31, 1, tzinfo=UTC)
+    assert row["given_at"] == datetime(2026, 1, 1, 1, tzinfo=UTC)
 
 
 def test_a_record_of_ten_megabytes_becomes_a_cut_dead_letter(running: Pipeline) -> None:

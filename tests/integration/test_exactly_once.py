@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
@@ -94,6 +95,26 @@ def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) ->
     assert copies(pipeline) == list(range(COUNT))
     with member(pipeline) as third:
         assert third.take(10, 1.0) == []
+
+
+def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline) -> None:
+    """Retention may delete an unfinished record; those above it are not done again."""
+    fill(pipeline)
+    with member(pipeline) as first:
+        works = take(first)
+        slow = {work.partition: work for work in reversed(works)}
+        for work in works:
+            if slow[work.partition] is not work:
+                copy(pipeline, first, work)
+        first.commit()
+    done = copies(pipeline)
+    cuts = [TopicPartition(*work.partition, work.offset + 1) for work in slow.values()]
+    admin = pipeline.kafka.admin()
+    for cut in admin.delete_records(cuts).values():
+        cut.result(15)
+    with member(pipeline) as second:
+        assert second.take(10, 1.0) == []
+    assert copies(pipeline) == done
 
 
 def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:

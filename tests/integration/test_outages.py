@@ -35,6 +35,23 @@ def test_a_restarted_router_still_knows_which_queries_it_has_decided(pipeline: P
     assert sorted(keys) == sorted(query.query_id.encode() for query in queries)
 
 
+def test_the_window_of_recent_ids_comes_back_whole(pipeline: Pipeline) -> None:
+    """Also where each decision had a transaction of its own, whose marker takes an offset too."""
+    queries = questions(19)
+    pipeline.record(outcomes(queries), labels=LABELS)
+    router = pipeline.start("router", ROUTER__RECENT_IDS="20")
+    router.wait_ready(60)
+    for count, query in enumerate(queries, 1):
+        pipeline.ask(query)
+        eventually(lambda wanted=count: len(pipeline.read(pipeline.names.decisions)) == wanted)
+    kill(router)
+    fresh = questions(20)[19]
+    pipeline.ask(*queries, fresh)
+    eventually(lambda: len(pipeline.read(pipeline.names.decisions)) >= 20, 40)
+    keys = [item.key() or b"" for item in pipeline.read(pipeline.names.decisions)]
+    assert sorted(keys) == sorted(query.query_id.encode() for query in [*queries, fresh])
+
+
 def test_queries_flow_while_postgres_is_down(pipeline: Pipeline) -> None:
     """Router and worker need no database; the learner makes up for the outage."""
     queries = questions(120)

@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from metallm_stream.embedded import remove_state
 from metallm_stream.embedded.ports import free_port
+from metallm_stream.postgres import open_engine
 from tests.processes import eventually
 from tests.readme import REPOSITORY, Block, blocks
 
@@ -107,8 +108,8 @@ def run_python(block: Block, place: Path, port: int) -> None:
 
 def run_sql(block: Block, place: Path, *, may_be_empty: bool) -> None:
     """Every statement of a block is run, and brings rows once the learner has come so far."""
-    engine = create_engine(addresses(place)["DATABASE_URL"], isolation_level="AUTOCOMMIT")
-    with engine.connect() as conn:
+    engine = open_engine(addresses(place)["DATABASE_URL"], application_name="readme")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         for statement in filter(str.strip, block.text.split(";")):
             query, is_enough = text(statement), may_be_empty or EMPTY_HERE in statement
             eventually(lambda q=query, enough=is_enough: conn.execute(q).all() or enough)

@@ -45,13 +45,15 @@ def start(recording: Path, tmp_path: Path) -> Iterator[Start]:
 
     def run(*options: str) -> tuple[subprocess.Popen[str], int]:
         port_file = tmp_path / f"port-{len(running)}"
-        command = [sys.executable, "-m", "metallm_stream.embedded.recorded_llm"]
-        command += ["--recording", str(recording), "--port-file", str(port_file), *options]
+        command = [sys.executable, "-m", "metallm_stream.cli", "recorded-llm", str(recording)]
+        command += ["--port-file", str(port_file), *options]
         environment = os.environ | {"METALLM_RECORDED_LLM_KEY": KEY, "PYTHONWARNINGS": "error"}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         running.append(process)
-        assert process.stderr is not None
-        assert "listening" in process.stderr.readline()
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
         return process, int(port_file.read_text(encoding="utf-8"))
 
     yield run
@@ -144,27 +146,26 @@ def test_faults_and_latency_are_set_from_the_command_line(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "code", "reason"),
     [
-        (["--fault", "nonsense=1"], "faults: server_error"),
-        (["--fault", "html=0.7", "--fault", "reset=0.7"], "together at most 1"),
-        (["--recording", "/nowhere/none.jsonl"], "cannot be read"),
+        (["--fault", "nonsense=1"], 1, "faults: server_error"),
+        (["--fault", "html=0.7", "--fault", "reset=0.7"], 1, "together at most 1"),
+        (["--fault", "html=often"], 2, "no NAME=RATE"),
+        (["--latency-mean-s", "nan"], 2, "not a finite number"),
+        (["/nowhere/none.jsonl"], 2, "does not exist"),
     ],
 )
 def test_bad_arguments_end_with_their_reason(
-    recording: Path, options: list[str], reason: str
+    recording: Path, options: list[str], code: int, reason: str
 ) -> None:
-    """Wrong rates and files end the process with code 2 and a message."""
-    command = [sys.executable, "-m", "metallm_stream.embedded.recorded_llm"]
+    """Wrong rates and files end the process with a message and no traceback."""
+    command = [sys.executable, "-m", "metallm_stream.cli", "recorded-llm", str(recording)]
     ran = subprocess.run(
-        [*command, "--recording", str(recording), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
+        [*command, *options], capture_output=True, text=True, check=False, timeout=30
     )
-    assert ran.returncode == 2
+    assert ran.returncode == code
     assert reason in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_it_costs_less_than_a_core_at_300_requests_a_second(start: Start) -> None:

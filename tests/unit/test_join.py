@@ -63,6 +63,18 @@ def test_the_first_decision_and_the_first_result_count() -> None:
     assert joined(second, first).result == joined(first, second).result == first
 
 
+def test_a_result_of_another_decision_teaches_nothing() -> None:
+    """A query decided twice may have the answer of the one and the context of the other."""
+    ours = decision()
+    theirs = decision(query_offset=ours.query_offset + 1)
+    own = joined(ours, result(call_id=ours.call_id), feedback())
+    foreign = joined(ours, result(call_id=theirs.call_id), feedback())
+    assert lesson(own, ENCODER) is not None
+    assert lesson(foreign, ENCODER) is None
+    assert foreign.judged().quality is None
+    assert "another decision" in (foreign.judged().problem or "")
+
+
 @pytest.mark.parametrize(
     ("items", "quality"),
     [

@@ -82,7 +82,7 @@ class Services:
 
     def _start_vendor(self, recording: Recording, key: str, port: int) -> None:
         port_file = self.stack.state.path / "recorded-llm.port"
-        argv = ["-m", "metallm_stream.embedded.recorded_llm", "--recording", str(recording.path)]
+        argv = ["-m", "metallm_stream.cli", "recorded-llm", str(recording.path)]
         argv += ["--port", str(port), "--port-file", str(port_file), "--seed", str(self.seed)]
         argv += ["--latency-mean-s", str(LATENCY_MEAN_S), "--ledger-file", str(self.ledger)]
         for fault, rate in FAULTS.items():

@@ -61,6 +61,9 @@ def run(wanted: Run, told: Told) -> None:
     Raises `ConfigurationError` for files, faults or a port that will not do.
     """
     recording = read_recording(wanted.recordings)
+    if not recording.models:
+        shown = ", ".join(map(str, wanted.recordings))
+        raise ConfigurationError(f"no outcomes in {shown}: there is nothing to answer with")
     server = RecordedLLM(
         recording,
         api_key=wanted.api_key,

@@ -1,0 +1,76 @@
+"""Kafka as commands use it.
+
+Invariant: what librdkafka would log is told by the command itself, in one line.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+
+from confluent_kafka import Consumer, TopicPartition
+from pydantic import SecretStr
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka import Connection
+from metallm_stream.serve.surroundings import connection
+from metallm_stream.settings import Settings
+
+CLIENT_ID = "metallm-cli"
+TIMEOUT_S = 15.0
+PROBE_S = 3.0
+DEFAULT_PORT = "9092"  # librdkafka's, where an address has none
+
+
+def cluster(settings: Settings) -> Connection:
+    """The Kafka that the settings describe, without librdkafka's own log.
+
+    Raises `ConfigurationError` at once if nothing listens there, which librdkafka would go on
+    trying until its timeouts.
+    """
+    if refused := refusals(settings.bootstrap()):
+        raise ConfigurationError(
+            f"Kafka does not answer: {refused}; start it (`metallm up` runs one), or mend "
+            "KAFKA_BOOTSTRAP_SERVERS"
+        )
+    loud = connection(settings, CLIENT_ID)
+    return replace(loud, properties={**loud.properties, "log_level": SecretStr("0")})
+
+
+def refusals(addresses: str) -> str:
+    """Why nothing answers at any of the addresses; empty if something does at one of them."""
+    reasons = []
+    for address in addresses.split(","):
+        reason = _refusal(address.strip())
+        if reason is None:
+            return ""
+        reasons.append(reason)
+    return "; ".join(reasons)
+
+
+def ends(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    """Where the committed records of each partition end.
+
+    Raises `ConfigurationError` if the topic is missing.
+    """
+    found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if found.error is not None or not found.partitions:
+        raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
+    partitions = [TopicPartition(topic, partition) for partition in found.partitions]
+    for where in partitions:
+        where.offset = consumer.get_watermark_offsets(where, TIMEOUT_S)[1]
+    return partitions
+
+
+def _refusal(address: str) -> str | None:
+    """Why nothing answers at `host:port`, or None where something does."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:
+        host, port = port, DEFAULT_PORT
+    if not port.isdecimal():
+        return f"{address!r} is not host:port"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
+    except (OSError, OverflowError, UnicodeError) as exc:
+        return f"{address}: {getattr(exc, 'strerror', None) or exc}"
+    return None

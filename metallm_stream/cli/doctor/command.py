@@ -1,0 +1,98 @@
+"""`metallm doctor`: all checks, one line a finding.
+
+Invariant: no check is left out because another found something, unless it needs what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+
+from metallm_stream.cli.cluster import TIMEOUT_S
+from metallm_stream.cli.doctor import database, installation, kafka
+from metallm_stream.cli.doctor.finding import Finding, State, guarded, ok, problem
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka import Connection
+from metallm_stream.serve.surroundings import names, utc_now
+from metallm_stream.settings import Settings, load
+
+COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
+
+
+@click.command("doctor")
+def doctor() -> None:
+    """Tell what is reachable and whether it fits: each finding in a line, with its remedy.
+
+    Looks at versions, settings, keys (whether they are set), the encoder, Kafka and its topics,
+    models, the policy, running services, PostgreSQL and its schema, and the learner's lag. Writes
+    nothing. Exits with 1 if there is any problem; warnings are none.
+    """
+    seen: Counter[State] = Counter()
+    for finding in examine():
+        seen[finding.state] += 1
+        mark = click.style(f"{finding.state:<8}", fg=COLOURS[finding.state], bold=True)
+        remedy = f"  → {finding.remedy}" if finding.remedy else ""
+        click.echo(f"{mark} {finding.about}: {finding.said}{remedy}")
+    click.echo(
+        f"{_plural(seen[State.PROBLEM], 'problem')}, {_plural(seen[State.WARNING], 'warning')}"
+    )
+    if seen[State.PROBLEM]:
+        sys.exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, as they come."""
+    yield from installation.versions()
+    try:
+        settings = load()
+    except ConfigurationError as exc:
+        yield problem("settings", str(exc))
+        return
+    yield ok("settings", "read without complaint")
+    yield from installation.keys(settings)
+    encoder, found = installation.encoder(settings)
+    yield found
+    connection = None
+    try:
+        connection, found = kafka.connect(settings)
+        yield found
+    except ConfigurationError as exc:
+        yield problem("kafka", str(exc))
+    if connection is not None:
+        reached = connection
+        yield from guarded("kafka", lambda: _kafka(settings, reached, encoder))
+    yield from guarded("postgresql", lambda: _database(settings, connection))
+
+
+def _kafka(settings: Settings, connection: Connection, encoder: str | None) -> Iterator[Finding]:
+    all_names, admin = names(settings), connection.admin()
+    listed = admin.list_topics(timeout=TIMEOUT_S).topics
+    existing = {topic: len(found.partitions) for topic, found in listed.items()}
+    yield from guarded("topics", lambda: kafka.topics(settings, existing, admin))
+    if all_names.models in existing:
+        yield from guarded("models", lambda: kafka.models(settings, existing, connection))
+        yield from guarded("services", lambda: kafka.services(admin, all_names, connection))
+    if all_names.policy in existing:
+        yield from guarded(
+            "policy", lambda: kafka.policy(connection, all_names, encoder, utc_now())
+        )
+
+
+def _database(settings: Settings, connection: Connection | None) -> Iterator[Finding]:
+    engine, found = database.connect(settings)
+    yield found
+    if engine is None:
+        return
+    try:
+        yield from guarded("schema", lambda: database.schema(settings))
+        if connection is not None:
+            yield from guarded("learner", lambda: database.lag(connection, names(settings), engine))
+    finally:
+        engine.dispose()
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

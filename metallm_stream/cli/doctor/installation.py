@@ -1,0 +1,57 @@
+"""What is installed here: versions, the encoder, the providers' keys.
+
+Invariant: whether a key is set is told, never what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import confluent_kafka
+
+from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
+from metallm_stream.encode import load_encoder
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.settings import Settings
+
+PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "numpy", "river", "openai")
+
+
+def versions() -> Iterator[Finding]:
+    """Python and the packages that matter."""
+    yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    shown = [f"metallm-stream {version('metallm-stream')}"]
+    shown += [f"confluent-kafka {version('confluent-kafka')} ({_librdkafka()})"]
+    yield ok("packages", ", ".join([*shown, *(f"{name} {version(name)}" for name in PACKAGES)]))
+
+
+def encoder(settings: Settings) -> tuple[str | None, Finding]:
+    """The encoder's identity, if it loads."""
+    try:
+        loaded = load_encoder(settings.encoder)
+    except ConfigurationError as exc:
+        return None, problem("encoder", str(exc), "set METALLM_ENCODER")
+    return loaded.name, ok("encoder", f"{loaded.name} loads, {loaded.dimensions} dimensions")
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Whether a worker could run here for each provider of the settings."""
+    for name, entry in settings.providers.items():
+        about, where = f"provider {name}", entry.base_url or "the vendor's own address"
+        if entry.api_key_env is None:
+            yield ok(about, f"{where}, needs no key")
+        elif os.environ.get(entry.api_key_env):
+            yield ok(about, f"{where}, {entry.api_key_env} is set")
+        else:
+            yield warning(
+                about,
+                f"{entry.api_key_env} is not set: no worker can run here",
+                f"export {entry.api_key_env}=...",
+            )
+
+
+def _librdkafka() -> str:
+    return f"librdkafka {confluent_kafka.libversion()[0]}"

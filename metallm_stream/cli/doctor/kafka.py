@@ -1,0 +1,187 @@
+"""Kafka as far as it can be seen: brokers, topics, models, the policy, the services' groups.
+
+Invariant: nothing is written, and no group is joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.cli.cluster import cluster, refusals
+from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
+from metallm_stream.events import PolicyManifest
+from metallm_stream.kafka import Connection, Follower, TopicNames, check
+from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.surroundings import names
+from metallm_stream.settings import Settings
+
+REQUEST_S = 10.0
+VERSION = "inter.broker.protocol.version"
+MANIFEST = b'"kind":"manifest"'
+
+
+def connect(settings: Settings) -> tuple[Connection | None, Finding]:
+    """The cluster, if it answers; raises `ConfigurationError` if no address is set."""
+    addresses = settings.bootstrap()
+    if refused := refusals(addresses):
+        return None, problem(
+            "kafka",
+            f"nothing answers: {refused}",
+            "start Kafka (`metallm up` runs one), or mend KAFKA_BOOTSTRAP_SERVERS",
+        )
+    connection = cluster(settings)
+    admin = connection.admin()
+    try:
+        found = admin.describe_cluster(request_timeout=REQUEST_S).result()
+    except KafkaException as exc:
+        return None, problem(
+            "kafka",
+            f"{addresses} takes connections, but does not answer as Kafka: {exc.args[0].str()}",
+            "check the port, and KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*",
+        )
+    brokers = ", ".join(f"{node.host}:{node.port}" for node in found.nodes)
+    version = _version(admin, found.nodes[0].id)
+    return connection, ok("kafka", f"{len(found.nodes)} brokers ({brokers}), {version}")
+
+
+def topics(
+    settings: Settings, existing: Mapping[str, int], admin: AdminClient
+) -> Iterator[Finding]:
+    """Whether the topics exist and can keep the guarantees."""
+    all_names, make = names(settings), "metallm topics create"
+    missing = [topic for topic in all_names.all(()) if topic not in existing]
+    if missing:
+        yield problem("topics", f"missing: {', '.join(missing)}", make)
+    else:
+        check(admin, all_names, ())
+        read = (all_names.queries, all_names.decisions, all_names.results, all_names.feedback)
+        counts = ", ".join(f"{topic} {existing[topic]}" for topic in read)
+        yield ok("topics", f"partitions: {counts}; models and policy are compacted")
+    for provider in sorted(settings.providers):
+        lacking = [each for each in _of_provider(all_names, provider) if each not in existing]
+        if lacking:
+            yield warning("topics", f"provider {provider} lacks {', '.join(lacking)}", make)
+
+
+def models(
+    settings: Settings, existing: Mapping[str, int], connection: Connection
+) -> Iterator[Finding]:
+    """Whether there are models, and a way to each one's provider."""
+    catalogue = _catalogue(connection, names(settings))
+    if not len(catalogue):
+        yield warning("models", "none: every query fails", "metallm models add ARM --provider NAME")
+        return
+    arms = catalogue.arms.values()
+    providers = sorted({model.provider for model in arms})
+    yield ok("models", f"{len(arms)} at {', '.join(providers)}: {', '.join(catalogue)}")
+    for provider in providers:
+        which = ", ".join(model.arm for model in arms if model.provider == provider)
+        topic = names(settings).calls(provider)
+        if topic not in existing:
+            yield problem(
+                "models",
+                f"{which}: topic {topic} of provider {provider} is missing",
+                "`metallm models add` makes it, as does `metallm topics create` where it is "
+                "configured",
+            )
+        if provider not in settings.providers:
+            yield warning(
+                "models",
+                f"{which}: provider {provider} is not in these settings, no worker can run here",
+                f"set METALLM_PROVIDERS__{provider.upper()}__BASE_URL, or its section in the file",
+            )
+
+
+def _catalogue(connection: Connection, topic_names: TopicNames) -> Catalogue:
+    """The catalogue as its topic has it now."""
+    knowledge = Knowledge(connection, topic_names, None)
+    try:
+        knowledge.catch_up()
+    finally:
+        knowledge.close()
+    return knowledge.catalogue
+
+
+def policy(
+    connection: Connection, topic_names: TopicNames, encoder: str | None, now: datetime
+) -> Iterator[Finding]:
+    """The newest policy on its topic, and whether it was learned with our encoder."""
+    follower = Follower(connection, [topic_names.policy])
+    try:
+        values = [message.value() or b"" for message in follower.catch_up()]
+    finally:
+        follower.close()
+    manifests = [PolicyManifest.parse(value) for value in values if MANIFEST in value]
+    if not manifests:
+        yield warning(
+            "policy",
+            "none yet: routers try all models evenly",
+            "run a learner; it publishes once there are models",
+        )
+        return
+    newest = max(manifests, key=lambda manifest: manifest.version)
+    age_s = (now - newest.published_at).total_seconds()
+    yield ok(
+        "policy", f"version {newest.version}, {age_s:.0f} s old, {newest.observations:g} labels"
+    )
+    if encoder is not None and newest.encoder != encoder:
+        yield problem(
+            "policy",
+            f"learned with encoder {newest.encoder}, these settings give {encoder}",
+            "set METALLM_ENCODER to the same for all services",
+        )
+
+
+def services(
+    admin: AdminClient, topic_names: TopicNames, connection: Connection
+) -> Iterator[Finding]:
+    """How many replicas of each service are in their groups."""
+    start = f"{topic_names.prefix}metallm-"
+    arms = _catalogue(connection, topic_names).arms.values()
+    providers = sorted({model.provider for model in arms})
+    wanted = {
+        "router": "python services/router.py",
+        "learner": "python services/learner.py",
+        **{f"worker-{name}": f"python services/worker.py --provider {name}" for name in providers},
+    }
+    asked = admin.describe_consumer_groups(
+        [start + service for service in wanted], request_timeout=REQUEST_S
+    )
+    running = []
+    for group, answer in asked.items():
+        service = group.removeprefix(start)
+        count = _members(answer)
+        if count:
+            running.append(f"{count} {service}")
+        else:
+            yield warning("services", f"no {service} is running", f"{wanted[service]}")
+    if running:
+        yield ok("services", ", ".join(running))
+
+
+def _members(answer: object) -> int:
+    try:
+        group = answer.result(REQUEST_S)  # type: ignore[attr-defined]
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return 0
+        raise
+    return 0 if group.state == ConsumerGroupState.DEAD else len(group.members)
+
+
+def _of_provider(all_names: TopicNames, provider: str) -> list[str]:
+    calls = all_names.calls(provider)
+    return [calls, all_names.dead_letters(calls)]
+
+
+def _version(admin: AdminClient, broker: int) -> str:
+    """The brokers' protocol version, which clusters of Kafka 4 no longer tell."""
+    resource = ConfigResource(ResourceType.BROKER, str(broker))
+    answer = admin.describe_configs([resource], request_timeout=REQUEST_S)
+    entry = answer[resource].result().get(VERSION)
+    return "version not told" if entry is None else f"protocol version {entry.value}"

@@ -1,0 +1,76 @@
+"""Topics that cannot keep the guarantees are refused at start, with the remedy."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka import check, create, providers_with_topics
+from tests.pipeline import Pipeline
+from tests.processes import eventually
+
+
+def alter(pipeline: Pipeline, topic: str, name: str, value: str) -> None:
+    """Change one setting of a topic."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    resource.add_incremental_config(
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    )
+    admin = pipeline.kafka.admin()
+    for changed in admin.incremental_alter_configs([resource]).values():
+        changed.result(15)
+
+
+def test_created_topics_will_do_and_are_not_created_twice(pipeline: Pipeline) -> None:
+    """Creating is idempotent, and what it made passes the check."""
+    admin = pipeline.kafka.admin()
+    made = create(admin, pipeline.names, ("recorded",), partitions=2, replication_factor=1)
+    assert made == []
+    check(admin, pipeline.names, ("recorded",))
+    assert providers_with_topics(admin, pipeline.names) == {"recorded"}
+
+
+def test_a_missing_topic_is_named(pipeline: Pipeline) -> None:
+    """With the command that makes it."""
+    with pytest.raises(ConfigurationError, match=r"calls\.other.*metallm topics create"):
+        check(pipeline.kafka.admin(), pipeline.names, ("other",))
+
+
+@pytest.mark.parametrize(
+    ("topic", "name", "value"),
+    [
+        ("policy", "cleanup.policy", "delete"),
+        ("models", "cleanup.policy", "delete"),
+        ("decisions", "max.message.bytes", "1000000"),
+    ],
+)
+def test_a_topic_with_settings_that_lose_records_is_refused(
+    pipeline: Pipeline, topic: str, name: str, value: str
+) -> None:
+    """The message has topic, setting and remedy."""
+    whole = f"{pipeline.names.prefix}{topic}"
+    alter(pipeline, whole, name, value)
+    refusals: list[str] = []
+
+    def is_refused() -> bool:  # the broker tells of the change a moment later
+        try:
+            check(pipeline.kafka.admin(), pipeline.names, ("recorded",))
+        except ConfigurationError as exc:
+            refusals.append(str(exc))
+        return bool(refusals)
+
+    eventually(is_refused)
+    assert topic in refusals[0]
+    assert f"{name}={value}" in refusals[0]
+    assert f"set {name}=" in refusals[0]
+
+
+def test_a_service_that_cannot_start_says_why_and_ends(pipeline: Pipeline) -> None:
+    """Exit code 78 and one line, without a traceback."""
+    alter(pipeline, pipeline.names.policy, "cleanup.policy", "delete")
+    router = pipeline.start("router", restart=False)
+    assert router.wait_over(60) == 78
+    log = (pipeline.directory / "router-0.log").read_text()
+    assert "set cleanup.policy=compact" in log
+    assert "Traceback" not in log

