@@ -14,7 +14,6 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Candidate
 from metallm_stream.settings import load
 
-
 EXPLAIN = text("SELECT * FROM metallm.explain(:query_id)")
 SHOWN = ("arm", "probability", "quality", "cost_usd", "latency_s", "utility")
 

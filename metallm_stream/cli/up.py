@@ -130,6 +130,19 @@ class StepBars:
         self.stop()
 
 
+def addresses(bootstrap_servers: str, database_url: str) -> dict[str, str]:
+    """The servers as variables for other processes, psql among them.
+
+    >>> addresses("localhost:9092", "postgresql+psycopg://me@localhost/db")["DATABASE_URL"]
+    'postgresql://me@localhost/db'
+    """
+    url = make_url(database_url).set(drivername="postgresql")
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "DATABASE_URL": url.render_as_string(hide_password=False),
+    }
+
+
 def _prepare(stack: EmbeddedStack, settings: Settings) -> None:
     """Create the topics and tables that are missing."""
     here = {"kafka_bootstrap_servers": stack.bootstrap_servers}
@@ -139,10 +152,7 @@ def _prepare(stack: EmbeddedStack, settings: Settings) -> None:
 
 def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) -> None:
     """Start every service that can run, and wait until they are ready."""
-    here = {
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "DATABASE_URL": stack.database_url,
-    }
+    here = addresses(stack.bootstrap_servers, stack.database_url)
     if file := os.environ.get("METALLM_CONFIG"):
         here["METALLM_CONFIG"] = str(Path(file).absolute())  # children run elsewhere
     started = [_start_service(stack, here, "router"), _start_service(stack, here, "learner")]
@@ -167,17 +177,13 @@ def _start_service(
 
 def _tell(stack: EmbeddedStack, console: Console, seconds: float) -> None:
     """Say where the servers are; their addresses as shell exports go to the owner's file."""
-    url = make_url(stack.database_url).set(drivername="postgresql")  # as psql understands it
-    exports = {
-        "KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "DATABASE_URL": url.render_as_string(hide_password=False),
-    }
+    exports = addresses(stack.bootstrap_servers, stack.database_url)
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()]
     write_whole(stack.state.env_file, "".join(lines))
     console.print(f"Ready after {seconds:.1f} s", style="bold green", highlight=False)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say(f"  KAFKA_BOOTSTRAP_SERVERS={stack.bootstrap_servers}")
-    say(f"  DATABASE_URL={url.render_as_string(hide_password=True)}")
+    say(f"  DATABASE_URL={make_url(exports['DATABASE_URL']).render_as_string()}")
     say(f"In another shell:  source {shlex.quote(str(stack.state.env_file))}")
     say(f"Logs: {stack.logs}   Stop: Ctrl-C")
 

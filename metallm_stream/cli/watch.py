@@ -98,16 +98,16 @@ def read(engine: Engine) -> Snapshot:
 
 
 def render(snapshot: Snapshot) -> Group:
-    """The head line and the table of arms."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("arm", overflow="fold")
+    """The lines above and the table of arms, in 80 columns; costs are a thousand calls'."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("arm", overflow="fold", min_width=12)
     for column in (
         "decisions",
-        "share\nlast min",
-        "share\nin all",
+        "last\nminute",
+        "in\nall",
         "labelled",
-        "mean\nquality",
-        "mean\ncost $",
+        "quality",
+        "$/1,000",
         "failures",
         "spend $",
     ):
@@ -128,7 +128,7 @@ def _cells(row: Mapping[str, Any], recent: int) -> tuple[str, ...]:
         f"{row['share']:.1%}",
         f"{row['labelled']:,}",
         _number(row["mean_quality"], ".3f"),
-        _number(row["mean_cost_usd"], ".6f"),
+        "–" if row["mean_cost_usd"] is None else f"{1000 * row['mean_cost_usd']:.4g}",
         f"{row['failures']:,}",
         _number(row["cost_usd"], ",.4f"),
     )
@@ -140,15 +140,13 @@ def _head(head: Mapping[str, Any]) -> str:
         policy = f"policy {head['version']}, {_age(head['policy_age_s'])} old"
     lag = "nothing learned yet"
     if head["lag"] is not None:
-        lag = f"lag {head['lag']:,} {_age(head['lag_age_s'])} ago"
-    return (
-        f"{head['recent'] / WINDOW_S:.1f} queries/s in the last minute · {policy} · {lag} · "
-        f"dead letters {head['dead_letters']:,}"
-    )
+        lag = f"lag {head['lag']:,} records, {_age(head['lag_age_s'])} ago"
+    rate = f"{head['recent'] / WINDOW_S:.1f} queries/s in the last minute"
+    return f"{rate} · {policy}\n{lag} · dead letters {head['dead_letters']:,}"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)
+    return "–" if value is None else format(value, form)
 
 
 def _age(seconds: float) -> str:

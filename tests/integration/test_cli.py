@@ -104,10 +104,11 @@ def test_watch_once_shows_arms_and_the_line_above_them(running: Pipeline) -> Non
     labelled = "SELECT sum(labelled) AS n FROM metallm.arms"
     eventually(lambda: int(str(running.sql(labelled)[0]["n"] or 0)) >= 60)
     eventually(lambda: running.sql("SELECT 1 AS one FROM metallm.policy_now"))
-    result = run(running, "watch", "--once", COLUMNS="120", KAFKA_BOOTSTRAP_SERVERS=None)
+    result = run(running, "watch", "--once", COLUMNS="80", KAFKA_BOOTSTRAP_SERVERS=None)
     assert result.exit_code == 0, result.output
-    head = result.stdout.splitlines()[0]
-    found = re.match(r"([\d.]+) queries/s in the last minute · policy (\d+), \d+ s old · lag", head)
+    head, lag = result.stdout.splitlines()[:2]
+    assert re.match(r"lag [\d,]+ records, \d+ s ago · dead letters 0$", lag.rstrip()), lag
+    found = re.match(r"([\d.]+) queries/s in the last minute · policy (\d+), \d+ s old", head)
     assert found is not None, head
     assert float(found[1]) >= 1.0
     rows = {

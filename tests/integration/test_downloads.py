@@ -112,10 +112,11 @@ def test_every_jar_is_pinned() -> None:
 
 def test_nothing_is_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When every jar is in the cache, no step is told and no registry is asked."""
-    monkeypatch.setattr(downloads, "kafka_home", lambda: tmp_path)
-    (tmp_path / "jars").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jars = downloads.kafka_home() / "jars"
+    jars.mkdir(parents=True)
     for jar in _pinned():
-        (tmp_path / "jars" / jar.file_name).touch()
+        (jars / jar.file_name).touch()
     steps: list[object] = []
     assert len(downloads.kafka_jars(steps.append)) == 46
     assert not steps

@@ -13,11 +13,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException
+from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.main import cli
+from metallm_stream.cli.up import addresses
 from metallm_stream.cli.watch import Snapshot, render
 from metallm_stream.events import Candidate, Decision
 from tests.readme import REPOSITORY
@@ -175,6 +177,16 @@ def test_a_directory_that_cannot_be_written_is_named() -> None:
     assert result.stderr == "error: /dev/null/schemas: Not a directory\n"
 
 
+def test_the_addresses_that_up_writes_are_understood_by_psql() -> None:
+    """PostgreSQL's own scheme, with the password, whatever driver we use."""
+    written = addresses("127.0.0.1:9092", "postgresql+psycopg://me:p%40ss@127.0.0.1:5432/metallm")
+    assert written == {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
+        "DATABASE_URL": "postgresql://me:p%40ss@127.0.0.1:5432/metallm",
+    }
+    conninfo_to_dict(written["DATABASE_URL"])
+
+
 def test_help_needs_no_extra() -> None:
     """Without the packages of the extras the list of commands can still be read."""
     code = (
@@ -290,5 +302,5 @@ def test_watch_has_something_to_show_before_anything_has_happened() -> None:
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(render(Snapshot({**head, "recent": 0, "dead_letters": 0}, [])))
     text = console.export_text()
-    assert "0.0 queries/s in the last minute · no policy yet · nothing learned yet" in text
+    assert "0.0 queries/s in the last minute · no policy yet" in text
     assert "metallm models add" in text

@@ -46,7 +46,7 @@ def connect(settings: Settings) -> tuple[Connection | None, Finding]:
         )
     brokers = ", ".join(f"{node.host}:{node.port}" for node in found.nodes)
     version = _version(admin, found.nodes[0].id)
-    return connection, ok("kafka", f"{len(found.nodes)} brokers ({brokers}), {version}")
+    return connection, ok("kafka", f"brokers {brokers}; {version}")
 
 
 def topics(
@@ -127,7 +127,7 @@ def policy(
     newest = max(manifests, key=lambda manifest: manifest.version)
     age_s = (now - newest.published_at).total_seconds()
     yield ok(
-        "policy", f"version {newest.version}, {age_s:.0f} s old, {newest.observations:g} labels"
+        "policy", f"version {newest.version}, {age_s:.0f} s old, labels: {newest.observations:g}"
     )
     if encoder is not None and newest.encoder != encoder:
         yield problem(
