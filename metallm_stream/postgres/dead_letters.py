@@ -12,9 +12,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from metallm_stream.postgres import statements
-from metallm_stream.postgres.rows import LARGEST_BIGINT, storable
+from metallm_stream.postgres.rows import storable
 
 MAX_BYTES = 65_536
+LARGEST_BIGINT = 2**63 - 1
 LARGEST_INTEGER = 2**31 - 1
 
 

@@ -18,7 +18,6 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from metallm_stream.events import Decision, Event, Feedback, Result
 from metallm_stream.join import Interaction
 
-LARGEST_BIGINT = 2**63 - 1
 MAX_JSON_BYTES = 2**25  # jsonb takes 2**28 bytes an array
 
 # Columns and types of a row as it goes to the server: JSON, bytes in base64.
@@ -145,7 +144,7 @@ def _decided(decision: Decision) -> dict[str, Any]:
         "arm": decision.arm,
         "propensity": decision.propensity,
         "policy": decision.policy,
-        "policy_version": min(decision.policy_version, LARGEST_BIGINT),
+        "policy_version": decision.policy_version,
         "encoder": decision.encoder,
         "cost_weight": decision.cost_weight,
         "latency_weight": decision.latency_weight,
@@ -163,8 +162,8 @@ def _answered(result: Result) -> dict[str, Any]:
         "answered_by": result.arm,
         "finished_at": result.finished_at,
         "prediction": storable(result.prediction),
-        "input_tokens": min(result.input_tokens, LARGEST_BIGINT),
-        "output_tokens": min(result.output_tokens, LARGEST_BIGINT),
+        "input_tokens": result.input_tokens,
+        "output_tokens": result.output_tokens,
         "cost_usd": result.cost_usd,
         "latency_s": result.latency_s,
         "result": orjson.Fragment(storable_json(result)),

@@ -22,14 +22,16 @@ from metallm_stream.kafka import (
 )
 from metallm_stream.postgres import DeadLetter
 
-POSITION = re.compile(r"[0-9]{1,18}")
+FITS_INTEGER, FITS_BIGINT = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,18}")
 
 
 def read_dead_letter(message: Message) -> DeadLetter:
     """A dead letter as a row; one without our headers is known by its own position."""
     topic, partition = partition_of(message)
     position = [_text(message, name, "") for name in (TOPIC, PARTITION, OFFSET)]
-    ours = position[0] != "" and all(POSITION.fullmatch(number) for number in position[1:])
+    ours = bool(
+        position[0] and FITS_INTEGER.fullmatch(position[1]) and FITS_BIGINT.fullmatch(position[2])
+    )
     return DeadLetter(
         topic=position[0] if ours else topic,
         partition=int(position[1]) if ours else partition,
