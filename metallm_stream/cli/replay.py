@@ -220,7 +220,7 @@ def _print(report: _Report) -> None:
     options = report.options
     title = f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("policy", overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("policy", overflow="ellipsis", no_wrap=True, max_width=25)
     for part in ("whole", "2nd half"):
         for column in ("utility", "quality", "$/1,000"):
             table.add_column(f"{part}\n{column}", justify="right", no_wrap=True, min_width=8)
