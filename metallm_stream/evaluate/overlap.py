@@ -1,0 +1,67 @@
+"""How much of a log speaks about a target policy at all.
+
+Invariant: computed from probabilities alone, never from rewards, so that it may be looked at
+before the estimates are believed.
+"""
+
+from __future__ import annotations
+
+from metallm_stream.evaluate.bandit_log import BanditLog
+
+# Below so many effective decisions, or with one decision of such a share of all weights, a limit
+# theorem has nothing to go by.
+FEWEST = 100.0
+LARGEST_SHARE = 0.05
+
+
+class Overlap:
+    """Sums over a log's importance weights, which comes in pieces."""
+
+    def __init__(self) -> None:
+        self.decisions = 0
+        self.largest_weight = 0.0
+        self._weights = self._squares = self._missing = 0.0
+
+    def add(self, log: BanditLog) -> None:
+        """Take in the next decisions."""
+        if not len(log):
+            return
+        weights = log.weights
+        self.decisions += len(log)
+        self.largest_weight = max(self.largest_weight, float(weights.max()))
+        self._weights += float(weights.sum())
+        self._squares += float(weights @ weights)
+        self._missing += float(log.target[log.probabilities == 0].sum())
+
+    @property
+    def effective_decisions(self) -> float:
+        """As many decisions of equal weight would be as good: `(Σw)² / Σw²` (Kish 1965)."""
+        return self._weights**2 / self._squares if self._squares else 0.0
+
+    @property
+    def unsupported(self) -> float:
+        """Share of the target's choices that the logging policy could not have made."""
+        return self._missing / self.decisions if self.decisions else 0.0
+
+    def notes(self) -> tuple[str, ...]:
+        """Why the intervals cannot be trusted; empty where nothing speaks against it."""
+        if self.decisions == 0:
+            return ("no decision counts for this policy and metric",)
+        found = []
+        if self.unsupported > 0:
+            found.append(
+                f"{self.unsupported:.1%} of its choices had probability 0 in the log: only "
+                "dr_anytime allows for that"
+            )
+        if self.effective_decisions < FEWEST:
+            found.append(
+                f"only {self.effective_decisions:.0f} effective decisions: no interval but "
+                "dr_anytime can be trusted"
+            )
+        elif self.largest_weight > LARGEST_SHARE * self._weights:
+            share = self.largest_weight / self._weights
+            found.append(
+                f"one decision has {share:.0%} of all weight: no interval but dr_anytime can be "
+                "trusted"
+            )
+        return tuple(found)
