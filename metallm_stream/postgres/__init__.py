@@ -22,6 +22,7 @@ from metallm_stream.postgres.offsets import (
     claim_partition,
     load_offsets,
 )
+from metallm_stream.postgres.outcomes import stream_outcomes
 from metallm_stream.postgres.policies import (
     forget_other_models,
     next_policy_version,
@@ -75,5 +76,6 @@ __all__ = [
     "save_sums",
     "slot_versions",
     "stream_interactions",
+    "stream_outcomes",
     "try_publish_lock",
 ]

@@ -1,4 +1,4 @@
-"""Every statement that the learner sends, by name.
+"""Every statement that the learner and evaluation send, by name.
 
 Invariant: each is one round trip whatever the size of the batch, and names its tables with their
 schema, so that no `search_path` matters.
@@ -99,6 +99,16 @@ STREAM_INTERACTIONS = text("""
 STREAM_DAY = text("""
     SELECT query_id, decision::text, context, result::text, feedback::text
     FROM metallm.interactions WHERE day = :day
+""")
+
+STREAM_OUTCOMES = text("""
+    SELECT query_id, arm, propensity, candidates, quality, cost_usd, latency_s, cost_weight,
+           latency_weight, cost_scale_usd, latency_scale_s
+    FROM metallm.outcomes
+    WHERE (CAST(:since AS timestamptz) IS NULL OR decided_at >= CAST(:since AS timestamptz))
+      AND (CAST(:until AS timestamptz) IS NULL OR decided_at < CAST(:until AS timestamptz))
+      AND (CAST(:task AS text) IS NULL OR task = CAST(:task AS text))
+    ORDER BY decided_at, query_id COLLATE "C"
 """)
 
 _columns = ", ".join(COLUMNS)

@@ -104,7 +104,7 @@ def test_migrations_make_what_the_current_files_make(
     metadata.create_all(connection)
     # What Alembic keeps for itself, so that the rights on it can be given.
     connection.execute(text("CREATE TABLE metallm.alembic_version (version_num text)"))
-    for name in ("functions", "views"):
+    for name in ("functions", "views", "evaluate"):
         run_script(
             connection, (files("metallm_stream.postgres") / "sql" / f"{name}.sql").read_text()
         )

@@ -36,6 +36,7 @@ TODAY = date(2026, 3, 1)
 VIEWS = (
     "attempts", "arm_events", "arms", "arms_by_task", "arms_over_time", "policy_now", "spend",
     "savings", "lag", "dead_letters", "dead_letter_counts", "learning_curve",
+    "outcomes", "policy_values",
 )  # fmt: skip
 TABLES = ("offsets", "slots", "sums", "encoder", "query_days", "policies", "dead_records", "models")
 

@@ -250,5 +250,6 @@ def test_the_learning_curve_is_per_hundred_queries(engine: Engine, sample: Sampl
 def test_views_of_an_empty_database_are_empty(engine: Engine) -> None:
     """No division by zero, no error."""
     for view in ("arms", "arms_by_task", "arms_over_time", "spend", "savings", "policy_now",
-                 "lag", "dead_letters", "dead_letter_counts", "learning_curve"):  # fmt: skip
+                 "lag", "dead_letters", "dead_letter_counts", "learning_curve",
+                 "outcomes", "policy_values"):  # fmt: skip
         assert _rows(engine, f"TABLE metallm.{view}") == []

@@ -154,9 +154,8 @@ def test_topics_are_all_described() -> None:
 def test_views_and_roles_are_all_described() -> None:
     """Every view of the schema has a row, and every row is a view."""
     sql = REPOSITORY / "metallm_stream" / "postgres" / "sql"
-    views = re.findall(
-        r"^CREATE VIEW metallm\.(\w+)", (sql / "views.sql").read_text(), re.MULTILINE
-    )
+    scripts = "".join(path.read_text() for path in sorted(sql.glob("*.sql")))
+    views = re.findall(r"^CREATE VIEW metallm\.(\w+)", scripts, re.MULTILINE)
     assert sorted(views) == sorted(cells[0].strip("`") for cells in tables(SQL, "view"))
     for role in re.findall(r"'(metallm_\w+)'", (sql / "roles.sql").read_text()):
         assert f"`{role}`" in SQL.read_text()

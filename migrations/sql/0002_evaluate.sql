@@ -1,0 +1,151 @@
+-- What other policies would have brought, from the log alone. The same estimators are in
+-- metallm_stream/evaluate, where their references stand; a test compares the two.
+
+CREATE VIEW metallm.outcomes AS
+SELECT i.query_id, i.day, i.task, i.decided_at, i.arm, i.propensity, i.quality,
+       CASE WHEN i.answered_by IS NULL OR i.result -> 'attempts' = '[]' OR EXISTS (
+           SELECT FROM jsonb_array_elements(i.result -> 'attempts') AS a
+           WHERE a ? 'cost_usd' AND NOT a ? 'failure'
+       ) THEN i.cost_usd END AS cost_usd,
+       i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd,
+       (i.decision ->> 'latency_scale_s')::double precision AS latency_scale_s,
+       i.decision -> 'candidates' AS candidates
+FROM metallm.interactions AS i
+WHERE i.arm IS NOT NULL AND i.result IS NOT NULL
+  AND i.decision -> 'candidates' @> jsonb_build_array(jsonb_build_object('arm', i.arm))
+  AND (
+      NOT i.result ? 'call_id'
+      -- The result of another decision of the same query_id says nothing of this one.
+      OR i.result ->> 'call_id' = left(encode(sha256(convert_to(concat_ws(
+          E'\n', i.query_id, i.decision ->> 'fingerprint', i.decision ->> 'query_partition',
+          i.decision ->> 'query_offset'
+      ), 'UTF8')), 'hex'), 32)
+  );
+
+COMMENT ON VIEW metallm.outcomes IS
+    'One row a decision that has its result: the arm, its propensity, what came of it, and every '
+    'candidate with its probability and predictions. What is not known is null.';
+
+CREATE FUNCTION metallm.evaluate(
+    since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
+    metric text DEFAULT 'utility', task text DEFAULT NULL,
+    latency_scale_s double precision DEFAULT 10
+) RETURNS TABLE (
+    target text, estimator text, value double precision, low double precision,
+    high double precision, decisions bigint, effective_decisions double precision,
+    largest_weight double precision, unsupported double precision
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF evaluate.metric IS NULL
+       OR evaluate.metric NOT IN ('utility', 'quality', 'cost', 'latency') THEN
+        RAISE EXCEPTION 'no metric %: utility, quality, cost or latency', evaluate.metric
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    WITH logged AS (
+        SELECT row_number() OVER (ORDER BY o.decided_at, o.query_id COLLATE "C") AS id,
+               o.arm, o.propensity, o.candidates, r.reward
+        FROM metallm.outcomes AS o
+        CROSS JOIN LATERAL (
+            SELECT CASE evaluate.metric
+                WHEN 'quality' THEN o.quality
+                WHEN 'cost' THEN o.cost_usd
+                WHEN 'latency' THEN o.latency_s
+                ELSE o.quality
+                    - CASE WHEN o.cost_weight = 0 THEN 0
+                           ELSE o.cost_weight * o.cost_usd / o.cost_scale_usd END
+                    - CASE WHEN o.latency_weight = 0 THEN 0
+                           ELSE o.latency_weight * o.latency_s
+                                / coalesce(o.latency_scale_s, evaluate.latency_scale_s) END
+            END AS reward
+        ) AS r
+        WHERE o.decided_at >= evaluate.since AND o.decided_at < evaluate.until
+          AND (evaluate.task IS NULL OR o.task = evaluate.task)
+          AND r.reward IS NOT NULL
+    ), seen AS (
+        SELECT l.id, l.reward, l.propensity, c.arm, c.arm = l.arm AS chosen, c.probability,
+               coalesce(CASE evaluate.metric
+                   WHEN 'quality' THEN c.quality
+                   WHEN 'cost' THEN c.cost_usd
+                   WHEN 'latency' THEN c.latency_s
+                   ELSE c.utility
+               END, 0) AS predicted,
+               rank() OVER (
+                   PARTITION BY l.id ORDER BY coalesce(c.utility, '-Infinity') DESC
+               ) = 1 AS best
+        FROM logged AS l
+        CROSS JOIN LATERAL jsonb_to_recordset(l.candidates) AS c (
+            arm text, probability double precision, quality double precision,
+            cost_usd double precision, latency_s double precision, utility double precision
+        )
+    ), shared AS (
+        SELECT *, best::integer / sum(best::integer) OVER one::double precision AS greedy,
+               1 / count(*) OVER one::double precision AS uniform
+        FROM seen
+        WINDOW one AS (PARTITION BY id)
+    ), aimed AS (
+        SELECT 'always:' || arm AS target, id, reward, chosen::integer / propensity AS w,
+               predicted AS expected, predicted AS direct, (probability = 0)::integer AS missing,
+               coalesce(1 / nullif(probability, 0), 0) AS v
+        FROM shared
+        UNION ALL
+        SELECT t.target, id, reward, sum(t.share) FILTER (WHERE chosen) / propensity,
+               max(predicted) FILTER (WHERE chosen), sum(t.share * predicted),
+               coalesce(sum(t.share) FILTER (WHERE probability = 0), 0),
+               coalesce(sum(t.share * t.share / nullif(probability, 0)), 0)
+        FROM shared
+        CROSS JOIN LATERAL (
+            VALUES ('logged', probability), ('greedy', greedy), ('uniform', uniform)
+        ) AS t (target, share)
+        GROUP BY t.target, id, reward, propensity
+    ), scored AS (
+        SELECT target, missing, w, w * reward AS wr, w * (reward - expected) + direct AS score,
+               sqrt((1 + count(*) OVER recent) / (1 + coalesce(sum(v) OVER recent, 0))) AS h
+        FROM aimed
+        WINDOW recent AS (PARTITION BY target ORDER BY id ROWS BETWEEN 100 PRECEDING AND 1 PRECEDING)
+    ), totals AS (
+        SELECT target, count(*) AS n, avg(missing)::double precision AS missing, max(w) AS w_max,
+               sum(w) AS w, sum(w * w) AS ww, sum(wr) AS wr, sum(w * wr) AS wwr,
+               sum(wr * wr) AS wwrr, avg(wr) AS ips, stddev_samp(wr) AS ips_spread,
+               avg(score) AS dr, stddev_samp(score) AS dr_spread,
+               sum(h) AS h, sum(h * h) AS hh, sum(h * score) AS hs, sum(h * h * score) AS hhs,
+               sum(h * h * score * score) AS hhss
+        FROM scored
+        GROUP BY target
+    ), ratios AS (
+        SELECT *, wr / nullif(w, 0) AS snips, hs / h AS weighted FROM totals
+    )
+    SELECT r.target, e.estimator, e.value,
+           CASE WHEN n > 1 THEN e.value - 1.959963984540054 * e.error END,
+           CASE WHEN n > 1 THEN e.value + 1.959963984540054 * e.error END,
+           n, coalesce(w * w / nullif(ww, 0), 0), w_max, missing
+    FROM ratios AS r
+    CROSS JOIN LATERAL (VALUES
+        (1, 'ips', ips, ips_spread / sqrt(n)),
+        (2, 'snips', snips,
+         sqrt(greatest(wwrr - 2 * snips * wwr + snips * snips * ww, 0)) / nullif(w, 0)),
+        (3, 'dr', dr, dr_spread / sqrt(n)),
+        (4, 'dr_weighted', weighted,
+         sqrt(greatest(hhss - 2 * weighted * hhs + weighted * weighted * hh, 0)) / h)
+    ) AS e (place, estimator, value, error)
+    ORDER BY r.target LIKE 'always:%', r.target COLLATE "C", e.place;
+END
+$$;
+
+COMMENT ON FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision) IS
+    'What always each arm, the greedy, the uniform and the logging policy are worth per decision, '
+    'from decisions since (inclusive) to until (exclusive): value with a 95 % interval by inverse '
+    'propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not trust intervals of few '
+    'effective decisions (below 100), or where unsupported is above 0.';
+
+CREATE VIEW metallm.policy_values AS
+SELECT target, estimator, value, low, high, decisions, effective_decisions, largest_weight,
+       unsupported
+FROM metallm.evaluate();
+
+COMMENT ON VIEW metallm.policy_values IS
+    'The utility of always each arm, of the greedy, the uniform and the logging policy over all '
+    'retained decisions that are labelled, as evaluate() gives it.';
