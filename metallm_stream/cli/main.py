@@ -21,6 +21,7 @@ COMMANDS = {
     "feedback": "metallm_stream.cli.ask",
     "watch": "metallm_stream.cli.watch",
     "explain": "metallm_stream.cli.explain",
+    "evaluate": "metallm_stream.cli.evaluate",
     "replay": "metallm_stream.cli.replay",
     "doctor": "metallm_stream.cli.doctor",
     "rebuild": "metallm_stream.cli.rebuild",

@@ -6,7 +6,6 @@ whose probabilities cannot have been is refused by its query's name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.evaluate.bandit_log import TOLERANCE, Floats
+from metallm_stream.evaluate.bandit_log import TOLERANCE, Floats, Mask
 
 Seen = Mapping[str, str | float | None]
+EXPECTED = ("quality", "cost_usd", "latency_s", "utility")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,9 @@ class Decisions:
         `(n,)`.
     allowed, probabilities
         `(n, K)`; the probability is 0 where an arm was not allowed.
+    expected
+        By the candidates' field (`quality`, `cost_usd`, `latency_s`, `utility`), `(n, K)`, NaN
+        where it is not known.
 
     """
 
@@ -89,53 +92,75 @@ class Decisions:
     arms: tuple[str, ...]
     chosen: NDArray[np.int64]
     propensity: Floats
-    allowed: NDArray[np.bool_]
+    allowed: Mask
     probabilities: Floats
+    expected: Mapping[str, Floats]
 
     @classmethod
     def of(cls, rows: Sequence[Logged]) -> Self:
         """As arrays. `InvalidEvent` names the query whose decision cannot have been made."""
-        arms = tuple(dict.fromkeys(str(seen["arm"]) for row in rows for seen in row.candidates))
+        seen = [one for row in rows for one in row.candidates]
+        arms = tuple(dict.fromkeys(str(one["arm"]) for one in seen))
         column = {arm: k for k, arm in enumerate(arms)}
-        allowed = np.zeros((len(rows), len(arms)), dtype=np.bool_)
-        probabilities = np.zeros((len(rows), len(arms)))
-        for n, row in enumerate(rows):
-            for seen in row.candidates:
-                k = column[str(seen["arm"])]
-                allowed[n, k] = True
-                probabilities[n, k] = number(seen["probability"])
-            _check(row, probabilities[n], column)
-        chosen = np.array([column[row.arm] for row in rows], dtype=np.int64)
-        propensity = np.array([row.propensity for row in rows], dtype=np.float64)
-        return cls(tuple(rows), arms, chosen, propensity, allowed, probabilities)
-
-    def expected(self, field: str) -> Floats:
-        """A candidates' field, `(n, K)`, NaN where it is not known."""
-        column = {arm: k for k, arm in enumerate(self.arms)}
-        values = np.full(self.allowed.shape, np.nan)
-        for n, row in enumerate(self.rows):
-            for seen in row.candidates:
-                values[n, column[str(seen["arm"])]] = number(seen.get(field))
-        return values
-
-
-def number(value: str | float | None) -> float:
-    """NaN for what is not known.
-
-    >>> number(None)
-    nan
-    """
-    return math.nan if value is None else float(value)
-
-
-def _check(row: Logged, probabilities: Floats, column: Mapping[str, int]) -> None:
-    if not 0 < row.propensity <= 1:
-        raise InvalidEvent(f"query_id {row.query_id!r}: propensity {row.propensity} not in (0, 1]")
-    if row.arm not in {seen["arm"] for seen in row.candidates}:
-        raise InvalidEvent(f"query_id {row.query_id!r}: arm {row.arm!r} is not a candidate")
-    logged, total = probabilities[column[row.arm]], probabilities.sum()
-    if abs(logged - row.propensity) > TOLERANCE or not abs(total - 1) <= TOLERANCE:
-        raise InvalidEvent(
-            f"query_id {row.query_id!r}: propensity {row.propensity}, but arm {row.arm!r} has "
-            f"probability {logged} of {total} in all; it was not decided by this service"
+        row_of = np.repeat(np.arange(len(rows)), [len(row.candidates) for row in rows])
+        places = (row_of, np.array([column[str(one["arm"])] for one in seen], dtype=np.int64))
+        shape = (len(rows), len(arms))
+        allowed = np.zeros(shape, dtype=np.bool_)
+        allowed[places] = True
+        found = cls(
+            rows=tuple(rows),
+            arms=arms,
+            chosen=np.array([column.get(row.arm, -1) for row in rows], dtype=np.int64),
+            propensity=numbers([row.propensity for row in rows]),
+            allowed=allowed,
+            probabilities=_spread(shape, places, seen, "probability", 0.0),
+            expected={name: _spread(shape, places, seen, name, np.nan) for name in EXPECTED},
         )
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """Raise for the first row that cannot be."""
+        every = np.arange(len(self.rows))
+        logged = self.probabilities[every, self.chosen] if self.arms else np.zeros(len(every))
+        total = self.probabilities.sum(axis=1)
+        possible = (self.propensity > 0) & (self.propensity <= 1)
+        known = (self.chosen >= 0) & self.allowed[every, self.chosen] if self.arms else every < 0
+        agrees = np.abs(logged - self.propensity) <= TOLERANCE
+        good = possible & known & agrees & (np.abs(total - 1) <= TOLERANCE)
+        if good.all():
+            return
+        n = int(np.argmin(good))
+        row = self.rows[n]
+        if not possible[n]:
+            said = f"propensity {row.propensity} not in (0, 1]"
+        elif not known[n]:
+            said = f"arm {row.arm!r} is not a candidate"
+        else:
+            said = (
+                f"propensity {row.propensity}, but arm {row.arm!r} has probability {logged[n]} of "
+                f"{total[n]} in all; it was not decided by this service"
+            )
+        raise InvalidEvent(f"query_id {row.query_id!r}: {said}")
+
+
+def numbers(values: Sequence[str | float | None]) -> Floats:
+    """As an array, NaN for what is not known.
+
+    >>> numbers([1, None])
+    array([ 1., nan])
+    """
+    return np.array(values, dtype=np.float64)
+
+
+def _spread(
+    shape: tuple[int, int],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    seen: Sequence[Seen],
+    field: str,
+    empty: float,
+) -> Floats:
+    """A field of all candidates at their places, `empty` elsewhere."""
+    values = np.full(shape, empty)
+    values[places] = numbers([one.get(field) for one in seen])
+    return values

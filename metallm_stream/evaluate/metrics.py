@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metallm_stream.evaluate.bandit_log import BanditLog, Floats
-from metallm_stream.evaluate.decisions import Decisions, Logged, number
+from metallm_stream.evaluate.decisions import Decisions, Logged, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,30 @@ class Metric:
     predicted: str
     bounds: tuple[float, float] | None = None
 
-    def log(self, decisions: Decisions, target: Floats) -> BanditLog:
-        """The decisions that count for the metric and for a target `(n, K)`, as a bandit log."""
-        reward = np.array([number(self.reward(row)) for row in decisions.rows], dtype=np.float64)
-        rows = np.isfinite(reward) & target.any(axis=1)
-        predicted = np.nan_to_num(decisions.expected(self.predicted)[rows], nan=0.0)
+    def measure(self, decisions: Decisions) -> Measured:
+        """The decisions with their rewards and predictions."""
+        reward = numbers([self.reward(row) for row in decisions.rows])
+        predicted = np.nan_to_num(decisions.expected[self.predicted], nan=0.0)
+        return Measured(decisions, reward, predicted)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Decisions with their rewards, `(n,)`, NaN where not known, and predictions, `(n, K)`."""
+
+    decisions: Decisions
+    reward: Floats
+    predicted: Floats
+
+    def log(self, target: Floats) -> BanditLog:
+        """Those that count for a target `(n, K)`, as a bandit log."""
+        rows = np.isfinite(self.reward) & target.any(axis=1)
         return BanditLog(
-            chosen=decisions.chosen[rows],
-            propensity=decisions.propensity[rows],
-            reward=reward[rows],
-            probabilities=decisions.probabilities[rows],
-            predicted=predicted,
+            chosen=self.decisions.chosen[rows],
+            propensity=self.decisions.propensity[rows],
+            reward=self.reward[rows],
+            probabilities=self.decisions.probabilities[rows],
+            predicted=self.predicted[rows],
             target=target[rows],
         )
 

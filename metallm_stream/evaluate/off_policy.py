@@ -123,9 +123,9 @@ class LogEvaluation:
     def add(self, decisions: Decisions) -> None:
         """Take in the next decisions."""
         self._arms.update(decisions.arms)
+        measured = self._metric.measure(decisions)
         for target in all_targets(decisions.arms) if self._policy == ALL else [self._policy]:
-            log = self._metric.log(decisions, probabilities(target, decisions))
-            self._of(target).add(log)
+            self._of(target).add(measured.log(probabilities(target, decisions)))
 
     def values(self) -> list[PolicyValue]:
         """What all decisions so far say, a value a target."""

@@ -26,7 +26,7 @@ def greedy(decisions: Decisions) -> Floats:
 
     While no policy was learned no utility was logged, and all allowed arms share.
     """
-    utility = np.where(decisions.allowed, decisions.expected("utility"), np.nan)
+    utility = np.where(decisions.allowed, decisions.expected["utility"], np.nan)
     worth = np.where(np.isnan(utility), -np.inf, utility)
     top = worth.max(axis=1, keepdims=True, initial=-np.inf)
     best = decisions.allowed & (worth == top)

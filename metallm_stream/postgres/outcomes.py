@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection
+import orjson
+from sqlalchemy import Connection, Row
 
 from metallm_stream.evaluate import Decisions, Logged
 from metallm_stream.postgres import statements
@@ -34,10 +36,15 @@ def stream_outcomes(
         {"since": since, "until": until, "task": task},
         execution_options={"stream_results": True, "max_row_buffer": batch},
     )
-    for rows in found.mappings().partitions(batch):
-        yield Decisions.of(
-            [
-                Logged(**row | {"latency_scale_s": row["latency_scale_s"] or latency_scale_s})
-                for row in map(dict, rows)
-            ]
-        )
+    for rows in found.partitions(batch):
+        yield Decisions.of([_logged(row, latency_scale_s) for row in rows])
+
+
+def _logged(row: Row[Any], default_latency_scale_s: float) -> Logged:
+    """The statement's columns are in the order of the fields; by position they cost a third."""
+    values: tuple[Any, ...] = tuple(row)
+    *decided, candidates = values[:4]
+    *outcome, latency_scale_s = values[4:]
+    scale_s = latency_scale_s or default_latency_scale_s
+    fields: tuple[Any, ...] = (*decided, orjson.loads(candidates), *outcome, scale_s)
+    return Logged(*fields)

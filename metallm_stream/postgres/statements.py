@@ -102,7 +102,7 @@ STREAM_DAY = text("""
 """)
 
 STREAM_OUTCOMES = text("""
-    SELECT query_id, arm, propensity, candidates, quality, cost_usd, latency_s, cost_weight,
+    SELECT query_id, arm, propensity, candidates::text, quality, cost_usd, latency_s, cost_weight,
            latency_weight, cost_scale_usd, latency_scale_s
     FROM metallm.outcomes
     WHERE (CAST(:since AS timestamptz) IS NULL OR decided_at >= CAST(:since AS timestamptz))

@@ -101,11 +101,18 @@ BEGIN
             VALUES ('logged', probability), ('greedy', greedy), ('uniform', uniform)
         ) AS t (target, share)
         GROUP BY t.target, id, reward, propensity
+    ), running AS (
+        SELECT *, row_number() OVER past - 1 AS before, sum(v) OVER past AS v_so_far
+        FROM aimed
+        WINDOW past AS (PARTITION BY target ORDER BY id ROWS UNBOUNDED PRECEDING)
     ), scored AS (
         SELECT target, missing, w, w * reward AS wr, w * (reward - expected) + direct AS score,
-               sqrt((1 + count(*) OVER recent) / (1 + coalesce(sum(v) OVER recent, 0))) AS h
-        FROM aimed
-        WINDOW recent AS (PARTITION BY target ORDER BY id ROWS BETWEEN 100 PRECEDING AND 1 PRECEDING)
+               -- Over the 100 decisions before: a difference, since frames are summed anew each time.
+               sqrt((1 + least(before, 100)) / (
+                   1 + lag(v_so_far, 1, 0) OVER past - lag(v_so_far, 101, 0) OVER past
+               )) AS h
+        FROM running
+        WINDOW past AS (PARTITION BY target ORDER BY id)
     ), totals AS (
         SELECT target, count(*) AS n, avg(missing)::double precision AS missing, max(w) AS w_max,
                sum(w) AS w, sum(w * w) AS ww, sum(wr) AS wr, sum(w * wr) AS wwr,

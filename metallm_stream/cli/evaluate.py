@@ -1,0 +1,125 @@
+"""`metallm evaluate`: what other policies would have brought, from the stored log alone.
+
+Invariant: an interval that cannot be trusted is never printed without saying so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from metallm_stream.cli.database import database
+from metallm_stream.cli.moments import Moment
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.evaluate import ALWAYS, METRICS, TARGETS, LogEvaluation, PolicyValue
+from metallm_stream.evaluate.off_policy import ALL
+from metallm_stream.postgres import stream_outcomes
+from metallm_stream.settings import load
+
+
+def _policy(_context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value in (ALL, *TARGETS) or (value.startswith(ALWAYS) and value != ALWAYS):
+        return value
+    known = ", ".join((ALL, *TARGETS))
+    raise click.BadParameter(f"{value!r} is none of {known} and {ALWAYS}ARM", param=parameter)
+
+
+@click.command()
+@click.option(
+    "--policy",
+    default=ALL,
+    show_default=True,
+    callback=_policy,
+    help="always:ARM, greedy, uniform, logged (the one that ran), or all of them.",
+)
+@click.option("--since", type=Moment(), help="Decisions from this date on, or from 7d ago on.")
+@click.option("--until", type=Moment(), help="Decisions before this date, or before 1d ago.")
+@click.option("--task", help="Queries of this task alone.")
+@click.option(
+    "--metric",
+    type=click.Choice(list(METRICS)),
+    default="utility",
+    show_default=True,
+    help="Quality, cost in USD and latency in seconds a query; utility weighs them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def evaluate(
+    policy: str,
+    since: datetime | None,
+    until: datetime | None,
+    task: str | None,
+    metric: str,
+    as_json: bool,
+) -> None:
+    """Estimate what other policies would have brought, from stored decisions and outcomes.
+
+    Each estimate has a 95 % interval. ips, snips and dr need many effective decisions; dr_weighted
+    also allows for a policy that never settled, dr_anytime for everything, at the price of width.
+    """
+    settings = load()
+    evaluation = LogEvaluation(metric, policy)
+    with database(settings, "evaluate") as engine, engine.connect() as conn:
+        for decisions in stream_outcomes(
+            conn,
+            since=since,
+            until=until,
+            task=task,
+            latency_scale_s=settings.objective.latency_scale_s,
+        ):
+            evaluation.add(decisions)
+    _require_arm(policy, evaluation.arms)
+    values = evaluation.values()
+    if as_json:
+        shown = {"metric": metric, "policies": [asdict(value) for value in values]}
+        click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+    else:
+        _print(metric, values)
+
+
+def _require_arm(policy: str, arms: Sequence[str]) -> None:
+    """Refuse a log that says nothing at all, and an arm that it does not know."""
+    if not arms:
+        raise ConfigurationError(
+            "no stored decision has its result in that time and task: widen --since, --until, "
+            "--task, or see the view metallm.lag for how far the learner is behind"
+        )
+    if policy.startswith(ALWAYS) and policy.removeprefix(ALWAYS) not in arms:
+        raise ConfigurationError(
+            f"--policy {policy}: that arm was never allowed; these were: {', '.join(arms)}"
+        )
+
+
+def _print(metric: str, values: Sequence[PolicyValue]) -> None:
+    console = Console()
+    table = Table(title=f"{metric} a query, 95 % intervals", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", overflow="fold")
+    for column in ("value", "low", "high", "decisions", "effective"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for value in values:
+        counts = (f"{value.decisions:,}", f"{value.effective_decisions:,.0f}")
+        table.add_row(f"[bold]{escape(value.target)}", "", "", "", *counts)
+        for estimate in value.estimates:
+            cells = [_number(cell) for cell in (estimate.value, estimate.low, estimate.high)]
+            table.add_row(f"  {estimate.estimator}", *cells)
+    console.print(table)
+    for note in (note for value in values for note in _notes(value)):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _notes(value: PolicyValue) -> list[str]:
+    """What to know before believing a policy's figures."""
+    missing = [f"{one.estimator}: {one.note}" for one in value.estimates if one.note]
+    said = [*value.notes, *(missing if value.decisions else [])]
+    return [f"{value.target}: {note}" for note in said]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
