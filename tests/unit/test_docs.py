@@ -12,6 +12,9 @@ import pytest
 from pydantic import BaseModel
 
 from metallm_stream import events
+from metallm_stream.cli.evaluate import evaluate
+from metallm_stream.evaluate import LogEvaluation
+from metallm_stream.evaluate.overlap import FEWEST, LARGEST_SHARE
 from metallm_stream.events import Query
 from metallm_stream.kafka import TopicNames, records
 from metallm_stream.kafka.topics import DAY_MS
@@ -22,6 +25,7 @@ DOCUMENTS = [README, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 DOCUMENTS += [REPOSITORY / "CHANGELOG.md", REPOSITORY / "CONTRIBUTING.md"]
 EVENTS = REPOSITORY / "docs" / "events.md"
 SQL = REPOSITORY / "docs" / "sql.md"
+EVALUATE = REPOSITORY / "docs" / "evaluate.md"
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)?(?:#([^)\s]+))?\)")
 QUOTED = re.compile(r"`([^`]+)`")
 SECTIONS = {
@@ -159,6 +163,19 @@ def test_views_and_roles_are_all_described() -> None:
     assert sorted(views) == sorted(cells[0].strip("`") for cells in tables(SQL, "view"))
     for role in re.findall(r"'(metallm_\w+)'", (sql / "roles.sql").read_text()):
         assert f"`{role}`" in SQL.read_text()
+
+
+def test_estimators_and_options_of_evaluation_are_all_described() -> None:
+    """A row an estimator, in the order of the output; every option but that of JSON."""
+    value = LogEvaluation("quality", "logged").values()[0]
+    names = [cells[0].strip("`") for cells in tables(EVALUATE, "name")]
+    assert names == [estimate.estimator for estimate in value.estimates]
+    described = {name for cells in tables(EVALUATE, "option") for name in QUOTED.findall(cells[0])}
+    options = {option for parameter in evaluate.params for option in parameter.opts}
+    assert described == options - {"--json"}
+    assert f"Below {FEWEST:.0f}, with one weight above {LARGEST_SHARE:.0%}".replace("%", " %") in (
+        EVALUATE.read_text()
+    )
 
 
 def test_numbers_in_the_guarantees_are_the_defaults() -> None:
