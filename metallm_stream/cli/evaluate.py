@@ -67,12 +67,9 @@ def evaluate(
     settings = load()
     evaluation = LogEvaluation(metric, policy)
     with database(settings, "evaluate") as engine, engine.connect() as conn:
+        scale_s = settings.objective.latency_scale_s
         for decisions in stream_outcomes(
-            conn,
-            since=since,
-            until=until,
-            task=task,
-            latency_scale_s=settings.objective.latency_scale_s,
+            conn, since=since, until=until, task=task, latency_scale_s=scale_s
         ):
             evaluation.add(decisions)
     _require_arm(policy, evaluation.arms)

@@ -3,7 +3,8 @@
 Invariant: with probability 95 % the interval holds the mean value of the target over the decisions
 so far, at all times together: look as often as you like, and stop when you like. It asks for
 bounded rewards and true propensities, and for nothing else: no large n, no bound on the weights,
-no settled policy, no steady queries.
+no settled policy, no steady queries. "At all times" is of a log that grows at its end: leave out
+decisions whose labels may still come.
 """
 
 from __future__ import annotations
