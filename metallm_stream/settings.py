@@ -80,13 +80,17 @@ class WorkerSettings(Section):
 
 
 class LearnerSettings(Section):
-    """`batch_size` events or `linger_s` make one PostgreSQL transaction."""
+    """`batch_size` events or `linger_s` make one PostgreSQL transaction.
+
+    Evidence counts half as much for each `half_life_s` that has passed; None forgets nothing.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.1
     refresh_s: Annotated[float, Field(gt=0, le=3_600)] = 1.0
     retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     policies_kept: Annotated[int, Field(ge=1)] = 10_000
+    half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
 
 
 class ProviderEntry(Section):

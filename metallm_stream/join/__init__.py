@@ -1,6 +1,6 @@
 """decision + result + feedback → interaction → change of the sums."""
 
-from metallm_stream.join.change import Lesson, change, check_context, lesson, usage
+from metallm_stream.join.change import Lesson, change, check_context, lesson, moment, usage
 from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "change",
     "check_context",
     "lesson",
+    "moment",
     "usage",
 ]

@@ -1,5 +1,6 @@
 """Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
 
+from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
 from metallm_stream.postgres.interactions import (
@@ -50,6 +51,7 @@ __all__ = [
     "advance",
     "check_revision",
     "claim_encoder",
+    "claim_half_life",
     "claim_partition",
     "claim_slot",
     "current_revision",
@@ -60,6 +62,7 @@ __all__ = [
     "forget_other_models",
     "head_revision",
     "load_for_update",
+    "load_forgetting",
     "load_offsets",
     "load_slot_sums",
     "load_sums",

@@ -57,6 +57,8 @@ def save_sums(
 ) -> SlotLease:
     """Replace the sums of the given arms; `observations` (labelled, by arm) is for the reader.
 
+    The latter are as of the arm's newest event, where what is older counts less.
+
     Returns the lease for the next save, valid once the transaction has committed. Raises `Fenced`
     if another process has claimed the slot or saved to it.
     """

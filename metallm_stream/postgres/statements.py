@@ -69,6 +69,27 @@ CLAIM_ENCODER = text("""
 
 LOAD_ENCODER = text("SELECT name, dimensions FROM metallm.encoder")
 
+LOAD_CLOCKS = text("""
+    SELECT effective_at, half_life_s, NULL AS arm, NULL AS factor FROM metallm.half_lives
+    UNION ALL
+    SELECT effective_at, NULL, arm, factor FROM metallm.shifts
+""")
+
+# A database that has learned nothing yet takes the half-life for all times, another one for those
+# to come. By the server's clock, which is the same for all learners.
+CLAIM_HALF_LIFE = text("""
+    INSERT INTO metallm.half_lives (effective_at, half_life_s)
+    SELECT CASE WHEN EXISTS (SELECT FROM metallm.sums)
+                THEN clock_timestamp() + make_interval(secs => :margin_s)
+                ELSE timestamptz '1970-01-01 00:00:00+00' END,
+           CAST(:half_life_s AS double precision)
+    WHERE CAST(:half_life_s AS double precision) IS DISTINCT FROM (
+        SELECT half_life_s FROM metallm.half_lives ORDER BY effective_at DESC LIMIT 1
+    )
+    ON CONFLICT (effective_at) DO NOTHING
+    RETURNING effective_at, half_life_s
+""")
+
 # Inserts what is new and locks what is not, in one order for everybody. `WHERE false` takes the
 # row lock without writing a new version of the row.
 LOCK_QUERIES = text("""

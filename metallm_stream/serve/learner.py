@@ -37,11 +37,13 @@ from metallm_stream.postgres import (
     Position,
     advance,
     claim_encoder,
+    claim_half_life,
     claim_partition,
     claim_slot,
     drop_days_before,
     forget_other_models,
     load_for_update,
+    load_forgetting,
     load_slot_sums,
     save_dead_letters,
     save_interactions,
@@ -92,6 +94,8 @@ class Learner:
         A transaction holds at most so many events, and waits at most so long for more.
     retention_days
         Interactions first seen longer ago are summed up and dropped.
+    half_life_s
+        Evidence counts half as much after so long; None: as much as ever.
     now
         Time, aware UTC.
     """
@@ -109,6 +113,7 @@ class Learner:
         batch_size: int,
         linger_s: float,
         retention_days: int,
+        half_life_s: float | None,
         now: Callable[[], datetime],
     ) -> None:
         self._names = names
@@ -131,10 +136,14 @@ class Learner:
         self._consumer = connection.group_consumer(
             group, f"{group}-{slot}", positions_are_ours=True
         )
-        self._claim()
+        self._claim(half_life_s)
 
-    def _claim(self) -> None:
+    def _claim(self, half_life_s: float | None) -> None:
         """Fence whoever had this slot before, and take over its sums."""
+        with self._engine.begin() as conn:
+            changed_at = claim_half_life(conn, half_life_s)
+        if changed_at is not None:
+            log.info("evidence has a half-life of %s s from %s on", half_life_s, changed_at)
         with self._engine.begin() as conn:
             claim_encoder(conn, self._encoder, self._dimensions)
             self._lease = claim_slot(conn, self._slot)
@@ -239,14 +248,18 @@ class Learner:
             save_interactions(conn, changed)
             # 3. The change of the interactions is the change of the sums.
             delta = change(
-                ((before, after) for _, before, after in merged), self._encoder, self._dimensions
+                ((before, after) for _, before, after in merged),
+                self._encoder,
+                self._dimensions,
+                load_forgetting(conn),
             )
             sums = self._sums.copy()
             sums.merge(delta)
             lease = self._lease
             if delta.arms:
                 raw = {arm: sums.arm_to_bytes(arm) for arm in delta.arms}
-                counts = {arm: sums.observations(arm) for arm in delta.arms}
+                newest = sums.as_of({})
+                counts = {arm: newest.observations(arm) for arm in delta.arms}
                 lease = save_sums(conn, lease, raw, counts)
             # 4. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)

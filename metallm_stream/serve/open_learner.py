@@ -43,5 +43,6 @@ def open_learner(settings: Settings) -> Learner:
         batch_size=settings.learner.batch_size,
         linger_s=settings.learner.linger_s,
         retention_days=settings.learner.retention_days,
+        half_life_s=settings.learner.half_life_s,
         now=utc_now,
     )

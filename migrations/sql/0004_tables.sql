@@ -1,0 +1,38 @@
+-- Tables of schema metallm that revision 0004 adds.
+
+CREATE TABLE metallm.half_lives (
+    effective_at timestamptz NOT NULL,
+    half_life_s DOUBLE PRECISION,
+    recorded_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT half_lives_pkey PRIMARY KEY (effective_at),
+    CONSTRAINT half_lives_half_life_positive CHECK (half_life_s > 0)
+);
+
+COMMENT ON TABLE metallm.half_lives IS 'The half-life of evidence from each time on; rows are added, never changed.';
+
+COMMENT ON COLUMN metallm.half_lives.half_life_s IS 'Null: nothing is forgotten with time.';
+
+CREATE TABLE metallm.shifts (
+    arm TEXT NOT NULL,
+    effective_at timestamptz NOT NULL,
+    factor DOUBLE PRECISION NOT NULL,
+    detected_at timestamptz DEFAULT now() NOT NULL,
+    slot TEXT NOT NULL,
+    detector TEXT NOT NULL,
+    direction TEXT NOT NULL,
+    mean_before DOUBLE PRECISION,
+    mean_after DOUBLE PRECISION,
+    CONSTRAINT shifts_pkey PRIMARY KEY (arm, effective_at),
+    CONSTRAINT shifts_factor_in_range CHECK (factor > 0 AND factor <= 1),
+    CONSTRAINT shifts_direction_known CHECK (direction IN ('down', 'up'))
+);
+
+COMMENT ON TABLE metallm.shifts IS 'Where an arm''s quality has changed; rows are added, never changed.';
+
+COMMENT ON COLUMN metallm.shifts.factor IS 'What older evidence counts from then on.';
+
+COMMENT ON COLUMN metallm.shifts.slot IS 'The learner that has detected it.';
+
+COMMENT ON COLUMN metallm.shifts.mean_before IS 'Mean residual before the shift.';
+
+COMMENT ON COLUMN metallm.shifts.mean_after IS 'Mean residual since, as far as it was seen.';
