@@ -41,6 +41,7 @@ from metallm_stream.postgres.slots import (
     save_sums,
     slot_versions,
 )
+from metallm_stream.postgres.warmups import Warmup, load_warmups, remove_warmup, save_warmup
 
 __all__ = [
     "ARCHIVE_SLOT",
@@ -48,6 +49,7 @@ __all__ = [
     "DeadLetter",
     "Position",
     "SlotLease",
+    "Warmup",
     "advance",
     "check_revision",
     "claim_encoder",
@@ -66,16 +68,19 @@ __all__ = [
     "load_offsets",
     "load_slot_sums",
     "load_sums",
+    "load_warmups",
     "migrate",
     "next_policy_version",
     "open_engine",
     "record_policy",
+    "remove_warmup",
     "roles_exist",
     "roles_sql",
     "save_dead_letters",
     "save_interactions",
     "save_model",
     "save_sums",
+    "save_warmup",
     "slot_versions",
     "stream_interactions",
     "try_publish_lock",

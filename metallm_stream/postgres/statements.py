@@ -55,10 +55,28 @@ SAVE_SUMS = text("""
 """)
 
 LOAD_SUMS = text("""
-    SELECT slot, arm, sums FROM metallm.sums WHERE slot <> :archive ORDER BY slot, arm
+    SELECT slot, arm, sums FROM metallm.sums
+    WHERE slot <> :archive AND NOT starts_with(slot, :warmup) ORDER BY slot, arm
 """)
 
 LOAD_SLOT_SUMS = text("SELECT arm, sums FROM metallm.sums WHERE slot = :slot ORDER BY arm")
+
+CLEAR_SLOT = text("DELETE FROM metallm.sums WHERE slot = :slot")
+
+SAVE_WARMUP = text("""
+    INSERT INTO metallm.warmups (name, queries, weight, observations)
+    VALUES (:name, :queries, :weight, CAST(:observations AS jsonb))
+    ON CONFLICT (name) DO UPDATE
+    SET queries = excluded.queries, weight = excluded.weight,
+        observations = excluded.observations, added_at = excluded.added_at
+""")
+
+LOAD_WARMUPS = text("""
+    SELECT name, queries, weight, observations, added_at FROM metallm.warmups
+    ORDER BY added_at, name
+""")
+
+DELETE_WARMUP = text("DELETE FROM metallm.warmups WHERE name = :name RETURNING name")
 
 SLOT_VERSIONS = text("SELECT slot, epoch, version FROM metallm.slots WHERE slot <> :archive")
 

@@ -112,6 +112,17 @@ shifts = Table(
     comment="Where an arm's quality has changed; rows are added, never changed.",
 )
 
+warmups = Table(
+    "warmups",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("queries", BigInteger, nullable=False),
+    Column("weight", Double, nullable=False, comment="What one logged outcome counted, of 1."),
+    Column("observations", JSONB, nullable=False, comment="Per arm, as of added_at."),
+    Column("added_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="Logged outcomes that were added as prior knowledge; their sums are in a slot each.",
+)
+
 query_days = Table(
     "query_days",
     metadata,
@@ -239,4 +250,5 @@ __all__ = [
     "shifts",
     "slots",
     "sums",
+    "warmups",
 ]

@@ -36,3 +36,18 @@ COMMENT ON COLUMN metallm.shifts.slot IS 'The learner that has detected it.';
 COMMENT ON COLUMN metallm.shifts.mean_before IS 'Mean residual before the shift.';
 
 COMMENT ON COLUMN metallm.shifts.mean_after IS 'Mean residual since, as far as it was seen.';
+
+CREATE TABLE metallm.warmups (
+    name TEXT NOT NULL,
+    queries BIGINT NOT NULL,
+    weight DOUBLE PRECISION NOT NULL,
+    observations JSONB NOT NULL,
+    added_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT warmups_pkey PRIMARY KEY (name)
+);
+
+COMMENT ON TABLE metallm.warmups IS 'Logged outcomes that were added as prior knowledge; their sums are in a slot each.';
+
+COMMENT ON COLUMN metallm.warmups.weight IS 'What one logged outcome counted, of 1.';
+
+COMMENT ON COLUMN metallm.warmups.observations IS 'Per arm, as of added_at.';
