@@ -2,6 +2,7 @@
 
 from metallm_stream.join.change import Lesson, change, check_context, lesson, moment, usage
 from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
+from metallm_stream.join.residual import residuals
 
 __all__ = [
     "MAX_FEEDBACK",
@@ -12,5 +13,6 @@ __all__ = [
     "check_context",
     "lesson",
     "moment",
+    "residuals",
     "usage",
 ]

@@ -42,6 +42,7 @@ from metallm_stream.postgres.slots import (
     slot_versions,
 )
 from metallm_stream.postgres.warmups import Warmup, load_warmups, remove_warmup, save_warmup
+from metallm_stream.postgres.watches import load_watches, record_shift, save_watches
 
 __all__ = [
     "ARCHIVE_SLOT",
@@ -69,10 +70,12 @@ __all__ = [
     "load_slot_sums",
     "load_sums",
     "load_warmups",
+    "load_watches",
     "migrate",
     "next_policy_version",
     "open_engine",
     "record_policy",
+    "record_shift",
     "remove_warmup",
     "roles_exist",
     "roles_sql",
@@ -81,6 +84,7 @@ __all__ = [
     "save_model",
     "save_sums",
     "save_warmup",
+    "save_watches",
     "slot_versions",
     "stream_interactions",
     "try_publish_lock",

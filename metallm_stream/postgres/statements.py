@@ -108,6 +108,31 @@ CLAIM_HALF_LIFE = text("""
     RETURNING effective_at, half_life_s
 """)
 
+# One at a time, and the last thing in a transaction, so that nobody waits behind the lock.
+LOCK_SHIFTS = text("SELECT pg_advisory_xact_lock(hashtext('metallm'), hashtext('shifts'))")
+
+RECORD_SHIFT = text("""
+    INSERT INTO metallm.shifts (
+        arm, effective_at, factor, slot, detector, direction, mean_before, mean_after
+    )
+    SELECT :arm, clock_timestamp() + make_interval(secs => :margin_s), :factor, :slot, :detector,
+           :direction, :mean_before, :mean_after
+    WHERE NOT EXISTS (
+        SELECT FROM metallm.shifts AS s
+        WHERE s.arm = :arm AND s.effective_at > clock_timestamp() - make_interval(secs => :gap_s)
+    )
+    RETURNING effective_at
+""")
+
+LOAD_WATCHES = text("SELECT arm, state FROM metallm.watches WHERE slot = :slot")
+
+SAVE_WATCHES = text("""
+    INSERT INTO metallm.watches AS w (slot, arm, state)
+    SELECT :slot, a.arm, a.state
+    FROM unnest(CAST(:arms AS text[]), CAST(:states AS jsonb[])) AS a (arm, state)
+    ON CONFLICT (slot, arm) DO UPDATE SET state = excluded.state, updated_at = now()
+""")
+
 # Inserts what is new and locks what is not, in one order for everybody. `WHERE false` takes the
 # row lock without writing a new version of the row.
 LOCK_QUERIES = text("""

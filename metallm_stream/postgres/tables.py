@@ -123,6 +123,16 @@ warmups = Table(
     comment="Logged outcomes that were added as prior knowledge; their sums are in a slot each.",
 )
 
+watches = Table(
+    "watches",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("arm", Text, primary_key=True),
+    Column("state", JSONB, nullable=False),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="What each learner remembers of the residuals of the arms that it has judged.",
+)
+
 query_days = Table(
     "query_days",
     metadata,
@@ -251,4 +261,5 @@ __all__ = [
     "slots",
     "sums",
     "warmups",
+    "watches",
 ]

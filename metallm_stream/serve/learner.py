@@ -51,6 +51,7 @@ from metallm_stream.postgres import (
     save_sums,
 )
 from metallm_stream.serve.dead_letters import read_dead_letter
+from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.publisher import Publisher
@@ -96,6 +97,8 @@ class Learner:
         Interactions first seen longer ago are summed up and dropped.
     half_life_s
         Evidence counts half as much after so long; None: as much as ever.
+    drift
+        Watches for arms whose quality moves.
     now
         Time, aware UTC.
     """
@@ -114,6 +117,7 @@ class Learner:
         linger_s: float,
         retention_days: int,
         half_life_s: float | None,
+        drift: DriftWatch,
         now: Callable[[], datetime],
     ) -> None:
         self._names = names
@@ -125,6 +129,7 @@ class Learner:
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._retention_days = retention_days
+        self._drift = drift
         self._now = now
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
@@ -147,6 +152,7 @@ class Learner:
         with self._engine.begin() as conn:
             claim_encoder(conn, self._encoder, self._dimensions)
             self._lease = claim_slot(conn, self._slot)
+            self._drift.load(conn)
             self._sums = Sums(self._dimensions)
             for arm, raw in load_slot_sums(conn, self._slot).items():
                 self._sums.add_from_bytes(arm, raw)
@@ -247,12 +253,9 @@ class Learner:
             changed = [(day, after) for day, before, after in merged if after is not before]
             save_interactions(conn, changed)
             # 3. The change of the interactions is the change of the sums.
-            delta = change(
-                ((before, after) for _, before, after in merged),
-                self._encoder,
-                self._dimensions,
-                load_forgetting(conn),
-            )
+            pairs = [(before, after) for _, before, after in merged]
+            forgetting = load_forgetting(conn)
+            delta = change(pairs, self._encoder, self._dimensions, forgetting)
             sums = self._sums.copy()
             sums.merge(delta)
             lease = self._lease
@@ -263,8 +266,12 @@ class Learner:
                 lease = save_sums(conn, lease, raw, counts)
             # 4. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
-        # 5. Committed: only now is it known here.
+            # 5. Last, since a shift takes effect so soon after it was written: drift.
+            observed = self._drift.observe(pairs, self._encoder, forgetting)
+            self._drift.save(conn, observed)
+        # 6. Committed: only now is it known here.
         self._sums, self._lease = sums, lease
+        self._drift.accept(observed)
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after
 

@@ -51,3 +51,13 @@ COMMENT ON TABLE metallm.warmups IS 'Logged outcomes that were added as prior kn
 COMMENT ON COLUMN metallm.warmups.weight IS 'What one logged outcome counted, of 1.';
 
 COMMENT ON COLUMN metallm.warmups.observations IS 'Per arm, as of added_at.';
+
+CREATE TABLE metallm.watches (
+    slot TEXT NOT NULL,
+    arm TEXT NOT NULL,
+    state JSONB NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT watches_pkey PRIMARY KEY (slot, arm)
+);
+
+COMMENT ON TABLE metallm.watches IS 'What each learner remembers of the residuals of the arms that it has judged.';

@@ -23,7 +23,8 @@ ROLES = text(
 
 def upgrade() -> None:
     connection = op.get_bind()
-    run_script(connection, (SQL / "0004_tables.sql").read_text(encoding="utf-8"))
+    for part in ("tables", "views"):
+        run_script(connection, (SQL / f"0004_{part}.sql").read_text(encoding="utf-8"))
     if connection.execute(ROLES).scalar_one() == 2:
         run_script(connection, (SQL / "0004_roles.sql").read_text(encoding="utf-8"))
 
