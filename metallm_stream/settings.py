@@ -92,7 +92,7 @@ class LearnerSettings(Section):
     retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     policies_kept: Annotated[int, Field(ge=1)] = 10_000
     half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
-    drift: Literal["page-hinkley", "adwin", "off"] = "page-hinkley"
+    drift: Literal["adwin", "page-hinkley", "off"] = "adwin"
     drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.05
 
 

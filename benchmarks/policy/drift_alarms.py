@@ -19,6 +19,7 @@ from river.drift import ADWIN, PageHinkley
 STEADY, BEFORE, AFTER = 3_000, 600, 600
 DETECTORS: dict[str, Callable[[], Any]] = {
     "adwin 0.002": lambda: ADWIN(delta=0.002, clock=8),
+    "adwin 0.02": lambda: ADWIN(delta=0.02, clock=8),
     "adwin 0.05": lambda: ADWIN(delta=0.05, clock=8),
     "page-hinkley 0.05/20": lambda: PageHinkley(delta=0.05, threshold=20.0),
     "page-hinkley 0.1/10": lambda: PageHinkley(delta=0.1, threshold=10.0),

@@ -37,11 +37,11 @@ MEMORIES: dict[str, tuple[float | None, str | None, float]] = {
     "keeps all": (None, None, 1.0),
     "half-life 500": (500.0, None, 1.0),
     "half-life 2,000": (2_000.0, None, 1.0),
-    "page-hinkley 0.2": (None, "page-hinkley", 0.2),
-    "page-hinkley 0.05": (None, "page-hinkley", 0.05),
-    "page-hinkley 0.01": (None, "page-hinkley", 0.01),
+    "adwin 0.2": (None, "adwin", 0.2),
     "adwin 0.05": (None, "adwin", 0.05),
-    "both, 2,000 and 0.05": (2_000.0, "page-hinkley", 0.05),
+    "adwin 0.01": (None, "adwin", 0.01),
+    "page-hinkley 0.05": (None, "page-hinkley", 0.05),
+    "both, 2,000 and 0.05": (2_000.0, "adwin", 0.05),
 }
 
 
@@ -74,7 +74,7 @@ class Learner:
         off = rewards - np.clip(predicted, 0, 1)
         seen = [Residual(arm, time, float(value)) for time, value in zip(times, off, strict=True)]
         last = clock.jumps[-1][0] if clock.jumps else None
-        self._held[arm], drift = self._watch.observe(self._held.get(arm), seen, last)
+        self._held[arm], drift = self._watch.observe(self._held.get(arm), seen, times[-1], last)
         if drift is not None:
             effective_at = times[-1] + timedelta(seconds=MARGIN_S)
             self.shifts.append(Shift(arm, effective_at, self._factor))

@@ -5,7 +5,9 @@ state gives what going on without a break would have given, to the bit.
 
 A residual is the judged quality less the quality that was predicted when the query was decided. As
 long as an arm stays what it is, residuals scatter around a mean that hardly moves, whatever the
-queries are about. River takes seconds to load, so it is loaded when the first residual is watched.
+queries are about, once the fit that predicts has learned of the arm. So the first answers of an arm
+are not watched, nor any that were decided before those could be learned from, however late their
+labels come. River takes seconds to load, so it is loaded when the first residual is watched.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-# The first residuals of an arm are those of a fit that knows little of it; the same is true after
-# a shift, when the fit has forgotten most.
+# Answers that a fit must have learned from, anew after a shift, which makes it forget the others.
 SETTLE = 50
+# Until a fit has been published and decides.
+LAG_S = 5.0
 # About so many residuals make the mean after a shift.
 RECENT = 30
 
@@ -53,10 +56,13 @@ class ArmWatch:
     detector
         Name of the detector that the state belongs to.
     since_s
-        When the arm's last known shift took effect, seconds since 1970; older decisions are not
-        watched, since the fit that predicted them is the one from before.
+        When the arm's last known shift took effect, seconds since 1970.
+    learned
+        Answers that were decided since then and judged before `watched_from_s` was known.
+    watched_from_s
+        Decisions from this time on are those of a fit that has learned; None: not yet.
     seen, mean, recent
-        Residuals since then, their mean, and that of the last of them.
+        Residuals of such decisions, their mean, and that of the last of them.
     state
         The detector's own, numbers and texts by name; empty before it has seen any.
 
@@ -64,6 +70,8 @@ class ArmWatch:
 
     detector: str
     since_s: float | None = None
+    learned: int = 0
+    watched_from_s: float | None = None
     seen: int = 0
     mean: float = 0.0
     recent: float = 0.0
@@ -85,8 +93,7 @@ class Detector(Protocol):
 class PageHinkley:
     """Page and Hinkley's cumulated deviations from the mean, both ways.
 
-    Shifts of less than `delta` go unnoticed, larger ones when they add up to `threshold`: see
-    `benchmarks/policy/drift.py` for what that means in answers.
+    Shifts of less than `DELTA` go unnoticed, also those of a fit that goes on learning.
 
     References
     ----------
@@ -120,7 +127,10 @@ class PageHinkley:
 
 
 class Adwin:
-    """Bifet and Gavaldà's adaptive window: slower to see a large shift, but sees small ones too.
+    """Bifet and Gavaldà's adaptive window: cut where its older part has another mean.
+
+    Notices a drop of 0.3 about as soon as `PageHinkley` with fewer false alarms, and smaller drops
+    sooner: see `benchmarks/policy/drift_alarms.py`.
 
     References
     ----------
@@ -128,7 +138,7 @@ class Adwin:
 
     """
 
-    DELTA, CLOCK = 0.002, 8
+    DELTA, CLOCK = 0.02, 8
 
     def __init__(self, state: dict[str, Any]) -> None:
         module = importlib.import_module("river.drift.adwin")
@@ -148,9 +158,10 @@ class Adwin:
 
 
 DETECTORS: dict[str, type[PageHinkley | Adwin]] = {
-    "page-hinkley": PageHinkley,
     "adwin": Adwin,
+    "page-hinkley": PageHinkley,
 }
+DEFAULT_DETECTOR = "adwin"
 
 
 class ResidualWatch:
@@ -161,21 +172,22 @@ class ResidualWatch:
     detector
         A name in `DETECTORS`; raises `ValueError` for another.
     settle
-        An arm's first so many residuals are not watched.
+        Answers of an arm that are learned from before it is watched, at least 1.
 
     Examples
     --------
-    >>> from datetime import UTC
-    >>> watch, now = ResidualWatch("page-hinkley"), datetime(2026, 1, 1, tzinfo=UTC)
-    >>> same = [Residual("a", now, value) for value in [0.2, -0.8, 0.2, 0.2, 0.2] * 60]
-    >>> worse = [Residual("a", now, -0.8) for _ in range(30)]
-    >>> held, drift = watch.observe(None, same)
-    >>> (held.seen, drift, watch.observe(held, worse)[1].direction)
+    >>> from datetime import UTC, timedelta
+    >>> watch, now = ResidualWatch(settle=1), datetime(2026, 1, 1, tzinfo=UTC)
+    >>> def judged(*values):
+    ...     return [Residual("a", now + timedelta(minutes=1), value) for value in values]
+    >>> held, _ = watch.observe(None, judged(0.0), now)
+    >>> held, drift = watch.observe(held, judged(*[0.2, -0.8, 0.2, 0.2, 0.2] * 60), now)
+    >>> (held.seen, drift, watch.observe(held, judged(*[-0.8] * 60), now)[1].direction)
     (300, None, 'down')
 
     """
 
-    def __init__(self, detector: str = "page-hinkley", *, settle: int = SETTLE) -> None:
+    def __init__(self, detector: str = DEFAULT_DETECTOR, *, settle: int = SETTLE) -> None:
         if detector not in DETECTORS:
             known = ", ".join(DETECTORS)
             raise ValueError(f"no drift detector {detector!r}; there are {known}")
@@ -186,28 +198,42 @@ class ResidualWatch:
         self,
         held: ArmWatch | None,
         residuals: Iterable[Residual],
+        now: datetime,
         last_shift_s: float | None = None,
     ) -> tuple[ArmWatch, Drift | None]:
         """One arm's watch after some residuals of it, and the drift that they show, if any.
 
-        The watch begins anew where another shift, which any learner may have seen, took effect
-        (`last_shift_s`, seconds since 1970), where the detector is another one, and after a drift;
-        what comes behind the drift is not watched.
+        What comes at `now` can be learned from now. The watch begins anew where another shift,
+        which any learner may have seen, took effect (`last_shift_s`, seconds since 1970), where the
+        detector is another one, and after a drift; what comes behind the drift is not watched.
         """
         watch = held or ArmWatch(self.detector, last_shift_s)
         if (watch.detector, watch.since_s) != (self.detector, last_shift_s):
             watch = ArmWatch(self.detector, last_shift_s)
         detector: Detector | None = None
         for residual in residuals:
-            if last_shift_s is not None and residual.decided_at.timestamp() < last_shift_s:
+            if not _is_watched(watch, residual):
+                watch = self._settled(watch, residual, now)
                 continue
             watch = _with(watch, residual.value)
-            if watch.seen <= self.settle:
-                continue
             detector = detector or DETECTORS[self.detector](watch.state)
             if detector.update(residual.value):
                 return ArmWatch(self.detector, last_shift_s), _drift(residual.arm, watch)
         return (watch if detector is None else replace(watch, state=detector.state())), None
+
+    def _settled(self, watch: ArmWatch, residual: Residual, now: datetime) -> ArmWatch:
+        """The watch after an answer that is learned from and not watched."""
+        is_old = watch.since_s is not None and residual.decided_at.timestamp() < watch.since_s
+        if is_old or watch.watched_from_s is not None:
+            return watch
+        learned = watch.learned + 1
+        from_s = now.timestamp() + LAG_S if learned >= self.settle else None
+        return replace(watch, learned=learned, watched_from_s=from_s)
+
+
+def _is_watched(watch: ArmWatch, residual: Residual) -> bool:
+    from_s = watch.watched_from_s
+    return from_s is not None and residual.decided_at.timestamp() >= from_s
 
 
 def _with(watch: ArmWatch, value: float) -> ArmWatch:

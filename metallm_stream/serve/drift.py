@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -59,8 +60,9 @@ class DriftWatch:
         pairs: Iterable[tuple[Interaction | None, Interaction | None]],
         encoder: str,
         forgetting: Forgetting,
+        now: datetime,
     ) -> Observed:
-        """What a batch of changes shows; nothing is changed by looking."""
+        """What a batch of changes shows at a time; nothing is changed by looking."""
         watches: dict[str, ArmWatch] = {}
         drifts = []
         if self._watch is not None:
@@ -68,7 +70,7 @@ class DriftWatch:
                 jumps = forgetting.clock(arm).jumps
                 last_shift_s = jumps[-1][0] if jumps else None
                 held = self._held.get(arm)
-                watches[arm], drift = self._watch.observe(held, own, last_shift_s)
+                watches[arm], drift = self._watch.observe(held, own, now, last_shift_s)
                 if drift is not None:
                     drifts.append(drift)
         return Observed(watches, tuple(drifts))

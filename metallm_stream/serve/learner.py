@@ -267,7 +267,7 @@ class Learner:
             # 4. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
             # 5. Last, since a shift takes effect so soon after it was written: drift.
-            observed = self._drift.observe(pairs, self._encoder, forgetting)
+            observed = self._drift.observe(pairs, self._encoder, forgetting, self._now())
             self._drift.save(conn, observed)
         # 6. Committed: only now is it known here.
         self._sums, self._lease = sums, lease

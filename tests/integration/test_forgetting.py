@@ -11,7 +11,7 @@ from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Attempt, Decision, Feedback, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.policy import Sums, merged
-from metallm_stream.postgres import claim_half_life, load_forgetting, load_sums
+from metallm_stream.postgres import claim_half_life, drop_days_before, load_forgetting, load_sums
 from metallm_stream.postgres.clocks import MARGIN_S
 from tests.pipeline import ENCODER, Pipeline
 from tests.processes import eventually
@@ -80,7 +80,8 @@ def observed(pipeline: Pipeline) -> float:
 def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipeline) -> None:
     """Two days of decisions, some an hour in the future, corrected late, under an hour's half-life.
 
-    Then the half-life becomes two seconds: without any event the policy loses what it knew.
+    Then the half-life becomes two seconds: without any event the policy loses what it knew. At
+    last all interactions are archived.
     """
     rng = np.random.default_rng(5)
     contexts = rng.normal(size=(QUERIES, DIMENSIONS)).astype(np.float32)
@@ -122,6 +123,14 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
     assert_rebuilt(pipeline)
     moved = pipeline.sql("SELECT half_life_s FROM metallm.half_lives ORDER BY effective_at")
     assert [row["half_life_s"] for row in moved] == [HALF_LIFE_S, 2.0]
+
+    learner.stop()
+    with pipeline.engine.begin() as conn:
+        encoder = ENCODER.replace(":", "-")
+        tomorrow = datetime.now(UTC).date() + timedelta(days=2)
+        assert drop_days_before(conn, tomorrow, encoder, DIMENSIONS)
+    assert pipeline.rebuilt().interactions == 0
+    assert_rebuilt(pipeline)
 
 
 def test_a_half_life_is_for_all_times_where_nothing_was_learned(pipeline: Pipeline) -> None:

@@ -31,6 +31,13 @@ def judged(rng: np.random.Generator, n: int, quality: float, predicted: float) -
     return list((rng.random(n) < quality) - predicted)
 
 
+def settled(detector: str) -> ArmWatch:
+    """The watch of an arm that is known well enough, from the start on."""
+    early = START - timedelta(minutes=1)
+    held, _ = ResidualWatch(detector).observe(None, residuals([0.0] * 50, early), early)
+    return held
+
+
 def restored(watch: ArmWatch) -> ArmWatch:
     """The watch as it comes back from JSON."""
     return ArmWatch(**orjson.loads(orjson.dumps(asdict(watch))))
@@ -42,9 +49,9 @@ def test_notices_a_shift_and_its_direction(detector: str, after: float, directio
     """Of 0.3 within 250 answers, and says what the residuals were before and after."""
     rng = np.random.default_rng(3)
     watch = ResidualWatch(detector)
-    held, drift = watch.observe(None, residuals(judged(rng, 600, 0.7, 0.7)))
+    held, drift = watch.observe(settled(detector), residuals(judged(rng, 600, 0.7, 0.7)), START)
     assert drift is None
-    held, drift = watch.observe(held, residuals(judged(rng, 250, after, 0.7)))
+    held, drift = watch.observe(held, residuals(judged(rng, 250, after, 0.7)), START)
     assert drift is not None
     assert (drift.arm, drift.direction) == ("a", direction)
     assert abs(drift.mean_before) < 0.1
@@ -57,7 +64,8 @@ def test_a_steady_arm_raises_no_alarm(detector: str) -> None:
     """In 5,000 answers, however they are judged."""
     rng = np.random.default_rng(5)
     for values in (judged(rng, 5_000, 0.8, 0.8), list(rng.normal(0, 0.1, 5_000)), [0.0] * 5_000):
-        assert ResidualWatch(detector).observe(None, residuals(values))[1] is None
+        watch, held = ResidualWatch(detector), settled(detector)
+        assert watch.observe(held, residuals(values), START)[1] is None
 
 
 @every_detector
@@ -67,16 +75,16 @@ def test_a_restored_watch_goes_on_as_if_nothing_had_happened(detector: str) -> N
     values = judged(rng, 300, 0.8, 0.8) + judged(rng, 200, 0.3, 0.8)
     watch = ResidualWatch(detector)
     whole: list[tuple[ArmWatch, Drift | None]] = []
-    held: ArmWatch | None = None
+    held = settled(detector)
     for value in values:
-        held, drift = watch.observe(held, residuals([value]))
+        held, drift = watch.observe(held, residuals([value]), START)
         whole.append((held, drift))
     assert sum(drift is not None for _, drift in whole) == 1
     for size in (7, 64, 250):
-        again: ArmWatch | None = None
+        again = settled(detector)
         for start in range(0, len(values), size):
             batch = residuals(values[start : start + size])
-            again, drift = watch.observe(None if again is None else restored(again), batch)
+            again, drift = watch.observe(restored(again), batch, START)
             single = whole[start : start + size]
             alarms = [found for _, found in single if found is not None]
             assert drift == (alarms[0] if alarms else None)
@@ -90,28 +98,33 @@ def test_another_learners_shift_begins_a_new_watch(detector: str) -> None:
     """And what was decided before it took effect is not watched any more."""
     rng = np.random.default_rng(9)
     watch = ResidualWatch(detector)
-    held, _ = watch.observe(None, residuals(judged(rng, 300, 0.8, 0.8)))
-    shift_s = (START + timedelta(days=1)).timestamp()
-    late = residuals(judged(rng, 300, 0.2, 0.8), START + timedelta(days=1, seconds=-200))
-    held, drift = watch.observe(held, late[:250], shift_s)
+    held, _ = watch.observe(settled(detector), residuals(judged(rng, 300, 0.8, 0.8)), START)
+    shift = START + timedelta(days=1)
+    late = residuals(judged(rng, 300, 0.2, 0.8), shift - timedelta(seconds=200))
+    held, drift = watch.observe(held, late[:230], shift, shift.timestamp())
     assert drift is None
-    assert (held.since_s, held.seen, held.state) == (shift_s, 50, {})
-    assert watch.observe(held, late[250:], shift_s)[0].seen == 100
+    assert (held.since_s, held.learned, held.watched_from_s) == (shift.timestamp(), 30, None)
+    held, _ = watch.observe(held, late[230:], shift, shift.timestamp())
+    assert (held.learned, held.watched_from_s, held.seen) == (50, shift.timestamp() + 5, 50)
 
 
-def test_the_first_answers_are_not_watched() -> None:
-    """A fit that knows nothing yet is off by much, and learns."""
-    settling = [-0.8] * 50 + [0.0] * 500
-    assert ResidualWatch().observe(None, residuals(settling))[1] is None
-    assert ResidualWatch(settle=10).observe(None, residuals(settling))[1] is not None
+def test_what_was_decided_before_anything_was_learned_is_not_watched() -> None:
+    """However late its labels come, and however many they are."""
+    watch = ResidualWatch(settle=10)
+    day = START + timedelta(days=1)
+    held, drift = watch.observe(None, residuals([0.4] * 1_000), day)
+    assert (drift, held.seen, held.watched_from_s) == (None, 0, day.timestamp() + 5)
+    held, drift = watch.observe(held, residuals([0.4] * 1_000), day)
+    held, drift = watch.observe(held, residuals([0.0] * 1_000, day + timedelta(seconds=5)), day)
+    assert (drift, held.seen) == (None, 1_000)
 
 
 def test_another_detector_does_not_go_on_from_a_foreign_state() -> None:
     """Who changes the setting begins anew."""
-    held, _ = ResidualWatch("adwin").observe(None, residuals([0.1] * 80))
-    changed, _ = ResidualWatch("page-hinkley").observe(held, residuals([0.1]))
-    assert (changed.detector, changed.seen) == ("page-hinkley", 1)
-    with pytest.raises(ValueError, match="there are page-hinkley, adwin"):
+    held, _ = ResidualWatch("adwin").observe(settled("adwin"), residuals([0.1] * 80), START)
+    changed, _ = ResidualWatch("page-hinkley").observe(held, residuals([0.1]), START)
+    assert (changed.detector, changed.learned, changed.seen) == ("page-hinkley", 1, 0)
+    with pytest.raises(ValueError, match="there are adwin, page-hinkley"):
         ResidualWatch("psychic")
 
 
@@ -120,8 +133,8 @@ def test_river_is_not_loaded_before_it_is_needed() -> None:
     script = (
         "import sys; from datetime import UTC, datetime\n"
         "from metallm_stream.policy.drift import Residual, ResidualWatch\n"
-        "watch = ResidualWatch()\n"
-        "watch.observe(None, [Residual('a', datetime.now(UTC), 0.1)] * 50)\n"
+        "now = datetime.now(UTC)\n"
+        "ResidualWatch().observe(None, [Residual('a', now, 0.1)] * 50, now)\n"
         "sys.exit('river' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
