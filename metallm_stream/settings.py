@@ -16,7 +16,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -80,13 +80,20 @@ class WorkerSettings(Section):
 
 
 class LearnerSettings(Section):
-    """`batch_size` events or `linger_s` make one PostgreSQL transaction."""
+    """`batch_size` events or `linger_s` make one PostgreSQL transaction.
+
+    Evidence counts half as much for each `half_life_s` that has passed; None forgets nothing.
+    Where `drift` sees an arm's quality move, what was learned of it before counts `drift_factor`.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.1
     refresh_s: Annotated[float, Field(gt=0, le=3_600)] = 1.0
     retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     policies_kept: Annotated[int, Field(ge=1)] = 10_000
+    half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
+    drift: Literal["adwin", "page-hinkley", "off"] = "adwin"
+    drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.05
 
 
 class ProviderEntry(Section):

@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "metallm_stream.cli.replay",
     "doctor": "metallm_stream.cli.doctor",
     "rebuild": "metallm_stream.cli.rebuild",
+    "warmup": "metallm_stream.cli.warmup",
     "schemas": "metallm_stream.cli.schemas",
 }
 

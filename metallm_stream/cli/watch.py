@@ -50,7 +50,10 @@ HEAD = text(
            (SELECT min(age_s) FROM metallm.lag) AS lag_age_s,
            (SELECT coalesce(sum(records), 0) FROM metallm.dead_letter_counts) AS dead_letters,
            (SELECT max(version) FROM metallm.policy_now) AS version,
-           (SELECT max(age_s) FROM metallm.policy_now) AS policy_age_s
+           (SELECT max(age_s) FROM metallm.policy_now) AS policy_age_s,
+           d.arm AS drift_arm, d.direction AS drift_direction,
+           extract(epoch FROM now() - d.detected_at)::double precision AS drift_age_s
+    FROM (SELECT) AS one LEFT JOIN LATERAL (SELECT * FROM metallm.drift LIMIT 1) AS d ON true
     """  # noqa: S608 - a constant
 )
 
@@ -142,7 +145,11 @@ def _head(head: Mapping[str, Any]) -> str:
     if head["lag"] is not None:
         lag = f"lag {head['lag']:,} records, {_age(head['lag_age_s'])} ago"
     rate = f"{head['recent'] / WINDOW_S:.1f} queries/s in the last minute"
-    return f"{rate} · {policy}\n{lag} · dead letters {head['dead_letters']:,}"
+    lines = f"{rate} · {policy}\n{lag} · dead letters {head['dead_letters']:,}"
+    if head["drift_arm"] is None:
+        return lines
+    age = _age(head["drift_age_s"])
+    return f"{lines}\nquality of {head['drift_arm']} moved {head['drift_direction']} {age} ago"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -6,10 +6,11 @@ from metallm_stream.evaluate.decisions import Decisions, Logged
 from metallm_stream.evaluate.estimate import Estimate, Estimator
 from metallm_stream.evaluate.metrics import METRICS, Metric
 from metallm_stream.evaluate.off_policy import LogEvaluation, PolicyEvaluation, PolicyValue
-from metallm_stream.evaluate.outcomes import Outcomes, read_outcomes
+from metallm_stream.evaluate.outcomes import LoggedQuery, Outcomes, read_logged, read_outcomes
 from metallm_stream.evaluate.replay import Choices, Labels, replay
 from metallm_stream.evaluate.report import Part, mean_part, parts
 from metallm_stream.evaluate.targets import ALWAYS, TARGETS
+from metallm_stream.evaluate.warm_start import prior, prior_weight, utilities_from
 
 __all__ = [
     "ALWAYS",
@@ -23,6 +24,7 @@ __all__ = [
     "Labels",
     "LogEvaluation",
     "Logged",
+    "LoggedQuery",
     "Metric",
     "Outcomes",
     "Part",
@@ -33,7 +35,11 @@ __all__ = [
     "baselines",
     "mean_part",
     "parts",
+    "prior",
+    "prior_weight",
+    "read_logged",
     "read_outcomes",
     "replay",
     "utilities",
+    "utilities_from",
 ]

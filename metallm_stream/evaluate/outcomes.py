@@ -72,7 +72,7 @@ class Outcomes:
         )
 
 
-class _Outcome(BaseModel):
+class Outcome(BaseModel):
     """What one arm gave; `quality` null or absent means that there is no outcome."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -80,13 +80,13 @@ class _Outcome(BaseModel):
     cost: Usd | None = None
 
 
-class _Line(BaseModel):
-    """One query of a file; other fields are ignored."""
+class LoggedQuery(BaseModel):
+    """One query of a file, with the outcomes of some or all arms; other fields are ignored."""
 
     model_config = ConfigDict(allow_inf_nan=False, title="line")
     query_id: Id
     text: str
-    outcomes: dict[Name, _Outcome] = Field(min_length=1)
+    outcomes: dict[Name, Outcome] = Field(min_length=1)
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -125,6 +125,20 @@ def read_outcomes(path: Path) -> Outcomes:
     )
 
 
+def read_logged(path: Path) -> tuple[LoggedQuery, ...]:
+    """Read the same lines as they are, also those with the outcomes of some arms only.
+
+    Of several lines with one `query_id` the first counts. Raises `InvalidEvent` as
+    `read_outcomes` does.
+    """
+    found: dict[str, LoggedQuery] = {}
+    for line in _parsed(path.name, _lines(path)):
+        found.setdefault(line.query_id, line)
+    if not found:
+        raise InvalidEvent(f"{path.name}: there is no query in this file")
+    return tuple(found.values())
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     """The file's lines; split on newline bytes only, since texts may hold other line breaks."""
     raw = path.read_bytes()
@@ -136,17 +150,17 @@ def _lines(path: Path) -> Iterator[bytes]:
     yield from io.BytesIO(raw)
 
 
-def _parsed(name: str, lines: Iterable[bytes]) -> Iterator[_Line]:
+def _parsed(name: str, lines: Iterable[bytes]) -> Iterator[LoggedQuery]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield _Line.model_validate_json(line)
+            yield LoggedQuery.model_validate_json(line)
         except ValidationError as exc:
             raise InvalidEvent(f"{name}, line {number}: {explain(exc)}") from exc
 
 
-def _is_complete(line: _Line, arms: list[str]) -> bool:
+def _is_complete(line: LoggedQuery, arms: list[str]) -> bool:
     return all(arm in line.outcomes and line.outcomes[arm].quality is not None for arm in arms)
 
 

@@ -1,7 +1,8 @@
 """decision + result + feedback → interaction → change of the sums."""
 
-from metallm_stream.join.change import Lesson, change, check_context, lesson, usage
+from metallm_stream.join.change import Lesson, change, check_context, lesson, moment, usage
 from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
+from metallm_stream.join.residual import residuals
 
 __all__ = [
     "MAX_FEEDBACK",
@@ -11,5 +12,7 @@ __all__ = [
     "change",
     "check_context",
     "lesson",
+    "moment",
+    "residuals",
     "usage",
 ]

@@ -2,6 +2,8 @@
 
 Invariant: the model is the sum of the contributions of all interactions. A batch of changes adds
 `contribution(after) − contribution(before)`, which makes duplicates free and corrections exact.
+What a contribution weighs depends on the arm and the time of the decision alone, never on when
+its records came or were corrected.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from metallm_stream.encode import context_from_bytes
 from metallm_stream.events import Attempt, Decision
 from metallm_stream.join.interaction import Interaction
-from metallm_stream.policy import Sums, usage_of_call
+from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_of_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +60,42 @@ def usage(attempts: Iterable[Attempt]) -> dict[str, NDArray[np.float64]]:
     return totals
 
 
+def moment(interaction: Interaction) -> datetime | None:
+    """The time by which an interaction is weighed: its decision's, or else its result's."""
+    if interaction.decision is not None:
+        return interaction.decision.decided_at
+    return None if interaction.result is None else interaction.result.finished_at
+
+
 def change(
-    pairs: Iterable[tuple[Interaction | None, Interaction | None]], encoder: str, dimensions: int
+    pairs: Iterable[tuple[Interaction | None, Interaction | None]],
+    encoder: str,
+    dimensions: int,
+    forgetting: Forgetting = NOTHING_FORGOTTEN,
 ) -> Sums:
     """The change of the sums when each `before` becomes its `after`."""
-    lessons: dict[str, list[tuple[Lesson, float]]] = defaultdict(list)
+    lessons: dict[str, list[tuple[Lesson, float, float]]] = defaultdict(list)
     sums = Sums(dimensions)
     for before, after in pairs:
-        old = None if before is None else lesson(before, encoder)
-        new = None if after is None else lesson(after, encoder)
+        old, new = (_weighed_lesson(item, encoder, forgetting) for item in (before, after))
         if old != new:
             for item, weight in ((old, -1.0), (new, 1.0)):
                 if item is not None:
-                    lessons[item.arm].append((item, weight))
-        old_attempts = _attempts(before)
-        new_attempts = _attempts(after)
-        if old_attempts != new_attempts:
-            for arm, vector in usage(old_attempts).items():
-                sums.add_usage(arm, -vector)
-            for arm, vector in usage(new_attempts).items():
-                sums.add_usage(arm, vector)
-    for arm, weighted in lessons.items():
-        contexts = np.stack([context_from_bytes(item.context, dimensions) for item, _ in weighted])
+                    lessons[item[0].arm].append((*item, weight))
+        old_calls, new_calls = _weighed_calls(before, forgetting), _weighed_calls(after, forgetting)
+        if old_calls != new_calls:
+            for calls, weight in ((old_calls, -1.0), (new_calls, 1.0)):
+                scales = {attempt.arm: scale for attempt, scale in calls}
+                for arm, vector in usage(attempt for attempt, _ in calls).items():
+                    sums.add_usage(arm, weight * vector, scales[arm])
+    for arm, weighed in lessons.items():
+        contexts = [context_from_bytes(item.context, dimensions) for item, _, _ in weighed]
         sums.add_quality(
             arm,
-            contexts,
-            np.array([item.quality for item, _ in weighted]),
-            np.array([weight for _, weight in weighted]),
+            np.stack(contexts),
+            np.array([item.quality for item, _, _ in weighed]),
+            np.array([weight for _, _, weight in weighed]),
+            np.array([scale for _, scale, _ in weighed]),
         )
     return sums
 
@@ -94,7 +106,24 @@ def check_context(decision: Decision, encoder: str, dimensions: int) -> None:
         context_from_bytes(decision.context, dimensions)
 
 
-def _attempts(interaction: Interaction | None) -> tuple[Attempt, ...]:
+def _weighed_lesson(
+    interaction: Interaction | None, encoder: str, forgetting: Forgetting
+) -> tuple[Lesson, float] | None:
+    """The lesson, and the binary logarithm of what it weighs."""
+    found = None if interaction is None else lesson(interaction, encoder)
+    if interaction is None or interaction.decision is None or found is None:
+        return None
+    return found, forgetting.log2_weight(found.arm, interaction.decision.decided_at)
+
+
+def _weighed_calls(
+    interaction: Interaction | None, forgetting: Forgetting
+) -> tuple[tuple[Attempt, float], ...]:
+    """Each attempt, and the binary logarithm of what it weighs."""
     if interaction is None or interaction.result is None:
         return ()
-    return interaction.result.attempts
+    at = moment(interaction) or interaction.result.finished_at
+    return tuple(
+        (attempt, forgetting.log2_weight(attempt.arm, at))
+        for attempt in interaction.result.attempts
+    )

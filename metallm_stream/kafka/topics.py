@@ -167,10 +167,14 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
         }
     weeks = topic.endswith(".dlq") or topic == names.feedback
     size = 1024 * 1024 if topic in (names.queries, names.feedback) else MAX_RECORD_BYTES
-    return {
+    config = {
         "retention.ms": str((28 if weeks else 7) * DAY_MS),
         "max.message.bytes": str(size),
     }
+    if topic in (names.decisions, names.results):
+        # The broker's clock bounds what a service whose clock is ahead says of its time.
+        config["message.timestamp.type"] = "LogAppendTime"
+    return config
 
 
 def _metadata(admin: AdminClient) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ need none of it.
 
 from metallm_stream.policy.chooser import Chooser, sample
 from metallm_stream.policy.fixed import Fixed
+from metallm_stream.policy.forgetting import NOTHING_FORGOTTEN, Forgetting, HalfLife, Shift
 from metallm_stream.policy.igw import InverseGap
 from metallm_stream.policy.published import Published, to_records
 from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser
@@ -18,12 +19,16 @@ from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
 __all__ = [
     "CHOOSERS",
     "DEFAULT_CHOOSER",
+    "NOTHING_FORGOTTEN",
     "Chooser",
     "Fixed",
+    "Forgetting",
+    "HalfLife",
     "InverseGap",
     "Precisions",
     "Published",
     "RidgeFit",
+    "Shift",
     "Sums",
     "Uniform",
     "Usage",

@@ -2,12 +2,17 @@
 
 Invariant: nothing but addition happens here, so order, sharding and batch size change nothing
 beyond round-off, and an event with the negated weight takes the event out again.
+
+Weights grow without bound under forward decay (`policy/forgetting.py`), so each arm's sums are
+kept as numbers of ordinary size and an integer exponent: the true sum is `stored · 2^exponent`.
+Aligning exponents is exact; what is 2^1000 times lighter than the newest event is nothing.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +21,10 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy.usage import Usage
 
 _HEADER = struct.Struct("<4sHHI")  # magic, layout version, length of the usage vector, dimensions
+_EXPONENT = struct.Struct("<q")  # follows the header since layout 2; in layout 1 it is 0
 _MAGIC = b"MLSU"
-_LAYOUT = 1
+_LAYOUT = 2
+_UNDERFLOW = -2_200  # no double survives such a shift
 
 
 class Sums:
@@ -50,6 +57,7 @@ class Sums:
         self.dimensions = dimensions
         self._gram: dict[str, NDArray[np.float64]] = {}
         self._usage: dict[str, NDArray[np.float64]] = {}
+        self._exponent: dict[str, int] = {}
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -57,25 +65,41 @@ class Sums:
         return tuple(sorted(self._gram))
 
     def gram(self, arm: str) -> NDArray[np.float64]:
-        """`G` of one arm, `(d + 2, d + 2)`; zeros for an arm without events. A copy."""
+        """`G` of one arm, `(d + 2, d + 2)`; zeros for an arm without events. A copy.
+
+        Under forward decay it may be too large for a double: read such sums by `as_of`.
+        """
         size = self.dimensions + 2
-        return self._gram[arm].copy() if arm in self._gram else np.zeros((size, size))
+        if arm not in self._gram:
+            return np.zeros((size, size))
+        return _shifted(self._gram[arm], self._exponent[arm])
 
     def usage(self, arm: str) -> NDArray[np.float64]:
         """The usage vector of one arm; zeros for an arm without events. A copy."""
-        return self._usage[arm].copy() if arm in self._usage else np.zeros(len(Usage))
+        if arm not in self._usage:
+            return np.zeros(len(Usage))
+        return _shifted(self._usage[arm], self._exponent[arm])
 
     def observations(self, arm: str) -> float:
         """The summed weight of the arm's labelled events."""
-        return float(self._gram[arm][0, 0]) if arm in self._gram else 0.0
+        if arm not in self._gram:
+            return 0.0
+        return float(np.ldexp(self._gram[arm][0, 0], self._exponent[arm]))
 
     def add_quality(
-        self, arm: str, contexts: ArrayLike, qualities: ArrayLike, weights: ArrayLike
+        self,
+        arm: str,
+        contexts: ArrayLike,
+        qualities: ArrayLike,
+        weights: ArrayLike,
+        log2_scale: ArrayLike = 0.0,
     ) -> None:
         """Add labelled events of one arm: contexts `(n, d)`, qualities `(n,)`, weights `(n,)`.
 
-        A negative weight takes an event out again: a corrected label is the old one with −w and
-        the new one with +w. Raises `ValueError` for other shapes or values that are not finite.
+        An event counts `weight · 2^log2_scale`, of which the latter is `(n,)` or one number, from
+        the arm's clock. A negative weight takes an event out again: a corrected label is the old
+        one with −w and the new one with +w, both of one scale. Raises `ValueError` for other
+        shapes or values that are not finite.
         """
         x = np.atleast_2d(np.asarray(contexts, dtype=np.float64))
         r = np.atleast_1d(np.asarray(qualities, dtype=np.float64))
@@ -89,13 +113,15 @@ class Sums:
         z = np.concatenate((np.ones((n, 1)), x, r[:, None]), axis=1)
         if not (np.isfinite(z).all() and np.isfinite(w).all()):
             raise ValueError(f"contexts, qualities and weights of arm {arm!r} must be finite")
-        product = (z * w[:, None]).T @ z
-        self._add(arm, (product + product.T) / 2, np.zeros(len(Usage)))
+        factors, exponent = _split(np.broadcast_to(np.asarray(log2_scale, np.float64), n), arm)
+        product = (z * (w * factors)[:, None]).T @ z
+        self._add(arm, (product + product.T) / 2, np.zeros(len(Usage)), exponent)
 
-    def add_usage(self, arm: str, usage: ArrayLike) -> None:
+    def add_usage(self, arm: str, usage: ArrayLike, log2_scale: float = 0.0) -> None:
         """Add calls of one arm: usage `(U,)` or `(n, U)`; negated to take them out again.
 
-        Raises `ValueError` for another shape or values that are not finite.
+        They count `2^log2_scale` each. Raises `ValueError` for another shape or values that are
+        not finite.
         """
         rows = np.atleast_2d(np.asarray(usage, dtype=np.float64))
         if rows.ndim != 2 or rows.shape[1] != len(Usage) or not np.isfinite(rows).all():
@@ -103,13 +129,34 @@ class Sums:
                 f"usage of arm {arm!r} must be finite with {len(Usage)} columns, got {rows.shape}"
             )
         size = self.dimensions + 2
-        self._add(arm, np.zeros((size, size)), rows.sum(axis=0))
+        factors, exponent = _split(np.full(1, log2_scale), arm)
+        self._add(arm, np.zeros((size, size)), rows.sum(axis=0) * factors[0], exponent)
 
     def merge(self, other: Sums) -> None:
         """Add another shard's sums to these. Raises `ConfigurationError` if dimensions differ."""
         self._require(other.dimensions, "the other shard")
         for arm in other.arms:
-            self._add(arm, other.gram(arm), other.usage(arm))
+            self._add(arm, other._gram[arm], other._usage[arm], other._exponent[arm])
+
+    def as_of(self, clocks: Mapping[str, float]) -> Sums:
+        """The sums as a reader sees them when the arms' clocks stand at `clocks`, 0 by default.
+
+        Each arm's sums are divided by 2 to the power of its clock, so that an event of that very
+        time counts 1. The clock is taken as no earlier than the newest event: whatever the clocks
+        say, no event counts twice as much as another of its time, and nothing overflows.
+        """
+        read = Sums(self.dimensions)
+        for arm in self.arms:
+            shift = min(0.0, self._exponent[arm] - clocks.get(arm, 0.0))
+            whole = math.floor(shift)
+            factor = math.exp2(shift - whole)
+            read._add(
+                arm,
+                _shifted(self._gram[arm] * factor, whole),
+                _shifted(self._usage[arm] * factor, whole),
+                0,
+            )
+        return read
 
     def copy(self) -> Sums:
         """Sums that share no memory with these."""
@@ -124,72 +171,74 @@ class Sums:
         for arm in self.arms:
             gram = np.zeros((dimensions + 2, dimensions + 2))
             gram[np.ix_(keep, keep)] = self._gram[arm]
-            wide._add(arm, gram, self._usage[arm])
+            wide._add(arm, gram, self._usage[arm], self._exponent[arm])
         return wide
 
     def difference(self, other: Sums) -> float:
         """The largest relative difference, `max|a − b| / max(1, max|b|)`, over arms and blocks.
 
-        Infinite if the dimensions differ; an arm missing on one side counts as zeros.
+        The 1 stands for the newest event that either side has seen. Infinite if the dimensions
+        differ; an arm missing on one side counts as zeros.
         """
         if other.dimensions != self.dimensions:
             return float("inf")
-        arms = {*self.arms, *other.arms}
         return max(
             (
                 float(np.max(np.abs(a - b)) / max(1.0, np.max(np.abs(b))))
-                for arm in arms
-                for a, b in (
-                    (self.gram(arm), other.gram(arm)),
-                    (self.usage(arm), other.usage(arm)),
-                )
+                for arm in {*self.arms, *other.arms}
+                for a, b in zip(self._aligned(arm, other), other._aligned(arm, self), strict=True)
             ),
             default=0.0,
         )
 
     def arm_to_bytes(self, arm: str) -> bytes:
-        """One arm's sums, exactly: a header, `G`'s upper triangle and the usage vector.
+        """One arm's sums, exactly: a header, the exponent, `G`'s upper triangle and the usage.
 
-        Little-endian float64; `8·((d + 2)·(d + 3)/2 + U) + 12` bytes.
+        Little-endian float64; `8·((d + 2)·(d + 3)/2 + U) + 20` bytes.
         """
-        upper = self.gram(arm)[np.triu_indices(self.dimensions + 2)]
+        size = self.dimensions + 2
+        gram, usage = self._gram.get(arm, np.zeros((size, size))), self._usage.get(arm)
+        upper = gram[np.triu_indices(size)]
         header = _HEADER.pack(_MAGIC, _LAYOUT, len(Usage), self.dimensions)
-        return header + np.concatenate((upper, self.usage(arm))).astype("<f8").tobytes()
+        header += _EXPONENT.pack(self._exponent.get(arm, 0))
+        values = np.concatenate((upper, np.zeros(len(Usage)) if usage is None else usage))
+        return header + values.astype("<f8").tobytes()
 
     def add_from_bytes(self, arm: str, raw: bytes) -> None:
-        """Add what `arm_to_bytes` wrote.
+        """Add what `arm_to_bytes` wrote, now or before there were exponents (layout 1).
 
         Raises `ConfigurationError` if the bytes are not such a record, or of another dimension.
         """
-        values = self._unpacked(arm, raw)
+        exponent, values = self._unpacked(arm, raw)
         size = self.dimensions + 2
         gram = np.zeros((size, size))
         gram[np.triu_indices(size)] = values[: -len(Usage)]
-        self._add(arm, gram + np.triu(gram, 1).T, values[-len(Usage) :])
+        self._add(arm, gram + np.triu(gram, 1).T, values[-len(Usage) :], exponent)
 
-    def _unpacked(self, arm: str, raw: bytes) -> NDArray[np.float64]:
+    def _unpacked(self, arm: str, raw: bytes) -> tuple[int, NDArray[np.float64]]:
         magic, layout, columns, dimensions = (
             _HEADER.unpack_from(raw) if len(raw) >= _HEADER.size else (b"", 0, 0, 0)
         )
-        if (magic, layout, columns) != (_MAGIC, _LAYOUT, len(Usage)):
+        if (magic, columns) != (_MAGIC, len(Usage)) or layout not in (1, _LAYOUT):
             raise ConfigurationError(
-                f"the stored sums of arm {arm!r} are not of layout {_LAYOUT}: "
+                f"the stored sums of arm {arm!r} are not of layout 1 or {_LAYOUT}: "
                 "rebuild them with `metallm rebuild`"
             )
         self._require(dimensions, f"the stored record of arm {arm!r}")
         size = self.dimensions + 2
+        start = _HEADER.size + (_EXPONENT.size if layout == _LAYOUT else 0)
         expected = 8 * (size * (size + 1) // 2 + len(Usage))
-        if len(raw) - _HEADER.size != expected:
+        if len(raw) - start != expected:
             raise ConfigurationError(
-                f"the stored sums of arm {arm!r} have {len(raw) - _HEADER.size} bytes instead of "
+                f"the stored sums of arm {arm!r} have {len(raw) - start} bytes instead of "
                 f"{expected}: rebuild them with `metallm rebuild`"
             )
-        values = np.frombuffer(raw, dtype="<f8", offset=_HEADER.size).astype(np.float64)
+        values = np.frombuffer(raw, dtype="<f8", offset=start).astype(np.float64)
         if not np.isfinite(values).all():
             raise ConfigurationError(
                 f"the stored sums of arm {arm!r} are not finite: rebuild with `metallm rebuild`"
             )
-        return values
+        return _EXPONENT.unpack_from(raw, _HEADER.size)[0] if layout == _LAYOUT else 0, values
 
     def _require(self, dimensions: int, whose: str) -> None:
         if dimensions != self.dimensions:
@@ -198,11 +247,49 @@ class Sums:
                 "it was learned with another encoder; set that encoder, or rebuild"
             )
 
-    def _add(self, arm: str, gram: NDArray[np.float64], usage: NDArray[np.float64]) -> None:
+    def _add(
+        self, arm: str, gram: NDArray[np.float64], usage: NDArray[np.float64], exponent: int
+    ) -> None:
         if arm not in self._gram:
             self._gram[arm], self._usage[arm] = np.zeros_like(gram), np.zeros(len(Usage))
+            self._exponent[arm] = exponent
+        held = self._exponent[arm]
+        if exponent > held:
+            self._gram[arm] = _shifted(self._gram[arm], held - exponent)
+            self._usage[arm] = _shifted(self._usage[arm], held - exponent)
+            self._exponent[arm] = exponent
+        elif exponent < held:
+            gram, usage = _shifted(gram, exponent - held), _shifted(usage, exponent - held)
         self._gram[arm] += gram
         self._usage[arm] += usage
+
+    def _aligned(self, arm: str, other: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One arm's sums in units of the larger exponent of the two sides."""
+        if arm not in self._gram:
+            return self.gram(arm), self.usage(arm)
+        held = self._exponent[arm]
+        shift = held - max(held, other._exponent.get(arm, held))
+        return _shifted(self._gram[arm], shift), _shifted(self._usage[arm], shift)
+
+
+def _shifted(values: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
+    """`values · 2^exponent`, exact but for underflow. A copy."""
+    shifted: NDArray[np.float64] = np.ldexp(values, max(exponent, _UNDERFLOW))
+    return shifted
+
+
+def _split(log2_scale: NDArray[np.float64], arm: str) -> tuple[NDArray[np.float64], int]:
+    """`2^log2_scale` as factors and one exponent.
+
+    The fraction's power is taken first, so that an event has the same factor, but for its
+    exponent, whichever events it comes with.
+    """
+    if not np.isfinite(log2_scale).all():
+        raise ValueError(f"the scale of an event of arm {arm!r} must be finite")
+    whole = np.floor(log2_scale)
+    exponent = int(whole.max()) if len(whole) else 0
+    shifts = np.maximum(whole - exponent, _UNDERFLOW).astype(np.int64)
+    return np.ldexp(np.exp2(log2_scale - whole), shifts), exponent
 
 
 def merged(shards: Iterable[Sums], dimensions: int) -> Sums:

@@ -1,5 +1,6 @@
 """Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
 
+from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
 from metallm_stream.postgres.interactions import (
@@ -41,6 +42,8 @@ from metallm_stream.postgres.slots import (
     save_sums,
     slot_versions,
 )
+from metallm_stream.postgres.warmups import Warmup, load_warmups, remove_warmup, save_warmup
+from metallm_stream.postgres.watches import load_watches, record_shift, save_watches
 
 __all__ = [
     "ARCHIVE_SLOT",
@@ -48,9 +51,11 @@ __all__ = [
     "DeadLetter",
     "Position",
     "SlotLease",
+    "Warmup",
     "advance",
     "check_revision",
     "claim_encoder",
+    "claim_half_life",
     "claim_partition",
     "claim_slot",
     "current_revision",
@@ -61,19 +66,26 @@ __all__ = [
     "forget_other_models",
     "head_revision",
     "load_for_update",
+    "load_forgetting",
     "load_offsets",
     "load_slot_sums",
     "load_sums",
+    "load_warmups",
+    "load_watches",
     "migrate",
     "next_policy_version",
     "open_engine",
     "record_policy",
+    "record_shift",
+    "remove_warmup",
     "roles_exist",
     "roles_sql",
     "save_dead_letters",
     "save_interactions",
     "save_model",
     "save_sums",
+    "save_warmup",
+    "save_watches",
     "slot_versions",
     "stream_interactions",
     "stream_outcomes",

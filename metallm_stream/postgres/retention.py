@@ -12,8 +12,9 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from metallm_stream.join import Interaction, change
-from metallm_stream.policy import Sums
+from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums
 from metallm_stream.postgres import statements
+from metallm_stream.postgres.clocks import load_forgetting
 from metallm_stream.postgres.interactions import stream
 from metallm_stream.postgres.slots import ARCHIVE_SLOT, claim_slot, load_slot_sums, save_sums
 
@@ -46,23 +47,30 @@ def drop_days_before(
     archive = Sums(dimensions)
     for arm, raw in load_slot_sums(conn, ARCHIVE_SLOT).items():
         archive.add_from_bytes(arm, raw)
+    forgetting = load_forgetting(conn)
     for dropped in days:
         rows = stream(conn, statements.STREAM_DAY, {"day": dropped}, BATCH)
-        archive.merge(fold(rows, encoder, dimensions))
+        archive.merge(fold(rows, encoder, dimensions, forgetting))
         conn.execute(statements.DROP_DAY, {"day": dropped})
+    newest = archive.as_of({})
     save_sums(
         conn,
         lease,
         {arm: archive.arm_to_bytes(arm) for arm in archive.arms},
-        {arm: archive.observations(arm) for arm in archive.arms},
+        {arm: newest.observations(arm) for arm in archive.arms},
     )
     return days
 
 
-def fold(rows: Iterable[Interaction], encoder: str, dimensions: int) -> Sums:
+def fold(
+    rows: Iterable[Interaction],
+    encoder: str,
+    dimensions: int,
+    forgetting: Forgetting = NOTHING_FORGOTTEN,
+) -> Sums:
     """What interactions add up to, `BATCH` of them in memory at a time."""
     total = Sums(dimensions)
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH)):
-        total.merge(change(((None, item) for item in batch), encoder, dimensions))
+        total.merge(change(((None, item) for item in batch), encoder, dimensions, forgetting))
     return total

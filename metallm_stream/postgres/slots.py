@@ -18,6 +18,9 @@ from metallm_stream.postgres import statements
 # Contributions of days that retention has dropped. The live slots still contain them, so the
 # archive counts only in a rebuild: archive + fold(retained interactions) = sum of the live slots.
 ARCHIVE_SLOT = "(archive)"
+# Prior knowledge, one slot for each file: part of the model, and of no rebuild. Learners' slots
+# have no colon.
+WARMUP_PREFIX = "warmup:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ def save_sums(
 ) -> SlotLease:
     """Replace the sums of the given arms; `observations` (labelled, by arm) is for the reader.
 
+    The latter are as of the arm's newest event, where what is older counts less.
+
     Returns the lease for the next save, valid once the transaction has committed. Raises `Fenced`
     if another process has claimed the slot or saved to it.
     """
@@ -79,9 +84,10 @@ def save_sums(
 
 
 def load_sums(conn: Connection) -> dict[str, dict[str, bytes]]:
-    """The sums of every live slot, by slot and arm. The archive is none of them."""
+    """What learners have learned, by slot and arm: neither the archive nor prior knowledge."""
     found: dict[str, dict[str, bytes]] = defaultdict(dict)
-    for slot, arm, raw in conn.execute(statements.LOAD_SUMS, {"archive": ARCHIVE_SLOT}):
+    fields = {"archive": ARCHIVE_SLOT, "warmup": WARMUP_PREFIX}
+    for slot, arm, raw in conn.execute(statements.LOAD_SUMS, fields):
         found[slot][arm] = bytes(raw)
     return dict(found)
 
@@ -93,6 +99,9 @@ def load_slot_sums(conn: Connection, slot: str) -> dict[str, bytes]:
 
 
 def slot_versions(conn: Connection) -> dict[str, tuple[int, int]]:
-    """`(epoch, version)` of every live slot: equal versions mean equal sums."""
+    """`(epoch, version)` of every slot of the model, prior knowledge included.
+
+    Equal versions mean equal sums.
+    """
     rows = conn.execute(statements.SLOT_VERSIONS, {"archive": ARCHIVE_SLOT})
     return {slot: (epoch, version) for slot, epoch, version in rows}

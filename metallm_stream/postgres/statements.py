@@ -55,10 +55,28 @@ SAVE_SUMS = text("""
 """)
 
 LOAD_SUMS = text("""
-    SELECT slot, arm, sums FROM metallm.sums WHERE slot <> :archive ORDER BY slot, arm
+    SELECT slot, arm, sums FROM metallm.sums
+    WHERE slot <> :archive AND NOT starts_with(slot, :warmup) ORDER BY slot, arm
 """)
 
 LOAD_SLOT_SUMS = text("SELECT arm, sums FROM metallm.sums WHERE slot = :slot ORDER BY arm")
+
+CLEAR_SLOT = text("DELETE FROM metallm.sums WHERE slot = :slot")
+
+SAVE_WARMUP = text("""
+    INSERT INTO metallm.warmups (name, queries, weight, observations)
+    VALUES (:name, :queries, :weight, CAST(:observations AS jsonb))
+    ON CONFLICT (name) DO UPDATE
+    SET queries = excluded.queries, weight = excluded.weight,
+        observations = excluded.observations, added_at = excluded.added_at
+""")
+
+LOAD_WARMUPS = text("""
+    SELECT name, queries, weight, observations, added_at FROM metallm.warmups
+    ORDER BY added_at, name
+""")
+
+DELETE_WARMUP = text("DELETE FROM metallm.warmups WHERE name = :name RETURNING name")
 
 SLOT_VERSIONS = text("SELECT slot, epoch, version FROM metallm.slots WHERE slot <> :archive")
 
@@ -68,6 +86,52 @@ CLAIM_ENCODER = text("""
 """)
 
 LOAD_ENCODER = text("SELECT name, dimensions FROM metallm.encoder")
+
+LOAD_CLOCKS = text("""
+    SELECT effective_at, half_life_s, NULL AS arm, NULL AS factor FROM metallm.half_lives
+    UNION ALL
+    SELECT effective_at, NULL, arm, factor FROM metallm.shifts
+""")
+
+# A database that has learned nothing yet takes the half-life for all times, another one for those
+# to come. By the server's clock, which is the same for all learners.
+CLAIM_HALF_LIFE = text("""
+    INSERT INTO metallm.half_lives (effective_at, half_life_s)
+    SELECT CASE WHEN EXISTS (SELECT FROM metallm.sums)
+                THEN clock_timestamp() + make_interval(secs => :margin_s)
+                ELSE timestamptz '1970-01-01 00:00:00+00' END,
+           CAST(:half_life_s AS double precision)
+    WHERE CAST(:half_life_s AS double precision) IS DISTINCT FROM (
+        SELECT half_life_s FROM metallm.half_lives ORDER BY effective_at DESC LIMIT 1
+    )
+    ON CONFLICT (effective_at) DO NOTHING
+    RETURNING effective_at, half_life_s
+""")
+
+# One at a time, and the last thing in a transaction, so that nobody waits behind the lock.
+LOCK_SHIFTS = text("SELECT pg_advisory_xact_lock(hashtext('metallm'), hashtext('shifts'))")
+
+RECORD_SHIFT = text("""
+    INSERT INTO metallm.shifts (
+        arm, effective_at, factor, slot, detector, direction, mean_before, mean_after
+    )
+    SELECT :arm, clock_timestamp() + make_interval(secs => :margin_s), :factor, :slot, :detector,
+           :direction, :mean_before, :mean_after
+    WHERE NOT EXISTS (
+        SELECT FROM metallm.shifts AS s
+        WHERE s.arm = :arm AND s.effective_at > clock_timestamp() - make_interval(secs => :gap_s)
+    )
+    RETURNING effective_at
+""")
+
+LOAD_WATCHES = text("SELECT arm, state FROM metallm.watches WHERE slot = :slot")
+
+SAVE_WATCHES = text("""
+    INSERT INTO metallm.watches AS w (slot, arm, state)
+    SELECT :slot, a.arm, a.state
+    FROM unnest(CAST(:arms AS text[]), CAST(:states AS jsonb[])) AS a (arm, state)
+    ON CONFLICT (slot, arm) DO UPDATE SET state = excluded.state, updated_at = now()
+""")
 
 # Inserts what is new and locks what is not, in one order for everybody. `WHERE false` takes the
 # row lock without writing a new version of the row.

@@ -85,6 +85,54 @@ encoder = Table(
     comment="The encoder whose contexts the sums were learned from.",
 )
 
+half_lives = Table(
+    "half_lives",
+    metadata,
+    Column("effective_at", MOMENT, primary_key=True),
+    Column("half_life_s", Double, comment="Null: nothing is forgotten with time."),
+    Column("recorded_at", MOMENT, nullable=False, server_default=func.now()),
+    CheckConstraint("half_life_s > 0", name="half_life_positive"),
+    comment="The half-life of evidence from each time on; rows are added, never changed.",
+)
+
+shifts = Table(
+    "shifts",
+    metadata,
+    Column("arm", Text, primary_key=True),
+    Column("effective_at", MOMENT, primary_key=True),
+    Column("factor", Double, nullable=False, comment="What older evidence counts from then on."),
+    Column("detected_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("slot", Text, nullable=False, comment="The learner that has detected it."),
+    Column("detector", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("mean_before", Double, comment="Mean residual before the shift."),
+    Column("mean_after", Double, comment="Mean residual since, as far as it was seen."),
+    CheckConstraint("factor > 0 AND factor <= 1", name="factor_in_range"),
+    CheckConstraint("direction IN ('down', 'up')", name="direction_known"),
+    comment="Where an arm's quality has changed; rows are added, never changed.",
+)
+
+warmups = Table(
+    "warmups",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("queries", BigInteger, nullable=False),
+    Column("weight", Double, nullable=False, comment="What one logged outcome counted, of 1."),
+    Column("observations", JSONB, nullable=False, comment="Per arm, as of added_at."),
+    Column("added_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="Logged outcomes that were added as prior knowledge; their sums are in a slot each.",
+)
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("arm", Text, primary_key=True),
+    Column("state", JSONB, nullable=False),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="What each learner remembers of the residuals of the arms that it has judged.",
+)
+
 query_days = Table(
     "query_days",
     metadata,
@@ -202,12 +250,16 @@ __all__ = [
     "SCHEMA",
     "dead_records",
     "encoder",
+    "half_lives",
     "interactions",
     "metadata",
     "models",
     "offsets",
     "policies",
     "query_days",
+    "shifts",
     "slots",
     "sums",
+    "warmups",
+    "watches",
 ]

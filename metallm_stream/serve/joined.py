@@ -1,9 +1,13 @@
 """Records of the three joined topics as events.
 
-Invariant: the learner and a rebuild from the log read the same records in the same way.
+Invariant: the learner and a rebuild from the log read the same records in the same way, and no
+record claims a time that its topic had not reached when it was written: such a record would weigh
+as much as all that was learned before it.
 """
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 from confluent_kafka import Message
 
@@ -12,11 +16,14 @@ from metallm_stream.join import check_context
 from metallm_stream.kafka import TopicNames, recorded_at
 
 Joined = Decision | Result | Feedback
+# Clocks of one installation may differ so much; less than what shifts take to become effective.
+AHEAD = timedelta(seconds=2)
 
 
 def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: int) -> Joined:
     """The event in a record; feedback without `given_at` was given when it was recorded.
 
+    A decision or result that is dated later than its record is taken as of the record's time.
     Raises `InvalidEvent`.
     """
     topic, value = message.topic(), message.value()
@@ -26,7 +33,12 @@ def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: i
             return feedback
         return feedback.model_copy(update={"given_at": recorded_at(message)})
     if topic == names.results:
-        return Result.parse(value)
+        result = Result.parse(value)
+        if result.finished_at <= recorded_at(message) + AHEAD:
+            return result
+        return result.model_copy(update={"finished_at": recorded_at(message)})
     decision = Decision.parse(value)
     check_context(decision, encoder, dimensions)
-    return decision
+    if decision.decided_at <= recorded_at(message) + AHEAD:
+        return decision
+    return decision.model_copy(update={"decided_at": recorded_at(message)})

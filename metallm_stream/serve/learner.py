@@ -37,11 +37,13 @@ from metallm_stream.postgres import (
     Position,
     advance,
     claim_encoder,
+    claim_half_life,
     claim_partition,
     claim_slot,
     drop_days_before,
     forget_other_models,
     load_for_update,
+    load_forgetting,
     load_slot_sums,
     save_dead_letters,
     save_interactions,
@@ -49,6 +51,7 @@ from metallm_stream.postgres import (
     save_sums,
 )
 from metallm_stream.serve.dead_letters import read_dead_letter
+from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.publisher import Publisher
@@ -92,6 +95,10 @@ class Learner:
         A transaction holds at most so many events, and waits at most so long for more.
     retention_days
         Interactions first seen longer ago are summed up and dropped.
+    half_life_s
+        Evidence counts half as much after so long; None: as much as ever.
+    drift
+        Watches for arms whose quality moves.
     now
         Time, aware UTC.
     """
@@ -109,6 +116,8 @@ class Learner:
         batch_size: int,
         linger_s: float,
         retention_days: int,
+        half_life_s: float | None,
+        drift: DriftWatch,
         now: Callable[[], datetime],
     ) -> None:
         self._names = names
@@ -120,6 +129,7 @@ class Learner:
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._retention_days = retention_days
+        self._drift = drift
         self._now = now
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
@@ -131,13 +141,18 @@ class Learner:
         self._consumer = connection.group_consumer(
             group, f"{group}-{slot}", positions_are_ours=True
         )
-        self._claim()
+        self._claim(half_life_s)
 
-    def _claim(self) -> None:
+    def _claim(self, half_life_s: float | None) -> None:
         """Fence whoever had this slot before, and take over its sums."""
+        with self._engine.begin() as conn:
+            changed_at = claim_half_life(conn, half_life_s)
+        if changed_at is not None:
+            log.info("evidence has a half-life of %s s from %s on", half_life_s, changed_at)
         with self._engine.begin() as conn:
             claim_encoder(conn, self._encoder, self._dimensions)
             self._lease = claim_slot(conn, self._slot)
+            self._drift.load(conn)
             self._sums = Sums(self._dimensions)
             for arm, raw in load_slot_sums(conn, self._slot).items():
                 self._sums.add_from_bytes(arm, raw)
@@ -238,20 +253,25 @@ class Learner:
             changed = [(day, after) for day, before, after in merged if after is not before]
             save_interactions(conn, changed)
             # 3. The change of the interactions is the change of the sums.
-            delta = change(
-                ((before, after) for _, before, after in merged), self._encoder, self._dimensions
-            )
+            pairs = [(before, after) for _, before, after in merged]
+            forgetting = load_forgetting(conn)
+            delta = change(pairs, self._encoder, self._dimensions, forgetting)
             sums = self._sums.copy()
             sums.merge(delta)
             lease = self._lease
             if delta.arms:
                 raw = {arm: sums.arm_to_bytes(arm) for arm in delta.arms}
-                counts = {arm: sums.observations(arm) for arm in delta.arms}
+                newest = sums.as_of({})
+                counts = {arm: newest.observations(arm) for arm in delta.arms}
                 lease = save_sums(conn, lease, raw, counts)
             # 4. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
-        # 5. Committed: only now is it known here.
+            # 5. Last, since a shift takes effect so soon after it was written: drift.
+            observed = self._drift.observe(pairs, self._encoder, forgetting, self._now())
+            self._drift.save(conn, observed)
+        # 6. Committed: only now is it known here.
         self._sums, self._lease = sums, lease
+        self._drift.accept(observed)
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from metallm_stream.encode import load_encoder
 from metallm_stream.kafka import check
+from metallm_stream.policy.drift import ResidualWatch
 from metallm_stream.postgres import check_revision, open_engine
+from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.learner import Learner
 from metallm_stream.serve.publisher import Publisher
 from metallm_stream.serve.surroundings import connection, names, utc_now
@@ -43,5 +45,13 @@ def open_learner(settings: Settings) -> Learner:
         batch_size=settings.learner.batch_size,
         linger_s=settings.learner.linger_s,
         retention_days=settings.learner.retention_days,
+        half_life_s=settings.learner.half_life_s,
+        drift=_drift_watch(settings),
         now=utc_now,
     )
+
+
+def _drift_watch(settings: Settings) -> DriftWatch:
+    detector, factor = settings.learner.drift, settings.learner.drift_factor
+    watch = None if detector == "off" else ResidualWatch(detector)
+    return DriftWatch(watch, factor=factor, slot=settings.slot)

@@ -1,5 +1,8 @@
 """From the sums of all slots to the policy on its topic, about once a second when they changed.
 
+Where evidence is forgotten they also change with time: then a policy is published in each 64th
+part of a half-life, with what the sums weigh as of that moment.
+
 Invariant: versions on the topic only grow, and one learner at a time publishes, so that the
 newest record of each arm always belongs to the newest version.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import orjson
@@ -20,6 +23,7 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Transactions, Watchdog
 from metallm_stream.policy import RidgeFit, Sums, fit, merged, to_records
 from metallm_stream.postgres import (
+    load_forgetting,
     load_slot_sums,
     next_policy_version,
     record_policy,
@@ -31,7 +35,7 @@ PUBLISH_LIMIT_S = 120.0
 LARGEST_VERSION = 2**62
 
 log = logging.getLogger(__name__)
-State = tuple[dict[str, tuple[int, int]], int]
+State = tuple[dict[str, tuple[int, int]], int, Mapping[str, float]]
 
 
 class Publisher:
@@ -94,11 +98,13 @@ class Publisher:
         self._due_at = time.monotonic() + self._refresh_s
         with self._watchdog.limit("publishing", PUBLISH_LIMIT_S), self._engine.begin() as conn:
             versions = slot_versions(conn)
-            state = (versions, catalogue.revision)
             arms = sorted(self._arms(conn, slot, sums, versions) | set(catalogue))
+            clocks = load_forgetting(conn).reading(arms, self._now())
+            state = (versions, catalogue.revision, clocks)
             if state == self._published or not arms or not try_publish_lock(conn):
                 return False
-            self._publish(conn, merged([sums, *self._other_sums()], self._dimensions), arms)
+            whole = merged([sums, *self._other_sums()], self._dimensions)
+            self._publish(conn, whole.as_of(clocks), arms)
         self._published = state
         return True
 
@@ -110,6 +116,7 @@ class Publisher:
         self, conn: Database, slot: str, sums: Sums, versions: dict[str, tuple[int, int]]
     ) -> set[str]:
         """Arms in any slot's sums, after the other slots' sums were brought up to date."""
+        self._others = {name: held for name, held in self._others.items() if name in versions}
         for other, version in versions.items():
             known = self._others.get(other)
             if other != slot and (known is None or known[0] != version):

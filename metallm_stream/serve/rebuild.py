@@ -19,6 +19,7 @@ from metallm_stream.policy import Sums, merged
 from metallm_stream.postgres import (
     ARCHIVE_SLOT,
     fold,
+    load_forgetting,
     load_offsets,
     load_slot_sums,
     load_sums,
@@ -49,7 +50,7 @@ def rebuild(engine: Engine, encoder: str, dimensions: int) -> Rebuilt:
         live = _live(conn, dimensions)
         archive = _sums(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
         counted = _Counted(stream_interactions(conn, BATCH))
-        folded = fold(counted, encoder, dimensions)
+        folded = fold(counted, encoder, dimensions, load_forgetting(conn))
     return Rebuilt(merged([archive, folded], dimensions), live, counted.count)
 
 
@@ -63,6 +64,7 @@ def rebuild_from_log(
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
         live = _live(conn, dimensions)
         offsets = load_offsets(conn)
+        forgetting = load_forgetting(conn)
     joined: dict[str, Interaction] = {}
     for topic in (names.decisions, names.results, names.feedback):
         ends = {part: end for (name, part), end in offsets.items() if name == topic}
@@ -73,7 +75,7 @@ def rebuild_from_log(
                 continue  # the learner has dead-lettered it
             known = joined.get(event.query_id) or Interaction(event.query_id)
             joined[event.query_id] = known.merged(event)
-    return Rebuilt(fold(joined.values(), encoder, dimensions), live, len(joined))
+    return Rebuilt(fold(joined.values(), encoder, dimensions, forgetting), live, len(joined))
 
 
 class _Counted:

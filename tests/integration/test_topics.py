@@ -31,6 +31,15 @@ def test_created_topics_will_do_and_are_not_created_twice(pipeline: Pipeline) ->
     assert providers_with_topics(admin, pipeline.names) == {"recorded"}
 
 
+def test_decisions_and_results_carry_the_brokers_time(pipeline: Pipeline) -> None:
+    """So that a service whose clock is ahead cannot outweigh all that was learned before."""
+    names = pipeline.names
+    resources = [ConfigResource(ResourceType.TOPIC, t) for t in (names.decisions, names.results)]
+    admin = pipeline.kafka.admin()
+    for answer in admin.describe_configs(resources).values():
+        assert answer.result(15)["message.timestamp.type"].value == "LogAppendTime"
+
+
 def test_a_missing_topic_is_named(pipeline: Pipeline) -> None:
     """With the command that makes it."""
     with pytest.raises(ConfigurationError, match=r"calls\.other.*metallm topics create"):

@@ -298,7 +298,7 @@ def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
 
 def test_watch_has_something_to_show_before_anything_has_happened() -> None:
     """No arm, no policy, no lag."""
-    head = dict.fromkeys(("lag", "lag_age_s", "version", "policy_age_s"))
+    head = dict.fromkeys(("lag", "lag_age_s", "version", "policy_age_s", "drift_arm"))
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(render(Snapshot({**head, "recent": 0, "dead_letters": 0}, [])))
     text = console.export_text()

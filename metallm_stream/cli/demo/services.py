@@ -71,7 +71,9 @@ class Services:
             KEY_VARIABLE: key,
         }
         self._start_service("worker", worker, "--provider", PROVIDER)
-        self._start_service("learner", {"DATABASE_URL": self.stack.database_url})
+        # Its labels are counted by their weights, which must be 1.
+        learner = {"DATABASE_URL": self.stack.database_url, "METALLM_LEARNER__DRIFT": "off"}
+        self._start_service("learner", learner)
         for child in self.children:
             child.wait_ready(READY_WITHIN_S)
 

@@ -1,0 +1,154 @@
+"""A learner that forgets: its model is still the one rebuilt from rows and from the log."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from metallm_stream.encode import context_to_bytes
+from metallm_stream.events import Attempt, Decision, Feedback, Result
+from metallm_stream.kafka import Record, write
+from metallm_stream.policy import Sums, merged
+from metallm_stream.postgres import claim_half_life, drop_days_before, load_forgetting, load_sums
+from metallm_stream.postgres.clocks import MARGIN_S
+from tests.pipeline import ENCODER, Pipeline
+from tests.processes import eventually
+
+ARMS = ("large", "small")
+DIMENSIONS, QUERIES, HALF_LIFE_S = 32, 400, 3_600.0
+
+
+def decision(number: int, context: np.ndarray, decided_at: datetime) -> Decision:
+    """A decision for one of the two arms, alternately."""
+    return Decision(
+        query_id=f"q{number}",
+        fingerprint="f",
+        query_partition=0,
+        query_offset=number,
+        asked_at=decided_at,
+        decided_at=decided_at,
+        encoder=ENCODER.replace(":", "-"),
+        context=context_to_bytes(context),
+        policy="ridge-igw",
+        policy_version=1,
+        arm=ARMS[number % 2],
+        propensity=0.5,
+        cost_weight=0.1,
+        latency_weight=0.0,
+        cost_scale_usd=1.0,
+    )
+
+
+def result(number: int, finished_at: datetime) -> Result:
+    """The answer of the decided arm, for a cent."""
+    arm = ARMS[number % 2]
+    attempt = Attempt(arm=arm, started_at=finished_at, latency_s=0.5, cost_usd=0.01)
+    return Result(
+        query_id=f"q{number}", arm=arm, prediction="a", attempts=(attempt,), finished_at=finished_at
+    )
+
+
+def judged(number: int, score: float, **fields: object) -> Feedback:
+    """A score."""
+    return Feedback.model_validate({"query_id": f"q{number}", "score": score} | fields)
+
+
+def live(pipeline: Pipeline) -> Sums:
+    """The sums in the database."""
+    sums = Sums(DIMENSIONS)
+    with pipeline.engine.connect() as conn:
+        for arms in load_sums(conn).values():
+            for arm, raw in arms.items():
+                sums.add_from_bytes(arm, raw)
+    return sums
+
+
+def assert_rebuilt(pipeline: Pipeline) -> None:
+    """The model from the rows and from the log is the live one."""
+    for from_log in (False, True):
+        assert pipeline.rebuilt(from_log=from_log).max_relative_difference <= 1e-9
+
+
+def observed(pipeline: Pipeline) -> float:
+    """What the published policy still counts of the labels."""
+    row = pipeline.sql("SELECT max(observations) AS n FROM metallm.policy_now")[0]
+    return float(str(row["n"] or 0))
+
+
+def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipeline) -> None:
+    """Two days of decisions, some an hour in the future, corrected late, under an hour's half-life.
+
+    Then the half-life becomes two seconds: without any event the policy loses what it knew. At
+    last all interactions are archived.
+    """
+    rng = np.random.default_rng(5)
+    contexts = rng.normal(size=(QUERIES, DIMENSIONS)).astype(np.float32)
+    now = datetime.now(UTC)
+    ages = rng.uniform(0, 48 * 3_600, QUERIES)
+    ages[:3] = -3_600
+    times = [now - timedelta(seconds=float(age)) for age in ages]
+    first, final = rng.random(QUERIES), rng.random(QUERIES)
+    names = pipeline.names
+    learner = pipeline.start("learner", LEARNER__HALF_LIFE_S=str(HALF_LIFE_S))
+    records = [
+        record
+        for number, time in enumerate(times)
+        for record in (
+            Record.of(names.results, f"q{number}", result(number, time + timedelta(seconds=1))),
+            Record.of(names.decisions, f"q{number}", decision(number, contexts[number], time)),
+        )
+    ]
+    write(pipeline.producer, records)
+    pipeline.judge(*(judged(number, first[number]) for number in range(QUERIES)))
+    learner.wait_ready(60)
+    pipeline.wait_until_learned()
+    later = {"given_at": now + timedelta(hours=1)}
+    pipeline.judge(*(judged(number, final[number], **later) for number in range(QUERIES)))
+    pipeline.wait_until_learned()
+    assert_rebuilt(pipeline)
+    weights = np.exp2(-np.maximum(ages, 0) / HALF_LIFE_S)
+    with pipeline.engine.connect() as conn:
+        forgetting = load_forgetting(conn)
+    read = live(pipeline).as_of({arm: forgetting.log2_weight(arm, now) for arm in ARMS})
+    total = sum(map(read.observations, ARMS))
+    # The three from the future count as of when they were written, seconds after `now`.
+    assert total == pytest.approx(weights.sum(), rel=0.01)
+
+    learner.stop()
+    learner = pipeline.start("learner", slot="1", LEARNER__HALF_LIFE_S="2")
+    learner.wait_ready(60)
+    eventually(lambda: 0 < observed(pipeline) < 0.01 * total, 60)
+    assert_rebuilt(pipeline)
+    moved = pipeline.sql("SELECT half_life_s FROM metallm.half_lives ORDER BY effective_at")
+    assert [row["half_life_s"] for row in moved] == [HALF_LIFE_S, 2.0]
+
+    learner.stop()
+    with pipeline.engine.begin() as conn:
+        encoder = ENCODER.replace(":", "-")
+        tomorrow = datetime.now(UTC).date() + timedelta(days=2)
+        assert drop_days_before(conn, tomorrow, encoder, DIMENSIONS)
+    assert pipeline.rebuilt().interactions == 0
+    assert_rebuilt(pipeline)
+
+
+def test_a_half_life_is_for_all_times_where_nothing_was_learned(pipeline: Pipeline) -> None:
+    """And for the times to come where something was; the same one again changes nothing."""
+    with pipeline.engine.begin() as conn:
+        assert claim_half_life(conn, None) is None
+        assert claim_half_life(conn, 60.0) == datetime(1970, 1, 1, tzinfo=UTC)
+        assert claim_half_life(conn, 60.0) is None
+    learner = pipeline.start("learner", LEARNER__HALF_LIFE_S="60")
+    time = datetime.now(UTC)
+    write(pipeline.producer, [Record.of(pipeline.names.results, "q0", result(0, time))])
+    learner.wait_ready(60)
+    pipeline.wait_until_learned()
+    with pipeline.engine.begin() as conn:
+        changed_at = claim_half_life(conn, None)
+        assert changed_at is not None
+        assert changed_at > time + timedelta(seconds=MARGIN_S - 1)
+        after = load_forgetting(conn)
+    week = timedelta(days=7)
+    assert after.log2_weight("a", changed_at + week) == after.log2_weight("a", changed_at)
+    assert merged([live(pipeline)], DIMENSIONS).arms == ("large",)

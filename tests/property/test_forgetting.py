@@ -1,0 +1,170 @@
+"""The fold under forgetting: order, repetition, batches, restarts and shards change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metallm_stream.encode import context_to_bytes
+from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.join import Interaction, change, lesson, moment, usage
+from metallm_stream.policy import Forgetting, HalfLife, Shift, Sums, Usage, merged
+from tests.records import (
+    DIMENSIONS,
+    ENCODER,
+    FAILED,
+    START,
+    at,
+    attempt,
+    decision,
+    feedback,
+    result,
+)
+
+Event = Decision | Result | Feedback
+SAME = 1e-9
+YEAR_S = 365 * 86_400
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+ARMS = st.sampled_from(["mini", "maxi"])
+TIMES = st.one_of(st.integers(0, 7_200), st.integers(-YEAR_S, 5 * YEAR_S)).map(at)
+CONTEXTS = st.sampled_from([[0.6, 0.8], [1.0, 0.0], [-0.8, 0.6]]).map(context_to_bytes)
+CHOSEN = st.builds(
+    decision, IDS, arm=ARMS, decided_at=TIMES, context=CONTEXTS, query_offset=st.integers(0, 2)
+)
+ATTEMPTS = st.builds(
+    attempt,
+    ARMS,
+    failure=st.sampled_from([None, FAILED]),
+    cost_usd=st.sampled_from([None, 0.001, 0.25]),
+)
+RESULTS = st.builds(
+    result, IDS, ARMS, attempts=st.lists(ATTEMPTS, max_size=3).map(tuple), finished_at=TIMES
+)
+JUDGEMENTS = st.builds(
+    lambda query_id, given, label: feedback(query_id, label, given=given),
+    IDS,
+    st.integers(0, 9),
+    st.sampled_from(["yes", "no"]),
+)
+WITHDRAWALS = st.builds(
+    lambda query_id, given: feedback(query_id, None, given=given, withdrawn=True),
+    IDS,
+    st.integers(0, 9),
+)
+EVENTS = st.lists(st.one_of(CHOSEN, CHOSEN, RESULTS, RESULTS, JUDGEMENTS, JUDGEMENTS, WITHDRAWALS))
+HALF_LIVES = st.lists(
+    st.builds(HalfLife, TIMES, st.sampled_from([None, 60.0, 3_600.0, 86_400.0, 1e9])),
+    max_size=3,
+    unique_by=lambda row: row.effective_at,
+)
+SHIFTS = st.lists(st.builds(Shift, ARMS, TIMES, st.floats(0.01, 1)), max_size=4)
+CLOCKS = st.builds(Forgetting, HALF_LIVES, SHIFTS)
+
+
+class Fold:
+    """A learner without servers."""
+
+    def __init__(self, forgetting: Forgetting, shards: int = 1) -> None:
+        self.forgetting = forgetting
+        self.known: dict[str, Interaction] = {}
+        self.shards = [Sums(DIMENSIONS) for _ in range(shards)]
+
+    def take(self, batch: Iterable[Event], shard: int = 0) -> None:
+        """One transaction of one learner; it stores its sums and reads them back."""
+        after: dict[str, Interaction] = {}
+        for event in batch:
+            held = after.get(event.query_id) or self.known.get(event.query_id)
+            after[event.query_id] = (held or Interaction(event.query_id)).merged(event)
+        pairs = [(self.known.get(query_id), now) for query_id, now in after.items()]
+        restored = Sums(DIMENSIONS)
+        for arm in self.shards[shard].arms:
+            restored.add_from_bytes(arm, self.shards[shard].arm_to_bytes(arm))
+        restored.merge(change(pairs, ENCODER, DIMENSIONS, self.forgetting))
+        self.shards[shard] = restored
+        self.known |= after
+
+    @property
+    def sums(self) -> Sums:
+        """The model."""
+        return merged(self.shards, DIMENSIONS)
+
+
+def folded(events: Sequence[Event], forgetting: Forgetting) -> Fold:
+    fold = Fold(forgetting)
+    fold.take(events)
+    return fold
+
+
+@settings(deadline=None)
+@given(events=EVENTS, clocks=CLOCKS, again=st.lists(st.integers(0)), order=st.randoms())
+def test_order_and_repetition_change_nothing(events, clocks, again, order) -> None:
+    """Years between the events, and rows of the clocks anywhere among them."""
+    repeated = events + [events[choice % len(events)] for choice in again if events]
+    order.shuffle(repeated)
+    one, other = folded(repeated, clocks), folded(events, clocks)
+    assert one.known == other.known
+    assert one.sums.difference(other.sums) <= SAME
+
+
+@settings(deadline=None)
+@given(
+    events=EVENTS,
+    clocks=CLOCKS,
+    cuts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2)), max_size=6),
+)
+def test_batches_restarts_and_shards_change_nothing(events, clocks, cuts) -> None:
+    """Each transaction by any of three learners; a rebuild finds the sum of theirs."""
+    owners = {min(cut, len(events)): owner for cut, owner in cuts} | {0: 0, len(events): 0}
+    fold = Fold(clocks, shards=3)
+    for start, end in pairwise(sorted(owners)):
+        fold.take(events[start:end], owners[start])
+    rebuilt = change(((None, item) for item in fold.known.values()), ENCODER, DIMENSIONS, clocks)
+    assert fold.sums.difference(rebuilt) <= SAME
+    assert fold.sums.difference(folded(events, clocks).sums) <= SAME
+
+
+@settings(deadline=None)
+@given(
+    answers=st.lists(st.tuples(CHOSEN, st.sampled_from(["yes", "no"])), max_size=8),
+    final=st.lists(st.sampled_from(["yes", "no", None]), min_size=8, max_size=8),
+    clocks=CLOCKS,
+)
+def test_corrections_and_withdrawals_are_exact(answers, final, clocks) -> None:
+    """However late: they weigh what the decision weighed."""
+    corrected, direct = Fold(clocks), Fold(clocks)
+    for number, ((chosen, first), last) in enumerate(zip(answers, final, strict=False)):
+        query_id = f"q{number}"
+        made = chosen.model_copy(update={"query_id": query_id})
+        answered = result(query_id, chosen.arm)
+        judged = feedback(query_id, last, given=20, withdrawn=last is None)
+        corrected.take([made, answered, feedback(query_id, first, given=10)])
+        corrected.take([judged])
+        direct.take([made, answered, judged])
+    assert corrected.sums.difference(direct.sums) <= SAME
+
+
+@settings(deadline=None)
+@given(events=EVENTS, clocks=CLOCKS, read_after_s=st.integers(0, YEAR_S))
+def test_a_reader_sees_each_event_at_the_weight_of_its_age(events, clocks, read_after_s) -> None:
+    """The same as weighing every interaction afresh at the reader's time."""
+    fold = folded(events, clocks)
+    now = START + timedelta(seconds=5 * YEAR_S + read_after_s)
+    read = fold.sums.as_of(clocks.reading(["mini", "maxi"], now))
+    for arm in read.arms:
+        clock = clocks.reading([arm], now)[arm]
+        observations, calls = 0.0, 0.0
+        for item in fold.known.values():
+            time = moment(item)
+            weight = 0.0 if time is None else np.exp2(clocks.log2_weight(arm, time) - clock)
+            taught = lesson(item, ENCODER)
+            observations += weight * (taught is not None and taught.arm == arm)
+            tried = () if item.result is None else item.result.attempts
+            calls += weight * usage(tried).get(arm, np.zeros(len(Usage)))[Usage.CALLS]
+        assert abs(read.observations(arm) - observations) <= SAME * max(1.0, observations)
+        assert abs(read.usage(arm)[Usage.CALLS] - calls) <= SAME * max(1.0, calls)

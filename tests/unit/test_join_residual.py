@@ -1,0 +1,67 @@
+"""Which judgements are watched, and what they are compared with."""
+
+from __future__ import annotations
+
+import pytest
+
+from metallm_stream.events import Candidate, Decision, Feedback, Result
+from metallm_stream.join import Interaction, residuals
+from tests.records import ENCODER, at, decision, feedback, result
+
+PREDICTED = (
+    Candidate(arm="mini", probability=0.5, quality=0.75),
+    Candidate(arm="maxi", probability=0.5, quality=1.5),
+    Candidate(arm="new", probability=0.0),
+)
+
+
+def joined(*events: Decision | Result | Feedback) -> Interaction:
+    interaction = Interaction(events[0].query_id)
+    for event in events:
+        interaction = interaction.merged(event)
+    return interaction
+
+
+def test_the_first_judgement_is_compared_with_what_was_predicted() -> None:
+    """Of the arm that answered, with predictions taken as no more than 1."""
+    chosen = decision(candidates=PREDICTED)
+    for arm, value in (("mini", 0.25), ("maxi", 0.0)):
+        whole = joined(chosen, result(arm=arm), feedback())
+        found = residuals([(joined(chosen, result(arm=arm)), whole)], ENCODER)
+        assert [(item.arm, item.value) for item in found[arm]] == [(arm, pytest.approx(value))]
+
+
+def test_corrections_and_repetitions_are_not_watched() -> None:
+    """They tell of the user, not of the arm."""
+    before = joined(decision(candidates=PREDICTED), result(), feedback())
+    after = before.merged(feedback(label="no", given=20))
+    assert residuals([(before, after), (before, before)], ENCODER) == {}
+
+
+def test_what_was_not_predicted_is_not_watched() -> None:
+    """No policy yet, a new arm, a failure, another encoder, or no judgement."""
+    pairs = [
+        (None, joined(decision(), result(), feedback())),
+        (None, joined(decision(candidates=PREDICTED), result(arm="new"), feedback())),
+        (None, joined(decision(candidates=PREDICTED), result(arm=None), feedback())),
+        (None, joined(decision(candidates=PREDICTED, encoder="other"), result(), feedback())),
+        (None, joined(decision(candidates=PREDICTED), result())),
+        (None, None),
+    ]
+    assert residuals(pairs, ENCODER) == {}
+
+
+def test_residuals_come_in_the_order_of_the_decisions() -> None:
+    """Whatever order a batch has its queries in."""
+    pairs = [
+        (
+            None,
+            joined(
+                decision(f"q{second}", candidates=PREDICTED, decided_at=at(second)),
+                result(f"q{second}"),
+                feedback(f"q{second}"),
+            ),
+        )
+        for second in (3, 1, 2)
+    ]
+    assert [item.decided_at for item in residuals(pairs, ENCODER)["mini"]] == [at(1), at(2), at(3)]

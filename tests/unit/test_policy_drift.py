@@ -1,0 +1,140 @@
+"""Watches of residuals: what they notice, and that they go on after a restart as before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import orjson
+import pytest
+
+from metallm_stream.policy.drift import DETECTORS, ArmWatch, Drift, Residual, ResidualWatch
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+every_detector = pytest.mark.parametrize("detector", DETECTORS)
+
+
+def residuals(values: Sequence[float], start: datetime = START) -> list[Residual]:
+    """One a second."""
+    return [
+        Residual("a", start + timedelta(seconds=second), float(value))
+        for second, value in enumerate(values)
+    ]
+
+
+def judged(rng: np.random.Generator, n: int, quality: float, predicted: float) -> list[float]:
+    """Right or wrong answers less what was predicted."""
+    return list((rng.random(n) < quality) - predicted)
+
+
+def settled(detector: str) -> ArmWatch:
+    """The watch of an arm that is known well enough, from the start on."""
+    early = START - timedelta(minutes=1)
+    held, _ = ResidualWatch(detector).observe(None, residuals([0.0] * 50, early), early)
+    return held
+
+
+def restored(watch: ArmWatch) -> ArmWatch:
+    """The watch as it comes back from JSON."""
+    return ArmWatch(**orjson.loads(orjson.dumps(asdict(watch))))
+
+
+@every_detector
+@pytest.mark.parametrize(("after", "direction"), [(0.4, "down"), (1.0, "up")])
+def test_notices_a_shift_and_its_direction(detector: str, after: float, direction: str) -> None:
+    """Of 0.3 within 250 answers, and says what the residuals were before and after."""
+    rng = np.random.default_rng(3)
+    watch = ResidualWatch(detector)
+    held, drift = watch.observe(settled(detector), residuals(judged(rng, 600, 0.7, 0.7)), START)
+    assert drift is None
+    held, drift = watch.observe(held, residuals(judged(rng, 250, after, 0.7)), START)
+    assert drift is not None
+    assert (drift.arm, drift.direction) == ("a", direction)
+    assert abs(drift.mean_before) < 0.1
+    assert abs(drift.mean_after - (after - 0.7)) < 0.2
+    assert held == ArmWatch(detector)  # begins anew
+
+
+@every_detector
+def test_a_steady_arm_raises_no_alarm(detector: str) -> None:
+    """In 5,000 answers, however they are judged."""
+    rng = np.random.default_rng(5)
+    for values in (judged(rng, 5_000, 0.8, 0.8), list(rng.normal(0, 0.1, 5_000)), [0.0] * 5_000):
+        watch, held = ResidualWatch(detector), settled(detector)
+        assert watch.observe(held, residuals(values), START)[1] is None
+
+
+@every_detector
+def test_a_restored_watch_goes_on_as_if_nothing_had_happened(detector: str) -> None:
+    """Batches of any size, each from JSON: the same states and the same drift, to the bit."""
+    rng = np.random.default_rng(7)
+    values = judged(rng, 300, 0.8, 0.8) + judged(rng, 200, 0.3, 0.8)
+    watch = ResidualWatch(detector)
+    whole: list[tuple[ArmWatch, Drift | None]] = []
+    held = settled(detector)
+    for value in values:
+        held, drift = watch.observe(held, residuals([value]), START)
+        whole.append((held, drift))
+    assert sum(drift is not None for _, drift in whole) == 1
+    for size in (7, 64, 250):
+        again = settled(detector)
+        for start in range(0, len(values), size):
+            batch = residuals(values[start : start + size])
+            again, drift = watch.observe(restored(again), batch, START)
+            single = whole[start : start + size]
+            alarms = [found for _, found in single if found is not None]
+            assert drift == (alarms[0] if alarms else None)
+            if drift is not None:
+                break
+            assert again == single[-1][0]
+
+
+@every_detector
+def test_another_learners_shift_begins_a_new_watch(detector: str) -> None:
+    """And what was decided before it took effect is not watched any more."""
+    rng = np.random.default_rng(9)
+    watch = ResidualWatch(detector)
+    held, _ = watch.observe(settled(detector), residuals(judged(rng, 300, 0.8, 0.8)), START)
+    shift = START + timedelta(days=1)
+    late = residuals(judged(rng, 300, 0.2, 0.8), shift - timedelta(seconds=200))
+    held, drift = watch.observe(held, late[:230], shift, shift.timestamp())
+    assert drift is None
+    assert (held.since_s, held.learned, held.watched_from_s) == (shift.timestamp(), 30, None)
+    held, _ = watch.observe(held, late[230:], shift, shift.timestamp())
+    assert (held.learned, held.watched_from_s, held.seen) == (50, shift.timestamp() + 5, 50)
+
+
+def test_what_was_decided_before_anything_was_learned_is_not_watched() -> None:
+    """However late its labels come, and however many they are."""
+    watch = ResidualWatch(settle=10)
+    day = START + timedelta(days=1)
+    held, drift = watch.observe(None, residuals([0.4] * 1_000), day)
+    assert (drift, held.seen, held.watched_from_s) == (None, 0, day.timestamp() + 5)
+    held, drift = watch.observe(held, residuals([0.4] * 1_000), day)
+    held, drift = watch.observe(held, residuals([0.0] * 1_000, day + timedelta(seconds=5)), day)
+    assert (drift, held.seen) == (None, 1_000)
+
+
+def test_another_detector_does_not_go_on_from_a_foreign_state() -> None:
+    """Who changes the setting begins anew."""
+    held, _ = ResidualWatch("adwin").observe(settled("adwin"), residuals([0.1] * 80), START)
+    changed, _ = ResidualWatch("page-hinkley").observe(held, residuals([0.1]), START)
+    assert (changed.detector, changed.learned, changed.seen) == ("page-hinkley", 1, 0)
+    with pytest.raises(ValueError, match="there are adwin, page-hinkley"):
+        ResidualWatch("psychic")
+
+
+def test_river_is_not_loaded_before_it_is_needed() -> None:
+    """It takes seconds, which a learner without judged answers need not wait for."""
+    script = (
+        "import sys; from datetime import UTC, datetime\n"
+        "from metallm_stream.policy.drift import Residual, ResidualWatch\n"
+        "now = datetime.now(UTC)\n"
+        "ResidualWatch().observe(None, [Residual('a', now, 0.1)] * 50, now)\n"
+        "sys.exit('river' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
