@@ -221,6 +221,8 @@ class Decision(Event):
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
+    budget_weight: Weight | None = None
+    reserved_usd: Usd | None = None
     refusal: Failure | None = None
 
     @property
@@ -350,6 +352,28 @@ class PolicyManifest(Event):
     arm_precision: Annotated[float, Field(gt=0)]
     log_evidence: float | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
+
+
+class BudgetAccount(Event):
+    """What a budget has spent and reserved for one value of its metadata key; see `route.account`.
+
+    `next_offsets` tells, by partition of `queries`, the first offset whose decision is not counted.
+    """
+
+    kind: Literal["budget"] = "budget"
+    budget: Name
+    key: MetadataValue = ""
+    queries: Annotated[int, Field(ge=0)]
+    spent_usd: float
+    reserved_usd: float
+    over_usd: float
+    ahead_usd: float
+    period_usd: float
+    at: Moment | None = None
+    reserved_squares: Annotated[float, Field(ge=0)]
+    expected_squares: Annotated[float, Field(ge=0)]
+    error_squares: Annotated[float, Field(ge=0)]
+    next_offsets: dict[int, int] = Field(default_factory=dict)
 
 
 def explain(error: ValidationError, *, limit: int = 3) -> str:

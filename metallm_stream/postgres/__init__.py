@@ -1,5 +1,6 @@
 """Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
 
+from metallm_stream.postgres.budgets import Place, load_accounts, lock_accounts, save_accounts
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
 from metallm_stream.postgres.interactions import (
@@ -45,6 +46,7 @@ __all__ = [
     "ARCHIVE_SLOT",
     "Advance",
     "DeadLetter",
+    "Place",
     "Position",
     "SlotLease",
     "advance",
@@ -59,16 +61,19 @@ __all__ = [
     "fold",
     "forget_other_models",
     "head_revision",
+    "load_accounts",
     "load_for_update",
     "load_offsets",
     "load_slot_sums",
     "load_sums",
+    "lock_accounts",
     "migrate",
     "next_policy_version",
     "open_engine",
     "record_policy",
     "roles_exist",
     "roles_sql",
+    "save_accounts",
     "save_dead_letters",
     "save_interactions",
     "save_model",

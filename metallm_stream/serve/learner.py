@@ -48,6 +48,7 @@ from metallm_stream.postgres import (
     save_model,
     save_sums,
 )
+from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.dead_letters import read_dead_letter
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
@@ -84,6 +85,8 @@ class Learner:
         PostgreSQL, migrated.
     publisher
         Turns the sums into policies.
+    accountant
+        Charges calls to the budgets.
     encoder, dimensions
         Identity of the encoder whose contexts are learned from.
     slot
@@ -102,6 +105,7 @@ class Learner:
         names: TopicNames,
         engine: Engine,
         publisher: Publisher,
+        accountant: Accountant,
         *,
         encoder: str,
         dimensions: int,
@@ -114,6 +118,7 @@ class Learner:
         self._names = names
         self._engine = engine
         self._publisher = publisher
+        self._accountant = accountant
         self._encoder = encoder
         self._dimensions = dimensions
         self._slot = slot
@@ -147,6 +152,7 @@ class Learner:
         self._knowledge.catch_up()
         with self._engine.begin() as conn:
             forget_other_models(conn, list(self._knowledge.catalogue))
+            self._accountant.recall(conn)
         self._save_models(self._knowledge.catalogue.arms.items())
         names = self._names
         self._consumer.subscribe(
@@ -173,6 +179,7 @@ class Learner:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
         self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
+        write(self._producer, self._accountant.due())
         self._retain()
         return len(messages)
 
@@ -238,9 +245,8 @@ class Learner:
             changed = [(day, after) for day, before, after in merged if after is not before]
             save_interactions(conn, changed)
             # 3. The change of the interactions is the change of the sums.
-            delta = change(
-                ((before, after) for _, before, after in merged), self._encoder, self._dimensions
-            )
+            pairs = [(before, after) for _, before, after in merged]
+            delta = change(pairs, self._encoder, self._dimensions)
             sums = self._sums.copy()
             sums.merge(delta)
             lease = self._lease
@@ -248,9 +254,12 @@ class Learner:
                 raw = {arm: sums.arm_to_bytes(arm) for arm in delta.arms}
                 counts = {arm: sums.observations(arm) for arm in delta.arms}
                 lease = save_sums(conn, lease, raw, counts)
-            # 4. Keep the dead letters of all services where SQL can see them.
+            # 4. What the queries cost is charged to their budgets.
+            accounts = self._accountant.book(conn, batch.events, pairs)
+            # 5. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
-        # 5. Committed: only now is it known here.
+        # 6. Committed: only now is it known here.
+        self._accountant.committed(accounts)
         self._sums, self._lease = sums, lease
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after

@@ -32,6 +32,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA metallm TO metallm_service;
 GRANT SELECT ON
     metallm.interactions, metallm.attempts, metallm.arm_events, metallm.arms, metallm.arms_by_task,
     metallm.arms_over_time, metallm.policy_now, metallm.spend, metallm.savings, metallm.lag,
-    metallm.dead_letters, metallm.dead_letter_counts, metallm.learning_curve
+    metallm.dead_letters, metallm.dead_letter_counts, metallm.learning_curve,
+    metallm.budgets
 TO metallm_analyst;
 GRANT EXECUTE ON FUNCTION metallm.explain(text), metallm.partition_days() TO metallm_analyst;
