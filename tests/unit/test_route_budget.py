@@ -168,7 +168,7 @@ def test_spending_comes_down_to_the_budget_and_the_weight_is_told() -> None:
     assert spent(free) > 0.9 * COST["big"]
     assert free[0].decision.budget_weight is None
     held = paced(Pacer([ALL]), *asked(600))
-    assert 0.8 * ALL.amount_usd < spent(held[100:]) <= 1.02 * ALL.amount_usd
+    assert 0.6 * ALL.amount_usd < spent(held[100:]) <= 1.02 * ALL.amount_usd
     decision = held[-1].decision
     assert decision.budget_weight is not None
     assert decision.budget_weight > 0
