@@ -69,7 +69,7 @@ def test_a_budget_holds_over_restarts_and_sql_shows_it(pipeline: Pipeline) -> No
     results = pipeline.results()
     spent = math.fsum(result.cost_usd for result in results.values())
     for budget in ("all", "team"):
-        eventually(lambda budget=budget: committed(pipeline, budget, 900) is not None)  # type: ignore[misc]
+        eventually(lambda budget=budget: committed(pipeline, budget, 900) is not None)
         figures = committed(pipeline, budget, 900)
         assert figures is not None
         assert figures["spent_usd"] == pytest.approx(spent)
