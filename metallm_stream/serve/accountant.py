@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from confluent_kafka import Producer
 from sqlalchemy import Connection as Database
+from sqlalchemy import Engine
 
 from metallm_stream.events import Decision, Feedback, Result
 from metallm_stream.join import Interaction
-from metallm_stream.kafka import Record
+from metallm_stream.kafka import Record, write
 from metallm_stream.postgres import Place, load_accounts, lock_accounts, save_accounts
 from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
 
@@ -49,12 +51,12 @@ class Accountant:
         self._topic = topic
         self._refresh_s = refresh_s
         self._due_at = 0.0
-        self._unpublished: dict[Place, Account] = {}
+        self._unpublished: set[Place] = set()
 
     def recall(self, conn: Database) -> None:
         """Have every stored account published again, as after a crash before it was."""
         if self._budgets:
-            self._unpublished |= load_accounts(conn, self._budgets)
+            self._unpublished |= load_accounts(conn, self._budgets).keys()
 
     def book(
         self, conn: Database, events: Iterable[Decision | Result | Feedback], pairs: Iterable[Pair]
@@ -77,25 +79,27 @@ class Accountant:
         save_accounts(conn, self._budgets, accounts)
         return accounts
 
-    def committed(self, accounts: Mapping[Place, Account]) -> None:
+    def committed(self, places: Iterable[Place]) -> None:
         """Take note of accounts whose transaction has committed."""
-        self._unpublished |= accounts
+        self._unpublished.update(places)
 
-    def due(self) -> list[Record]:
-        """The records to publish now."""
+    def publish_if_due(self, engine: Engine, producer: Producer) -> None:
+        """Write the accounts that have changed to their topic.
+
+        They stay locked meanwhile, so that no other learner's newer one comes before.
+        """
         if not self._unpublished or time.monotonic() < self._due_at:
-            return []
+            return
         self._due_at = time.monotonic() + self._refresh_s
-        records = [
-            Record.of(
-                self._topic,
-                f"budget/{name}/{key}",
-                record_of(self._budgets[name], key, account),
-            )
-            for (name, key), account in self._unpublished.items()
-        ]
-        self._unpublished = {}
-        return records
+        with engine.begin() as conn:
+            accounts = lock_accounts(conn, self._unpublished)
+            write(producer, [self._record(place, item) for place, item in accounts.items()])
+        self._unpublished = set()
+
+    def _record(self, place: Place, account: Account) -> Record:
+        name, key = place
+        record = record_of(self._budgets[name], key, account)
+        return Record.of(self._topic, f"budget/{name}/{key}", record)
 
     def _changes(self, pairs: Iterable[Pair]) -> Iterable[_Change]:
         for before, after in pairs:

@@ -179,7 +179,7 @@ class Learner:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
         self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
-        write(self._producer, self._accountant.due())
+        self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
         return len(messages)
 
