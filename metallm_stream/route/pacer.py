@@ -93,9 +93,12 @@ class Pacer:
             self._ledger(budget, metadata).reserve(item)
 
     def remember(self, decision: Decision) -> None:
-        """Charge a decision that was committed earlier, unless the account counts it already."""
+        """Charge a decision that was committed earlier, unless the account counts it already.
+
+        One that was made without any budget is passed over.
+        """
         charge = charge_of(decision, None)
-        if charge is not None:
+        if charge is not None and decision.reserved_usd is not None:
             place = decision.query_partition, decision.query_offset
             self.reserve(decision.metadata, *place, charge)
 

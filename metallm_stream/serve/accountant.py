@@ -52,6 +52,9 @@ class Accountant:
         self._refresh_s = refresh_s
         self._due_at = 0.0
         self._unpublished: set[Place] = set()
+        # By partition of `queries`: what this process has read, committed and in a transaction.
+        self._read: dict[int, int] = {}
+        self._reading: dict[int, int] = {}
 
     def recall(self, conn: Database) -> None:
         """Have every stored account published again, as after a crash before it was."""
@@ -73,15 +76,18 @@ class Accountant:
             budget = self._budgets[change.place[0]]
             known = accounts[change.place]
             accounts[change.place] = known.revised(budget, change.before, change.after)
+        self._reading = dict(self._read)
         for decision in decisions:
-            for place in self._places(decision):
-                accounts[place] = _read(accounts[place], decision)
+            reached = max(decision.query_offset + 1, self._reading.get(decision.query_partition, 0))
+            self._reading[decision.query_partition] = reached
+        accounts = {place: _read(item, self._reading) for place, item in accounts.items()}
         save_accounts(conn, self._budgets, accounts)
         return accounts
 
     def committed(self, places: Iterable[Place]) -> None:
         """Take note of accounts whose transaction has committed."""
         self._unpublished.update(places)
+        self._read = self._reading
 
     def publish_if_due(self, engine: Engine, producer: Producer) -> None:
         """Write the accounts that have changed to their topic.
@@ -128,8 +134,14 @@ class Accountant:
         return [(budget.name, budget.account_key(decision.metadata)) for budget in budgets]
 
 
-def _read(account: Account, decision: Decision) -> Account:
-    """The account, which now counts the decision at its position or has passed it over."""
-    partition, reached = decision.query_partition, decision.query_offset + 1
-    reached = max(reached, account.next_offsets.get(partition, 0))
-    return replace(account, next_offsets={**account.next_offsets, partition: reached})
+def _read(account: Account, positions: Mapping[int, int]) -> Account:
+    """The account, which counts all decisions before these positions that it is to count.
+
+    They are those of all queries, not of its own alone: a router that still holds a decision which
+    no account will ever count again, such as one from before the budget, lets go of it.
+    """
+    reached = {
+        partition: max(position, account.next_offsets.get(partition, 0))
+        for partition, position in positions.items()
+    }
+    return replace(account, next_offsets={**account.next_offsets, **reached})

@@ -63,7 +63,7 @@ def test_reserved_becomes_spent_when_results_come(engine: Engine, sample: Sample
     assert first.keys() == {("all", ""), ("team", "red"), ("team", "blue")}
     assert first["all", ""].reserved_usd == pytest.approx(0.04)
     assert first["all", ""].next_offsets == {0: 10}
-    assert (first["team", "blue"].queries, first["team", "blue"].next_offsets) == (2, {0: 6})
+    assert (first["team", "blue"].queries, first["team", "blue"].next_offsets) == (2, {0: 10})
     both = booked(engine, [decisions, results[:6]])
     assert both["all", ""].spent_usd == pytest.approx(0.036)
     assert both["all", ""].reserved_usd == pytest.approx(0.016)

@@ -269,6 +269,16 @@ def test_a_published_account_takes_the_place_of_what_it_counts() -> None:
     assert pacer.weight({}, NOON) == 0
 
 
+def test_decisions_read_back_are_charged_unless_they_were_made_without_budgets() -> None:
+    """A router that starts again counts what is in flight, and nothing from before."""
+    pacer = Pacer([ALL])
+    old = [Candidate(arm="mini", probability=1.0, cost_usd=0.5)]
+    pacer.remember(records.decision(candidates=old))
+    assert pacer.weight({}, NOON) == 0
+    pacer.remember(records.decision(query_offset=1, reserved_usd=0.02))
+    assert pacer.weight({}, NOON) > 0
+
+
 def test_the_account_of_an_unknown_budget_is_passed_over() -> None:
     """Another release's, or one that is no longer set."""
     pacer = Pacer([ALL])
