@@ -51,7 +51,7 @@ def committed(pipeline: Pipeline, budget: str, queries: int) -> dict[str, float]
 
 
 def test_a_budget_holds_over_restarts_and_sql_shows_it(pipeline: Pipeline) -> None:
-    """900 queries, router and learner killed in the middle: spend within the budget, to the cent.
+    """900 queries, router and learner killed in the middle, a second router: within the budget.
 
     Without the budget half of the queries would go to an arm at more than three times the amount.
     """
@@ -63,6 +63,8 @@ def test_a_budget_holds_over_restarts_and_sql_shows_it(pipeline: Pipeline) -> No
             kill(children["router"])
         if start == 500:
             kill(children["learner"])
+        if start == 600:
+            pipeline.start("router", slot="1", **BUDGETS).wait_ready(60)
         pipeline.wait_for_results(start + 100)
         pipeline.judge(*(Feedback(query_id=query.query_id, label="yes") for query in queries))
     pipeline.wait_until_learned()
