@@ -195,6 +195,24 @@ def test_every_team_keeps_its_own_budget() -> None:
         assert spent(own[30:]) > 0.6 * ALL.amount_usd
 
 
+def test_a_budget_by_the_hour_is_spent_evenly_and_not_exceeded() -> None:
+    """Two hours with a query a second, by whose wish alone twice the amount would be spent."""
+    hour = Budget("hour", 18.0, "hour")
+    pacer = Pacer([hour])
+    costs, quality, rng = np.array([0.01, 0.001]), np.array([0.9, 0.7]), np.random.default_rng(3)
+    quarters = np.zeros(8)
+    for second in range(7_200):
+        now = at(seconds=second)
+        fits = pacer.limited({}, np.ones(2, bool), costs, np.ones(2, bool), now)
+        utility = quality + rng.normal(0, 0.1, 2) - pacer.weight({}, now) * costs / costs.max()
+        cost = float(costs[np.argmax(np.where(fits, utility, -np.inf))])
+        pacer.reserve({}, 0, second, Charge(now, cost))
+        quarters[second // 900] += cost
+    assert quarters.max() <= 0.27 * hour.amount_usd
+    assert quarters.min() >= 0.18 * hour.amount_usd
+    assert max(quarters[:4].sum(), quarters[4:].sum()) <= hour.amount_usd
+
+
 def test_several_budgets_hold_at_once() -> None:
     """The tightest decides."""
     wide, tight = Budget("wide", 0.008, "query"), Budget("tight", 0.002, "query")
