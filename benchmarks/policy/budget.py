@@ -245,6 +245,8 @@ def main() -> None:
     rows = []
     for path in options.files:
         whole = read(path, options.encoder)
+        if not whole.cost_usd.any():
+            parser.error(f"{path.name}: no arm has a cost; leave the file out")
         logs = [whole.shuffled(seed, options.limit) for seed in range(options.seeds)]
         free = [free_quality(log, seed) for seed, log in enumerate(logs)]
         for share in options.shares:
