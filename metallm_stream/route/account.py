@@ -27,11 +27,11 @@ from typing import Final
 
 from metallm_stream.route.budget import Budget
 
-TOLERANCE: Final = 0.02  # of a window, by which any run of queries may exceed its amount
+TOLERANCE: Final = 0.015  # of a window, by which any run of queries may exceed its amount
 PRICE_STEP: Final = 0.004  # of a window, ahead of the target, for which the price grows e-fold
 PRICE_UNIT: Final = 0.05  # quality per cost scale
 LARGEST_PRICE: Final = 1_000.0
-LEAST_MARGIN: Final = 0.03  # by which the target stays below the amount
+LEAST_MARGIN: Final = 0.05  # by which the target stays below the amount
 LARGEST_MARGIN: Final = 0.3
 MARGIN_DEVIATIONS: Final = 3.0  # standard deviations of what is in flight that the margin covers
 ERROR_MEMORY: Final = 0.999
