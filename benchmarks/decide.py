@@ -3,7 +3,7 @@
     python benchmarks/decide.py --queries 500 --arms 5
 
 Contexts are given, so encoding is not in the figures. "constrained" queries carry a model list,
-a cost limit and a quality limit.
+a cost limit and a quality limit; "budgeted" ones are decided in turn, under one budget.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from metallm_stream.arms import Catalogue
 from metallm_stream.events import Decision, Model, Query
 from metallm_stream.policy import Published, Sums, chooser, fit, to_records, usage_of_call
-from metallm_stream.route import Arrival, Decided, TradeOff, decide
+from metallm_stream.route import Arrival, Budget, Decided, Pacer, TradeOff, decide
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,6 +46,13 @@ def main() -> None:
             f"{kind:12} {options.queries} queries x {options.arms} arms: {whole:6.2f} ms,"
             f" of it records {records:6.2f} ms; {whole * 1000 / options.queries:.1f} µs a query"
         )
+    batch = Batch(arms, options.queries, options.dimensions, {})
+    pacer = Pacer([Budget("all", 0.02, "query")])
+    whole = median_ms(lambda: batch.decide(pacer), options.repeats)
+    print(
+        f"{'budgeted':12} {options.queries} queries x {options.arms} arms: {whole:6.2f} ms;"
+        f" {whole * 1000 / options.queries:.1f} µs a query"
+    )
 
 
 class Batch:
@@ -66,7 +73,7 @@ class Batch:
             for item in self.decide()
         ]
 
-    def decide(self) -> list[Decided]:
+    def decide(self, pacer: Pacer | None = None) -> list[Decided]:
         """Decide the batch."""
         return decide(
             self.arrivals,
@@ -78,6 +85,7 @@ class Batch:
             rng=self.rng,
             now=NOW,
             encoder="e",
+            pacer=pacer,
         )
 
     def construct(self) -> list[Decision]:

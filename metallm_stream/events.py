@@ -70,6 +70,9 @@ Tokens = Annotated[int, Field(ge=0, le=10**12)]
 Moment = Annotated[AwareDatetime, AfterValidator(_within_reason)]
 MetadataValue = Annotated[str, Field(max_length=1_024), AfterValidator(_without_nul)]
 Metadata = Annotated[dict[Name, MetadataValue], Field(max_length=64)]
+# BCP 47, as in `pt-BR`; and a place of processing, matched as it is written.
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)]
 
 
@@ -144,6 +147,9 @@ class Query(UserEvent):
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
     min_quality: Probability | None = None
     models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)] | None = None
+    needs: Annotated[tuple[Name, ...], Field(max_length=64)] | None = None
+    language: Language | None = None
+    regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=64)] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     asked_at: Moment | None = None
 
@@ -167,6 +173,8 @@ class Model(UserEvent):
     context_window_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     tags: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    languages: Annotated[tuple[Language, ...], Field(max_length=256)] = ()
+    regions: Annotated[tuple[Region, ...], Field(max_length=64)] = ()
 
 
 class Failure(Event):
@@ -213,6 +221,8 @@ class Decision(Event):
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
+    budget_weight: Weight | None = None
+    reserved_usd: Usd | None = None
     refusal: Failure | None = None
 
     @property
@@ -342,6 +352,28 @@ class PolicyManifest(Event):
     arm_precision: Annotated[float, Field(gt=0)]
     log_evidence: float | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
+
+
+class BudgetAccount(Event):
+    """What a budget has spent and reserved for one value of its metadata key; see `route.account`.
+
+    `next_offsets` tells, by partition of `queries`, the first offset whose decision is not counted.
+    """
+
+    kind: Literal["budget"] = "budget"
+    budget: Name
+    key: MetadataValue = ""
+    queries: Annotated[int, Field(ge=0)]
+    spent_usd: float
+    reserved_usd: float
+    over_usd: float
+    ahead_usd: float
+    period_usd: float
+    at: Moment | None = None
+    reserved_squares: Annotated[float, Field(ge=0)]
+    expected_squares: Annotated[float, Field(ge=0)]
+    error_squares: Annotated[float, Field(ge=0)]
+    next_offsets: dict[int, int] = Field(default_factory=dict)
 
 
 def explain(error: ValidationError, *, limit: int = 3) -> str:

@@ -28,7 +28,7 @@ from pydantic_settings import (
 )
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import explain
+from metallm_stream.events import Name, explain
 
 PREFIX = "METALLM_"
 NOT_SETTINGS = {PREFIX + name for name in ("CONFIG", "TEST_STACK", "RECORDED_LLM_KEY")}
@@ -96,6 +96,15 @@ class LearnerSettings(Section):
     drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.05
 
 
+class BudgetEntry(Section):
+    """One budget: USD per query, hour or day, for all traffic or each value of a metadata key."""
+
+    amount_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    per: Literal["query", "hour", "day"] = "query"
+    metadata_key: Name | None = None
+    hard: bool = False
+
+
 class ProviderEntry(Section):
     """One provider: which wire it speaks, where, and which variable holds its key."""
 
@@ -123,6 +132,7 @@ class Settings(BaseSettings):
     router: RouterSettings = RouterSettings()
     worker: WorkerSettings = WorkerSettings()
     learner: LearnerSettings = LearnerSettings()
+    budgets: dict[Name, BudgetEntry] = Field(default_factory=dict)
     providers: dict[str, ProviderEntry] = Field(
         default_factory=lambda: {"openai": ProviderEntry(api_key_env="OPENAI_API_KEY")}
     )

@@ -147,6 +147,7 @@ class Pipeline:
         environment = {
             "PATH": "",
             "HOME": os.environ.get("HOME", "/"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # of a checkout that is not installed
             "PYTHONWARNINGS": "error",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "METALLM_TOPICS__PREFIX": self.names.prefix,

@@ -30,7 +30,10 @@ def models() -> None:
 @click.option("--cached-input-usd", type=float, help="USD for 10⁶ cached input tokens.")
 @click.option("--call-usd", type=float, default=0.0, help="USD for each call.")
 @click.option("--context-window", type=int, help="Tokens that prompt and answer may take.")
+@click.option("--max-output", type=int, help="Tokens that an answer may have.")
 @click.option("--tag", "tags", multiple=True, help="A capability; may be given several times.")
+@click.option("--language", "languages", multiple=True, help="A language, as pt-BR; default: all.")
+@click.option("--region", "regions", multiple=True, help="Where queries may be processed.")
 def add(
     arm: str,
     provider: str,
@@ -40,27 +43,23 @@ def add(
     cached_input_usd: float | None,
     call_usd: float,
     context_window: int | None,
+    max_output: int | None,
     tags: tuple[str, ...],
+    languages: tuple[str, ...],
+    regions: tuple[str, ...],
 ) -> None:
     """Add ARM, or replace it. Without a price, costs are those that the vendor reports."""
     settings = load()
-    if (input_usd is None) != (output_usd is None):
-        raise click.UsageError("--input-usd and --output-usd go together")
-    price = None
-    if input_usd is not None and output_usd is not None:
-        price = Price(
-            input_usd_per_mtok=input_usd,
-            output_usd_per_mtok=output_usd,
-            cached_input_usd_per_mtok=cached_input_usd,
-            call_usd=call_usd,
-        )
     record = Model(
         arm=arm,
         provider=provider,
         model=model or arm,
-        price=price,
+        price=_price(input_usd, output_usd, cached_input_usd, call_usd),
         context_window_tokens=context_window,
+        max_output_tokens=max_output,
         tags=tags,
+        languages=languages,
+        regions=regions,
     )
     put_model(settings, record)
     click.echo(f"added {arm}")
@@ -110,7 +109,7 @@ def remove(arm: str) -> None:
 @models.command("list")
 def list_() -> None:
     """Show the catalogue."""
-    table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "tags")
+    table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "can")
     for model in _catalogue(load()).arms.values():
         price = model.price
         table.add_row(
@@ -120,7 +119,7 @@ def list_() -> None:
             "vendor's" if price is None else f"{price.input_usd_per_mtok:g}",
             "vendor's" if price is None else f"{price.output_usd_per_mtok:g}",
             str(model.context_window_tokens or ""),
-            ", ".join(model.tags),
+            ", ".join((*model.tags, *model.languages, *model.regions)),
         )
     Console().print(table)
 
@@ -145,6 +144,22 @@ def _known(settings: Settings, arm: str) -> Model:
         known = ", ".join(catalogue) or "none"
         raise ConfigurationError(f"arm {arm!r} is not in the catalogue (there are: {known})")
     return catalogue[arm]
+
+
+def _price(
+    input_usd: float | None, output_usd: float | None, cached_usd: float | None, call_usd: float
+) -> Price | None:
+    """The price that was given, if one was."""
+    if (input_usd is None) != (output_usd is None):
+        raise click.UsageError("--input-usd and --output-usd go together")
+    if input_usd is None or output_usd is None:
+        return None
+    return Price(
+        input_usd_per_mtok=input_usd,
+        output_usd_per_mtok=output_usd,
+        cached_input_usd_per_mtok=cached_usd,
+        call_usd=call_usd,
+    )
 
 
 def _shown(price: Price | None) -> str:

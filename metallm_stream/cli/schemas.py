@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    BudgetAccount,
     Call,
     Decision,
     Feedback,
@@ -28,7 +29,7 @@ TOPICS: dict[str, Any] = {
     "results": Result,
     "feedback": Feedback,
     "models": Model,
-    "policy": PolicyManifest | PolicyArm,
+    "policy": PolicyManifest | PolicyArm | BudgetAccount,
 }
 
 

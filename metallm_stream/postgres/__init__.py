@@ -1,5 +1,6 @@
 """Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
 
+from metallm_stream.postgres.budgets import Place, load_accounts, lock_accounts, save_accounts
 from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
@@ -49,6 +50,7 @@ __all__ = [
     "ARCHIVE_SLOT",
     "Advance",
     "DeadLetter",
+    "Place",
     "Position",
     "SlotLease",
     "Warmup",
@@ -65,6 +67,7 @@ __all__ = [
     "fold",
     "forget_other_models",
     "head_revision",
+    "load_accounts",
     "load_for_update",
     "load_forgetting",
     "load_offsets",
@@ -72,6 +75,7 @@ __all__ = [
     "load_sums",
     "load_warmups",
     "load_watches",
+    "lock_accounts",
     "migrate",
     "next_policy_version",
     "open_engine",
@@ -80,6 +84,7 @@ __all__ = [
     "remove_warmup",
     "roles_exist",
     "roles_sql",
+    "save_accounts",
     "save_dead_letters",
     "save_interactions",
     "save_model",

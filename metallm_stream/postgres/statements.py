@@ -229,6 +229,42 @@ DELETE_OTHER_MODELS = text("DELETE FROM metallm.models WHERE arm <> ALL (CAST(:a
 
 DELETE_MODEL = text("DELETE FROM metallm.models WHERE arm = :arm")
 
+MAKE_ACCOUNTS = text("""
+    INSERT INTO metallm.budget_accounts (budget, key)
+    SELECT a.budget, a.key
+    FROM unnest(CAST(:budgets AS text[]), CAST(:keys AS text[])) AS a (budget, key)
+    ORDER BY a.budget, a.key
+    ON CONFLICT (budget, key) DO NOTHING
+""")
+
+LOCK_ACCOUNTS = text("""
+    SELECT budget, key, account::text FROM metallm.budget_accounts
+    WHERE (budget, key) IN (
+        SELECT a.budget, a.key
+        FROM unnest(CAST(:budgets AS text[]), CAST(:keys AS text[])) AS a (budget, key)
+    )
+    ORDER BY budget, key FOR UPDATE
+""")
+
+SAVE_ACCOUNTS = text("""
+    UPDATE metallm.budget_accounts AS b
+    SET metadata_key = a.metadata_key, per = a.per, hard = a.hard, amount_usd = a.amount_usd,
+        queries = a.queries, spent_usd = a.spent_usd, reserved_usd = a.reserved_usd,
+        left_usd = a.left_usd, weight = a.weight, account = a.account, updated_at = now()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS a (
+        budget text, key text, metadata_key text, per text, hard boolean,
+        amount_usd double precision, queries bigint, spent_usd double precision,
+        reserved_usd double precision, left_usd double precision, weight double precision,
+        account jsonb
+    )
+    WHERE b.budget = a.budget AND b.key = a.key
+""")
+
+LOAD_ACCOUNTS = text("""
+    SELECT budget, key, account::text FROM metallm.budget_accounts
+    WHERE budget = ANY (CAST(:budgets AS text[])) AND account IS NOT NULL
+""")
+
 TRY_PUBLISH_LOCK = text(
     "SELECT pg_try_advisory_xact_lock(hashtext('metallm'), hashtext('publish'))"
 )

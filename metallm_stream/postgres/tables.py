@@ -224,6 +224,25 @@ models = Table(
     comment="The catalogue of arms, as the learner last saw it on its topic.",
 )
 
+budget_accounts = Table(
+    "budget_accounts",
+    metadata,
+    Column("budget", Text, primary_key=True),
+    Column("key", Text, primary_key=True, comment="Value of the metadata key, or empty."),
+    Column("metadata_key", Text),
+    Column("per", Text),
+    Column("hard", Boolean),
+    Column("amount_usd", Double),
+    Column("queries", BigInteger),
+    Column("spent_usd", Double),
+    Column("reserved_usd", Double),
+    Column("left_usd", Double),
+    Column("weight", Double),
+    Column("account", JSONB, comment="The whole account; null until its first charge."),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    comment="What each budget has spent and reserved, booked with the learner's positions.",
+)
+
 
 @event.listens_for(interactions, "after_create")
 def _keep_contexts_outside_the_row(_: Table, connection: Connection, **__: object) -> None:
@@ -248,6 +267,7 @@ def _tend_sums_often(_: Table, connection: Connection, **__: object) -> None:
 
 __all__ = [
     "SCHEMA",
+    "budget_accounts",
     "dead_records",
     "encoder",
     "half_lives",

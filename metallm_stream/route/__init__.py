@@ -1,9 +1,27 @@
-"""Query and context → decision and ranking: constraints, utilities, propensities, duplicates."""
+"""Query and context → decision and ranking: constraints, utilities, budgets, propensities."""
 
+from metallm_stream.route.account import Account, Charge
+from metallm_stream.route.budget import Budget
+from metallm_stream.route.charges import charge_of
 from metallm_stream.route.decide import decide
 from metallm_stream.route.fingerprint import fingerprint
+from metallm_stream.route.pacer import Pacer, account_of, record_of
 from metallm_stream.route.records import Arrival, Decided
 from metallm_stream.route.trade_off import TradeOff
 from metallm_stream.route.window import RecentIds
 
-__all__ = ["Arrival", "Decided", "RecentIds", "TradeOff", "decide", "fingerprint"]
+__all__ = [
+    "Account",
+    "Arrival",
+    "Budget",
+    "Charge",
+    "Decided",
+    "Pacer",
+    "RecentIds",
+    "TradeOff",
+    "account_of",
+    "charge_of",
+    "decide",
+    "fingerprint",
+    "record_of",
+]

@@ -1,10 +1,13 @@
 """Which arms each query of a batch may use, and why the others may not.
 
-Invariant: an arm is excluded only by something that the query says and that is known of the arm;
-where nothing is left, every reason that excluded an arm is named with its value and a way out.
+Invariant: an arm is excluded only by something that the query says, and, but for what must be
+said of an arm (tags, regions), by something that is known of the arm. Where nothing is left, every
+reason that excluded an arm is named with its value and a way out.
 
 - `models`: only these arms. Names that the catalogue lacks are passed over, unless it lacks all.
-- The prompt, taken as one token for three characters, must fit `context_window_tokens`.
+- `needs`, `language`, `regions`, `generation.max_output_tokens`: see `capabilities`.
+- The prompt, taken as one token for three characters, and the answer's requested length must fit
+  `context_window_tokens` together.
 - `max_cost_usd`: the arm's expected cost must not exceed it; an unknown cost is allowed.
 - `min_quality`: the arm's predicted quality must reach it. Where none of the arms left does, those
   of the highest predicted quality stay, since a query is better answered than refused.
@@ -12,36 +15,43 @@ where nothing is left, every reason that excluded an arm is named with its value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metallm_stream.events import Failure, Model, Query
+from metallm_stream.route import capabilities
+from metallm_stream.route.capabilities import Mask, names, output_tokens
 from metallm_stream.route.outlook import Outlook
 
 CHARACTERS_PER_TOKEN = 3
-_NAMES_SHOWN = 5
 _ROUND_OFF = 1e-9  # of predicted qualities; arms as good as the best differ by no more
 
-Mask = NDArray[np.bool_]
+Reason = Callable[[Query, Sequence[Model]], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """Where an arm is allowed, `(n, K)`, and what to say of the arms that it excludes."""
+
+    mask: Mask
+    reason: Reason
 
 
 @dataclass(frozen=True, eq=False)
 class Constraints:
-    """The constraints of n queries on K arms; each mask is `(n, K)`, True where it allows."""
+    """The constraints of n queries on K arms; rules are applied in their order."""
 
     queries: Sequence[Query]
     models: Sequence[Model]
     outlook: Outlook
     named: Mask
-    fitting: Mask
-    affordable: Mask
+    rules: Sequence[Rule]
 
     def allowed(self) -> Mask:
         """Arms that each query may use, `(n, K)`; a row without any is to be refused."""
-        left = self.named & self.fitting & self.affordable
+        left: Mask = np.logical_and.reduce([self.named, *(rule.mask for rule in self.rules)])
         wanted = np.array([query.min_quality or 0.0 for query in self.queries])
         if self.outlook.quality is None or not wanted.any():
             return left
@@ -58,50 +68,59 @@ class Constraints:
             return _no_arm([self._unnamed(row)])
         left = self.named[row].copy()
         reasons = []
-        for mask, reason in ((self.fitting, self._too_long), (self.affordable, self._too_dear)):
-            if (left & ~mask[row]).any():
-                reasons.append(reason(row, left))
-            left &= mask[row]
+        for rule in self.rules:
+            excluded = left & ~rule.mask[row]
+            if excluded.any():
+                models = [self.models[k] for k in np.flatnonzero(excluded).tolist()]
+                reasons.append(rule.reason(self.queries[row], models))
+            left &= rule.mask[row]
         return _no_arm(reasons)
 
     def _unnamed(self, row: int) -> str:
         asked = self.queries[row].models or ()
         return (
-            f"models: the catalogue has none of {_names(asked)}; name some of"
-            f" {_names(model.arm for model in self.models)}, or leave `models` out"
-        )
-
-    def _too_long(self, row: int, left: Mask) -> str:
-        excluded = np.flatnonzero(left & ~self.fitting[row]).tolist()
-        tokens = -(-_characters(self.queries[row]) // CHARACTERS_PER_TOKEN)
-        window = max(self.models[k].context_window_tokens or 0 for k in excluded)
-        return (
-            f"text: the prompt of about {tokens} tokens exceeds the context window of"
-            f" {_names(self.models[k].arm for k in excluded)} (at most {window} tokens);"
-            " shorten it or allow an arm with a larger window"
-        )
-
-    def _too_dear(self, row: int, left: Mask) -> str:
-        excluded = np.flatnonzero(left & ~self.affordable[row]).tolist()
-        cheapest = min(excluded, key=lambda k: float(self.outlook.cost_usd[k]))
-        return (
-            f"max_cost_usd: {self.queries[row].max_cost_usd:g} is below the expected cost of"
-            f" {_names(self.models[k].arm for k in excluded)} (cheapest:"
-            f" {self.models[cheapest].arm!r} at {self.outlook.cost_usd[cheapest]:.3g} USD);"
-            " raise it or leave it out"
+            f"models: the catalogue has none of {names(asked)}; name some of"
+            f" {names(model.arm for model in self.models)}, or leave `models` out"
         )
 
 
 def constrain(queries: Sequence[Query], models: Sequence[Model], outlook: Outlook) -> Constraints:
     """What n queries demand of K arms, given what is expected of the arms."""
-    return Constraints(
-        queries=queries,
-        models=models,
-        outlook=outlook,
-        named=_named(queries, models),
-        fitting=_fitting(queries, models),
-        affordable=_affordable(queries, outlook),
+    rules = [
+        Rule(capabilities.capable(queries, models), capabilities.incapable_reason),
+        Rule(capabilities.speaking(queries, models), capabilities.speechless_reason),
+        Rule(capabilities.resident(queries, models), capabilities.elsewhere_reason),
+        Rule(capabilities.writing(queries, models), capabilities.too_brief_reason),
+        Rule(_fitting(queries, models), _too_long),
+        Rule(_affordable(queries, outlook), _too_dear(models, outlook)),
+    ]
+    return Constraints(queries, models, outlook, _named(queries, models), rules)
+
+
+def _too_long(query: Query, excluded: Sequence[Model]) -> str:
+    prompt = -(-_characters(query) // CHARACTERS_PER_TOKEN)
+    answer = output_tokens(query)
+    asked = f" and {answer} for the answer exceed" if answer else " exceeds"
+    window = max(model.context_window_tokens or 0 for model in excluded)
+    return (
+        f"text: the prompt of about {prompt} tokens{asked} the context window of"
+        f" {names(model.arm for model in excluded)} (at most {window} tokens);"
+        " shorten it or allow an arm with a larger window"
     )
+
+
+def _too_dear(models: Sequence[Model], outlook: Outlook) -> Reason:
+    cost = {model.arm: float(usd) for model, usd in zip(models, outlook.cost_usd, strict=True)}
+
+    def reason(query: Query, excluded: Sequence[Model]) -> str:
+        cheapest = min((model.arm for model in excluded), key=cost.__getitem__)
+        return (
+            f"max_cost_usd: {query.max_cost_usd:g} is below the expected cost of"
+            f" {names(model.arm for model in excluded)} (cheapest:"
+            f" {cheapest!r} at {cost[cheapest]:.3g} USD); raise it or leave it out"
+        )
+
+    return reason
 
 
 def _named(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
@@ -118,7 +137,8 @@ def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
     if not np.isfinite(windows).any():
         return np.ones((len(queries), len(models)), dtype=np.bool_)
     characters = np.array([_characters(query) for query in queries], dtype=np.float64)
-    return characters[:, None] <= windows * CHARACTERS_PER_TOKEN
+    answers = np.array([output_tokens(query) for query in queries], dtype=np.float64)
+    return characters[:, None] <= (windows - answers[:, None]) * CHARACTERS_PER_TOKEN
 
 
 def _affordable(queries: Sequence[Query], outlook: Outlook) -> Mask:
@@ -130,12 +150,6 @@ def _characters(query: Query) -> int:
     turns = sum(len(turn.content) for turn in query.messages or ())
     labels = sum(len(label) for label in query.labels or ())
     return len(query.text) + len(query.system or "") + turns + labels
-
-
-def _names(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _NAMES_SHOWN} more" if len(every) > _NAMES_SHOWN else ""
-    return ", ".join(repr(name) for name in every[:_NAMES_SHOWN]) + more
 
 
 def _no_arm(reasons: Sequence[str]) -> Failure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Chooser, Published, sample
 from metallm_stream.route.constraints import constrain
 from metallm_stream.route.outlook import Outlook
+from metallm_stream.route.paced import at_once, paced
+from metallm_stream.route.pacer import Pacer
 from metallm_stream.route.records import REFUSED, Arrival, Decided, Drawn, records
 from metallm_stream.route.trade_off import TradeOff
 
@@ -33,12 +36,13 @@ def decide(
     rng: np.random.Generator,
     now: datetime,
     encoder: str,
+    pacer: Pacer | None = None,
 ) -> list[Decided]:
     """Decide n queries with contexts `(n, d)`, in order.
 
     A query that no arm is left for is refused with the reasons. While there is no policy, every
     allowed arm has the same utility and no observations. One number is drawn from `rng` for each
-    query that is not refused.
+    query that is not refused. With a `pacer` its budgets hold, and it notes what was decided.
 
     Raises `ConfigurationError` if the policy was learned with another encoder, and `ValueError`
     if there is not one context a query.
@@ -47,22 +51,28 @@ def decide(
     queries = [arrival.query for arrival in arrivals]
     outlook = Outlook.of(published, catalogue.arms, contexts)
     constraints = constrain(queries, list(catalogue.arms.values()), outlook)
-    allowed = constraints.allowed()
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    probabilities = _probabilities(utility, allowed, outlook.observations, list(catalogue), chooser)
-    drawn = Drawn(
-        constraints=constraints,
-        outlook=outlook,
-        allowed=allowed,
-        probabilities=probabilities,
-        utility=utility,
-        chosen=_draw(probabilities, rng),
-        cost_weight=cost_weight,
-        latency_weight=latency_weight,
-        contexts=contexts,
-    )
+    choose = partial(_choose, outlook.observations, list(catalogue), chooser, rng)
+    if pacer is None:
+        choices = at_once(constraints, utility, choose)
+    else:
+        choices = paced(pacer, arrivals, constraints, utility, outlook, choose, now)
+    drawn = Drawn(outlook, choices, cost_weight, latency_weight, contexts)
     return records(arrivals, drawn, now=now, encoder=encoder, policy=chooser.name)
+
+
+def _choose(
+    observations: NDArray[np.float64],
+    arms: Sequence[str],
+    chooser: Chooser,
+    rng: np.random.Generator,
+    utility: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The probabilities `(n, K)`, and the arms drawn from them, `(n,)`."""
+    probabilities = _probabilities(utility, allowed, observations, arms, chooser)
+    return probabilities, _draw(probabilities, rng)
 
 
 def _probabilities(

@@ -46,30 +46,49 @@ class Decided:
 
 
 @dataclass(frozen=True, eq=False)
+class Choices:
+    """What was chosen for n queries among K arms, and under what.
+
+    Attributes
+    ----------
+    constraints
+        What excluded arms, budgets included.
+    allowed, utility, probabilities
+        `(n, K)`; the probability is 0 where an arm is not allowed.
+    chosen
+        Index of the arm drawn, `(n,)`, or `REFUSED`.
+    budget_weight, reserved_usd
+        What budgets added to the cost weight, and what each call was expected to cost, `(n,)`;
+        None where no budget is in force.
+
+    """
+
+    constraints: Constraints
+    allowed: NDArray[np.bool_]
+    utility: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    chosen: NDArray[np.int64]
+    budget_weight: NDArray[np.float64] | None = None
+    reserved_usd: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Drawn:
     """A decided batch of n queries and K arms.
 
     Attributes
     ----------
-    constraints, outlook
-        What the queries demand, and what was expected of the arms.
-    allowed, probabilities, utility
-        `(n, K)`; the probability is 0 where an arm is not allowed.
-    chosen
-        Index of the arm drawn, `(n,)`, or `REFUSED`.
+    outlook, choices
+        What was expected of the arms, and what was chosen.
     cost_weight, latency_weight
-        `(n,)`.
+        `(n,)`, budgets apart.
     contexts
         `(n, d)`.
 
     """
 
-    constraints: Constraints
     outlook: Outlook
-    allowed: NDArray[np.bool_]
-    probabilities: NDArray[np.float64]
-    utility: NDArray[np.float64]
-    chosen: NDArray[np.int64]
+    choices: Choices
     cost_weight: NDArray[np.float64]
     latency_weight: NDArray[np.float64]
     contexts: NDArray[np.float32]
@@ -80,7 +99,7 @@ def records(
 ) -> list[Decided]:
     """The records of a decided batch, one a query, in order."""
     made = {"decided_at": now, "encoder": encoder, "policy": policy}
-    models = drawn.constraints.models
+    models = drawn.choices.constraints.models
     rows = zip(arrivals, _candidates(drawn), _order(drawn), strict=True)
     return [
         Decided(
@@ -93,7 +112,7 @@ def records(
 
 def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
     """What one query's decision has of its own, candidates apart."""
-    query, chosen = arrival.query, int(drawn.chosen[row])
+    query, chosen = arrival.query, int(drawn.choices.chosen[row])
     fields = {
         "query_id": query.query_id,
         "fingerprint": fingerprint(query),
@@ -109,10 +128,13 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
         "latency_weight": float(drawn.latency_weight[row]),
         "cost_scale_usd": drawn.outlook.cost_scale_usd,
     }
+    if drawn.choices.budget_weight is not None and drawn.choices.reserved_usd is not None:
+        fields["budget_weight"] = float(drawn.choices.budget_weight[row])
+        fields["reserved_usd"] = float(drawn.choices.reserved_usd[row])
     if chosen == REFUSED:
-        return fields | {"refusal": drawn.constraints.refusal(row)}
-    propensity = float(drawn.probabilities[row, chosen])
-    return fields | {"arm": drawn.constraints.models[chosen].arm, "propensity": propensity}
+        return fields | {"refusal": drawn.choices.constraints.refusal(row)}
+    propensity = float(drawn.choices.probabilities[row, chosen])
+    return fields | {"arm": drawn.choices.constraints.models[chosen].arm, "propensity": propensity}
 
 
 def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
@@ -120,16 +142,16 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
 
     As fields of `Candidate`: the decision validates them all in one call, in half the time.
     """
-    arms = [model.arm for model in drawn.constraints.models]
+    arms = [model.arm for model in drawn.choices.constraints.models]
     outlook = drawn.outlook
     cost = _where_known(outlook.cost_usd, outlook.cost_known)
     latency = _where_known(outlook.latency_s, outlook.latency_known)
-    unknown = np.full(drawn.utility.shape, None)
+    unknown = np.full(drawn.choices.utility.shape, None)
     known = outlook.quality is not None
     quality = (outlook.quality if outlook.quality is not None else unknown).tolist()
-    utility = (drawn.utility if known else unknown).tolist()
-    probability = drawn.probabilities.tolist()
-    for row, allowed in enumerate(drawn.allowed.tolist()):
+    utility = (drawn.choices.utility if known else unknown).tolist()
+    probability = drawn.choices.probabilities.tolist()
+    for row, allowed in enumerate(drawn.choices.allowed.tolist()):
         yield [
             {
                 "arm": arm,
@@ -146,11 +168,11 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
 
 def _order(drawn: Drawn) -> Iterator[list[int]]:
     """Each query's arms in the order to try them: the chosen one, then by utility, then by name."""
-    worth = np.where(drawn.allowed, drawn.utility, -np.inf)
-    chosen = np.flatnonzero(drawn.chosen != REFUSED)
-    worth[chosen, drawn.chosen[chosen]] = np.inf
+    worth = np.where(drawn.choices.allowed, drawn.choices.utility, -np.inf)
+    chosen = np.flatnonzero(drawn.choices.chosen != REFUSED)
+    worth[chosen, drawn.choices.chosen[chosen]] = np.inf
     order = np.argsort(-worth, axis=1, kind="stable").tolist()
-    for ranked, allowed in zip(order, drawn.allowed.sum(axis=1).tolist(), strict=True):
+    for ranked, allowed in zip(order, drawn.choices.allowed.sum(axis=1).tolist(), strict=True):
         yield ranked[:allowed]
 
 

@@ -13,7 +13,7 @@ from confluent_kafka import Message
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError, InvalidEvent
-from metallm_stream.events import Model, PolicyArm, PolicyManifest
+from metallm_stream.events import BudgetAccount, Model, PolicyArm, PolicyManifest
 from metallm_stream.kafka import Connection, Follower, TopicNames
 from metallm_stream.policy import Published
 
@@ -42,6 +42,7 @@ class Knowledge:
         self._arms: dict[str, PolicyArm] = {}
         self.catalogue = Catalogue()
         self.published: Published | None = None
+        self._accounts: dict[tuple[str, str], BudgetAccount] = {}
         topics = [names.models] if encoder is None else [names.models, names.policy]
         self._follower = Follower(connection, topics)
 
@@ -52,6 +53,11 @@ class Knowledge:
     def refresh(self) -> list[tuple[str, Model | None]]:
         """Read what has come since, without waiting; returns the changes of the catalogue."""
         return self._apply(self._follower.poll())
+
+    def take_accounts(self) -> list[BudgetAccount]:
+        """The accounts of budgets that have come since the last call, the newest of each."""
+        taken, self._accounts = list(self._accounts.values()), {}
+        return taken
 
     def close(self) -> None:
         """Stop following."""
@@ -85,6 +91,10 @@ class Knowledge:
         if kind == "arm":
             arm = PolicyArm.parse(value)
             self._arms[arm.arm] = arm
+            return
+        if kind == "budget":
+            account = BudgetAccount.parse(value)
+            self._accounts[account.budget, account.key] = account
             return
         manifest = PolicyManifest.parse(value)
         if self.published is not None and manifest.version <= self.published.version:

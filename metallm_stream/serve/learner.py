@@ -50,6 +50,7 @@ from metallm_stream.postgres import (
     save_model,
     save_sums,
 )
+from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.dead_letters import read_dead_letter
 from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.joined import Joined, read_joined
@@ -87,6 +88,8 @@ class Learner:
         PostgreSQL, migrated.
     publisher
         Turns the sums into policies.
+    accountant
+        Charges calls to the budgets.
     encoder, dimensions
         Identity of the encoder whose contexts are learned from.
     slot
@@ -109,6 +112,7 @@ class Learner:
         names: TopicNames,
         engine: Engine,
         publisher: Publisher,
+        accountant: Accountant,
         *,
         encoder: str,
         dimensions: int,
@@ -123,6 +127,7 @@ class Learner:
         self._names = names
         self._engine = engine
         self._publisher = publisher
+        self._accountant = accountant
         self._encoder = encoder
         self._dimensions = dimensions
         self._slot = slot
@@ -162,6 +167,7 @@ class Learner:
         self._knowledge.catch_up()
         with self._engine.begin() as conn:
             forget_other_models(conn, list(self._knowledge.catalogue))
+            self._accountant.recall(conn)
         self._save_models(self._knowledge.catalogue.arms.items())
         names = self._names
         self._consumer.subscribe(
@@ -188,6 +194,7 @@ class Learner:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
         self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
+        self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
         return len(messages)
 
@@ -264,12 +271,15 @@ class Learner:
                 newest = sums.as_of({})
                 counts = {arm: newest.observations(arm) for arm in delta.arms}
                 lease = save_sums(conn, lease, raw, counts)
-            # 4. Keep the dead letters of all services where SQL can see them.
+            # 4. What the queries cost is charged to their budgets.
+            accounts = self._accountant.book(conn, batch.events, pairs)
+            # 5. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
-            # 5. Last, since a shift takes effect so soon after it was written: drift.
+            # 6. Last, since a shift takes effect so soon after it was written: drift.
             observed = self._drift.observe(pairs, self._encoder, forgetting, self._now())
             self._drift.save(conn, observed)
-        # 6. Committed: only now is it known here.
+        # 7. Committed: only now is it known here.
+        self._accountant.committed(accounts)
         self._sums, self._lease = sums, lease
         self._drift.accept(observed)
         for item in advances:

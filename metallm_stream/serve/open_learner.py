@@ -6,10 +6,11 @@ from metallm_stream.encode import load_encoder
 from metallm_stream.kafka import check
 from metallm_stream.policy.drift import ResidualWatch
 from metallm_stream.postgres import check_revision, open_engine
+from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.learner import Learner
 from metallm_stream.serve.publisher import Publisher
-from metallm_stream.serve.surroundings import connection, names, utc_now
+from metallm_stream.serve.surroundings import budgets, connection, names, utc_now
 from metallm_stream.settings import Settings
 
 POLICY = "ridge"
@@ -39,6 +40,11 @@ def open_learner(settings: Settings) -> Learner:
         names(settings),
         engine,
         publisher,
+        Accountant(
+            budgets(settings),
+            topic=names(settings).policy,
+            refresh_s=settings.learner.refresh_s,
+        ),
         encoder=encoder.name,
         dimensions=encoder.dimensions,
         slot=settings.slot,

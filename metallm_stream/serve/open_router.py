@@ -9,7 +9,7 @@ from metallm_stream.kafka import check
 from metallm_stream.policy import chooser
 from metallm_stream.route import TradeOff
 from metallm_stream.serve.router import Router
-from metallm_stream.serve.surroundings import connection, names, utc_now
+from metallm_stream.serve.surroundings import budgets, connection, names, utc_now
 from metallm_stream.settings import Settings
 
 
@@ -23,6 +23,7 @@ def open_router(settings: Settings) -> Router:
         load_encoder(settings.encoder),
         chooser(settings.router.policy),
         TradeOff(**settings.objective.model_dump()),
+        budgets(settings),
         slot=settings.slot,
         batch_size=settings.router.batch_size,
         linger_s=settings.router.linger_s,

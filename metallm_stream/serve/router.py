@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
+from confluent_kafka import Message
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.encode import Encoder
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Query, Result
+from metallm_stream.events import Call, Decision, Query, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -32,7 +33,16 @@ from metallm_stream.kafka import (
     recorded_at,
 )
 from metallm_stream.policy import Chooser
-from metallm_stream.route import Arrival, Decided, RecentIds, TradeOff, decide, fingerprint
+from metallm_stream.route import (
+    Arrival,
+    Budget,
+    Decided,
+    Pacer,
+    RecentIds,
+    TradeOff,
+    decide,
+    fingerprint,
+)
 from metallm_stream.serve.knowledge import Knowledge
 
 SERVICE = "router"
@@ -53,6 +63,8 @@ class Router:
         The cluster and its topics.
     encoder, chooser, trade_off
         How a query becomes a context, a context a choice, and what the choice is to maximise.
+    budgets
+        What may be spent.
     slot
         Which replica this is.
     batch_size, linger_s
@@ -70,6 +82,7 @@ class Router:
         encoder: Encoder,
         chooser: Chooser,
         trade_off: TradeOff,
+        budgets: Sequence[Budget],
         *,
         slot: str,
         batch_size: int,
@@ -83,6 +96,7 @@ class Router:
         self._encoder = encoder
         self._chooser = chooser
         self._trade_off = trade_off
+        self._pacer = Pacer(budgets) if budgets else None
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._recent_ids = recent_ids
@@ -114,6 +128,9 @@ class Router:
     def step(self) -> int:
         """Route one micro-batch; returns its number of records."""
         self._knowledge.refresh()
+        if self._pacer is not None:
+            for account in self._knowledge.take_accounts():
+                self._pacer.adopt(account)
         works = self._loop.take(self._batch_size, self._linger_s)
         arrived = [item for work in works if (item := self._read(work)) is not None]
         if arrived:
@@ -161,6 +178,7 @@ class Router:
             rng=self._rng,
             now=self._now(),
             encoder=self._encoder.name,
+            pacer=self._pacer,
         )
         for (work, arrival), choice in zip(arrived, decided, strict=True):
             self._loop.complete(work, self._records(arrival.query, choice))
@@ -212,11 +230,23 @@ class Router:
                 if mark is not None:  # what is not ours holds no decision of ours
                     query_id = (message.key() or b"").decode(errors="replace")
                     recent.add(query_id, mark.decode(errors="replace"))
+                    if self._pacer is not None:
+                        _charge_again(self._pacer, message)
             self._recent[partition] = recent
 
     def _forget(self, partitions: list[Partition]) -> None:
         for _, partition in partitions:
             self._recent.pop(partition, None)
+            if self._pacer is not None:
+                self._pacer.give_up(partition)
+
+
+def _charge_again(pacer: Pacer, message: Message) -> None:
+    """Charge a decision read back, which the newest published account may not count yet."""
+    try:
+        pacer.remember(Decision.parse(message.value()))
+    except InvalidEvent as exc:
+        log.error("decision at offset %s: not charged: %s", message.offset(), exc.reason)
 
 
 def _parse(value: bytes | None) -> Query:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from metallm_stream.kafka import Connection, TopicNames
+from metallm_stream.route import Budget
 from metallm_stream.settings import Settings
 
 
@@ -19,6 +20,11 @@ def utc_now() -> datetime:
 def connection(settings: Settings, client_id: str) -> Connection:
     """The Kafka connection that the settings describe."""
     return Connection(settings.bootstrap(), settings.kafka_properties, client_id)
+
+
+def budgets(settings: Settings) -> list[Budget]:
+    """The budgets in force."""
+    return [Budget(name=name, **entry.model_dump()) for name, entry in settings.budgets.items()]
 
 
 def names(settings: Settings) -> TopicNames:

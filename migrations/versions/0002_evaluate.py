@@ -30,8 +30,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP VIEW metallm.policy_values")
-    op.execute(
-        "DROP FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision)"
-    )
-    op.execute("DROP VIEW metallm.outcomes")
+    raise NotImplementedError("views are not taken back; restore a backup of the former release")

@@ -138,9 +138,12 @@ def test_watch_without_tables_names_the_command_that_makes_them(running: Pipelin
 def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None:
     """A new price keeps the rest of the record, and of the price what was not given."""
     words = ["models", "add", "third", "--provider", "spare", "--model", "vendor/third"]
-    added = run(running, *words, "--context-window", "8000", "--tag", "cheap")
+    can = ("--max-output", "500", "--language", "de", "--region", "eu", "--region", "us")
+    added = run(running, *words, "--context-window", "8000", "--tag", "cheap", *can)
     assert added.exit_code == 0, added.output
     before = catalogue(running)["third"]
+    assert (before.max_output_tokens, before.tags) == (500, ("cheap",))
+    assert (before.languages, before.regions) == (("de",), ("eu", "us"))
     prices = ("--input-usd", "1", "--output-usd", "4")
     first = run(running, "models", "reprice", "third", *prices, "--cached-input-usd", "0.5")
     assert "repriced third: the vendor's price → $1 in, $4 out, $0.5 cached in" in first.stdout

@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, NullPool, create_engine, text
@@ -24,7 +23,7 @@ from metallm_stream.postgres import (
     roles_exist,
     roles_sql,
 )
-from metallm_stream.postgres.migrate import VERSION_TABLE, _config, run_script
+from metallm_stream.postgres.migrate import VERSION_TABLE, run_script
 from metallm_stream.postgres.revision import is_ours
 from metallm_stream.postgres.tables import SCHEMA, metadata
 
@@ -112,21 +111,6 @@ def test_migrations_make_what_the_current_files_make(
     run_script(connection, roles_sql())
     assert _described(connection) == migrated
     assert len(migrated) > 100
-
-
-def test_the_revision_of_evaluation_can_be_taken_back(
-    database: str, connection: Connection
-) -> None:
-    """Back to the first release and forward again gives the same database."""
-    before = _described(connection)
-    connection.commit()
-    config = _config()
-    config.attributes["connection"] = connection
-    command.downgrade(config, "0001")
-    assert not [line for line in _described(connection) if "evaluate" in line]
-    connection.commit()
-    migrate(database)
-    assert _described(connection) == before
 
 
 def test_migrating_again_changes_nothing(database: str) -> None:

@@ -64,11 +64,11 @@ def policy(seed: int) -> Published | None:
 
 
 def decisions(
-    queries: list[Query], windows: dict[str, int | None], rule: str, seed: int
+    queries: list[Query], windows: dict[str, int | None] | Catalogue, rule: str, seed: int
 ) -> list[Decided]:
     contexts = np.random.default_rng(seed).normal(size=(len(queries), D)).astype(np.float32)
     arguments: dict[str, Any] = {
-        "catalogue": catalogue(windows),
+        "catalogue": windows if isinstance(windows, Catalogue) else catalogue(windows),
         "published": policy(seed),
         "chooser": chooser(rule),
         "defaults": TradeOff(0.1, 0.1, 5.0),
@@ -112,6 +112,57 @@ def test_only_allowed_arms_are_used(
         assert arms == sorted(arms)
         assert sorted(model.arm for model in item.ranking) == arms
         assert [model.arm for model in item.ranking][:1] == [item.decision.arm][: len(arms)]
+
+
+def _capable(query: Query, model: Model) -> bool:
+    """What the documents promise, said anew."""
+    wanted = (query.language or "").split("-")
+    spoken = [item.split("-") for item in model.languages]
+    return (
+        set(query.needs or ()) <= set(model.tags)
+        and (query.language is None or not spoken or any(wanted[: len(s)] == s for s in spoken))
+        and (
+            query.regions is None
+            or (model.regions != () and set(model.regions) <= set(query.regions))
+        )
+    )
+
+
+CAPABILITIES = st.fixed_dictionaries(
+    {
+        "tags": st.sets(st.sampled_from("tu")).map(tuple),
+        "languages": st.sets(st.sampled_from(["de", "de-AT", "fr"])).map(tuple),
+        "regions": st.sets(st.sampled_from(["eu", "us"])).map(tuple),
+    }
+)
+NEEDS = st.fixed_dictionaries(
+    {"query_id": st.just("q"), "text": st.just("t")},
+    optional={
+        "needs": st.sets(st.sampled_from("tu")).map(tuple),
+        "language": st.sampled_from(["de", "de-AT", "de-CH", "en"]),
+        "regions": st.sets(st.sampled_from(["eu", "us"]), min_size=1).map(tuple),
+    },
+).map(lambda fields: Query(**fields))
+
+
+@given(
+    queries=st.lists(NEEDS, max_size=6),
+    arms=st.dictionaries(st.sampled_from(NAMES), CAPABILITIES, max_size=5),
+    seed=SEEDS,
+)
+def test_candidates_are_exactly_the_capable_arms(
+    queries: list[Query], arms: dict[str, dict[str, Any]], seed: int
+) -> None:
+    """Nobody else is drawn or fallen back to, and where nobody is left the query is refused."""
+    models = {arm: Model(arm=arm, provider="p", model=arm, **can) for arm, can in arms.items()}
+    made = Catalogue()
+    for arm, model in models.items():
+        made.apply(arm, model)
+    for query, item in zip(queries, decisions(queries, made, "ridge-igw", seed), strict=True):
+        wanted = {arm for arm, model in models.items() if _capable(query, model)}
+        assert {candidate.arm for candidate in item.decision.candidates} == wanted
+        assert {model.arm for model in item.ranking} == wanted
+        assert (item.decision.refusal is None) == bool(wanted)
 
 
 @given(queries=BATCHES, windows=ARMS, rule=RULES, seed=SEEDS)

@@ -79,6 +79,8 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
             ["models", "add", "x", "--provider", "p", "--input-usd", "-1", "--output-usd", "1"],
             ["input_usd_per_mtok: ", "(got -1.0)"],
         ),
+        (["models", "add", "x", "--provider", "p", "--region", "EU"], ["regions.0: ", "'EU'"]),
+        (["models", "add", "x", "--provider", "p", "--max-output", "0"], ["(got 0)"]),
     ],
     ids=lambda value: " ".join(value)[:40],
 )

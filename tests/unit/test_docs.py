@@ -35,7 +35,7 @@ SECTIONS = {
     "results": (events.Result, events.Attempt),
     "feedback": (events.Feedback,),
     "models": (events.Model, events.Price),
-    "policy": (events.PolicyManifest, events.PolicyArm),
+    "policy": (events.PolicyManifest, events.PolicyArm, events.BudgetAccount),
 }
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
 
@@ -81,7 +81,7 @@ def test_variables_that_are_named_are_settings(path: Path) -> None:
     """METALLM_ROUTER__RECENT_IDS is one; others are refused at start."""
     known = {name for name, _ in settings()} | {"METALLM_CONFIG", "METALLM_TEST_STACK"}
     for name in re.findall(r"METALLM_[A-Z_<>]*[A-Z>]", path.read_text()):
-        generic = re.sub(r"(?<=PROVIDERS__)[A-Z]+(?=__)", "<NAME>", name)
+        generic = re.sub(r"(PROVIDERS|BUDGETS)__[A-Z]+(?=__)", r"\1__<NAME>", name)
         assert generic in known, name
 
 
@@ -93,13 +93,14 @@ def settings() -> list[tuple[str, Any]]:
 def _leaves(tree: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, field in tree.model_fields.items():
         kind, variable = field.annotation, prefix + name.upper()
-        entry = get_args(kind)[-1] if name == "providers" else None
+        entry = get_args(kind)[-1] if name in ("budgets", "providers") else None
         if entry is not None:
             yield from _leaves(entry, f"{variable}__<NAME>__")
         elif isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _leaves(kind, f"{variable}__")
         else:
-            yield variable, field.get_default(call_default_factory=True)
+            required = field.is_required()
+            yield variable, None if required else field.get_default(call_default_factory=True)
 
 
 def test_the_readme_has_every_setting_with_its_default() -> None:

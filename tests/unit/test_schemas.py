@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from metallm_stream.cli.schemas import TOPICS, generate
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    BudgetAccount,
     Call,
     Decision,
     Event,
@@ -34,6 +35,11 @@ RECORDS: dict[str, type[Event]] = {
     "feedback": Feedback,
     "models": Model,
 }
+KINDS: dict[str, type[Event]] = {
+    "arm": PolicyArm,
+    "manifest": PolicyManifest,
+    "budget": BudgetAccount,
+}
 
 golden = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
 
@@ -45,8 +51,7 @@ def topic_of(path: Path) -> str:
 def record_of(path: Path) -> type[Event]:
     if topic_of(path) != "policy":
         return RECORDS[topic_of(path)]
-    is_arm = orjson.loads(path.read_bytes())["kind"] == "arm"
-    return PolicyArm if is_arm else PolicyManifest
+    return KINDS[orjson.loads(path.read_bytes())["kind"]]
 
 
 def validator(path: Path) -> Draft202012Validator:

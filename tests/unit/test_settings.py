@@ -9,6 +9,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.route import Budget
+from metallm_stream.serve.surroundings import budgets
 from metallm_stream.settings import Settings, load
 
 OURS = ("METALLM_", "KAFKA_", "DATABASE_URL")
@@ -235,3 +237,25 @@ def test_variables_of_other_programs_do_not_matter(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("METALLM_TEST_STACK", "containers")
     monkeypatch.setenv("METALLM_RECORDED_LLM_KEY", "k")
     assert load().slot == "0"
+
+
+def test_budgets_come_from_variables_and_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what the pacer takes; a variable's name is in capitals, the budget's in small letters."""
+    file.write_text('[budgets.all]\namount_usd = 20\nper = "day"\nhard = true\n')
+    monkeypatch.setenv("METALLM_BUDGETS__TEAM__AMOUNT_USD", "0.002")
+    monkeypatch.setenv("METALLM_BUDGETS__TEAM__METADATA_KEY", "team")
+    found = {budget.name: budget for budget in budgets(load())}
+    assert found == {
+        "all": Budget("all", 20.0, "day", hard=True),
+        "team": Budget("team", 0.002, "query", metadata_key="team"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["amount_usd = 0", "amount_usd = inf", 'per = "week"', "amount_usd = 1\nper_team = true"],
+)
+def test_a_budget_that_says_nothing_sensible_is_refused(file: Path, text: str) -> None:
+    """Named by its key, before anything is spent."""
+    file.write_text(f"[budgets.all]\n{text}\n")
+    assert "budgets.all." in refusal()

@@ -173,6 +173,19 @@ ORDER BY topic, partition;
 COMMENT ON VIEW metallm.lag IS
     'How far the learner is behind in each partition, as of its last transaction there.';
 
+CREATE VIEW metallm.budgets AS
+SELECT budget, metadata_key, key, per, hard, amount_usd, queries, spent_usd, reserved_usd, left_usd,
+       spent_usd + reserved_usd AS committed_usd,
+       (spent_usd + reserved_usd) / nullif(queries, 0) AS usd_per_query, weight, updated_at
+FROM metallm.budget_accounts
+WHERE account IS NOT NULL
+ORDER BY budget, key;
+
+COMMENT ON VIEW metallm.budgets IS
+    'What each budget has spent, and reserved for calls in flight, per value of its metadata key, '
+    'as of updated_at; left_usd is what one more call may be expected to cost, weight is what the '
+    'budget adds to the cost weight of queries.';
+
 CREATE VIEW metallm.dead_letters AS
 SELECT topic, partition, record_offset, service, at, reason,
        encode(key, 'escape') AS key_text, encode(substr(value, 1, 1000), 'escape') AS value_text,

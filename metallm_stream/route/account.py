@@ -1,0 +1,194 @@
+"""What a budget has spent and reserved: a fold over charges, and the price that follows.
+
+Invariant: a charge counts from its decision on, at its expected cost until the real one is known.
+The fold of a prefix, stored with the positions that it has read, and then of what follows, is the
+fold of all: this is how learner and routers share an account.
+
+Two queues measure how far spending is ahead. `over_usd` is the reflected walk of costs less the
+amount: the largest excess of any run of queries that ends now. `ahead_usd` is the same against a
+target a little below the amount, and its exponential is the price (the dual variable): the longer
+spending is ahead, the dearer it gets, until the mix of arms that is chosen costs the target.
+
+References
+----------
+Neely (2010), Stochastic network optimization: virtual queues, drift plus penalty, chapter 4.
+Badanidiyuru, Kleinberg & Slivkins (2018), Bandits with knapsacks, algorithm 2: multiplicative
+weights as the price of a resource.
+
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from metallm_stream.route.budget import Budget
+
+TOLERANCE: Final = 0.015  # of a window, by which any run of queries may exceed its amount
+PRICE_STEP: Final = 0.004  # of a window, ahead of the target, for which the price grows e-fold
+PRICE_UNIT: Final = 0.05  # quality per cost scale
+LARGEST_PRICE: Final = 1_000.0
+LEAST_MARGIN: Final = 0.05  # by which the target stays below the amount
+LARGEST_MARGIN: Final = 0.3
+MARGIN_DEVIATIONS: Final = 3.0  # standard deviations of what is in flight that the margin covers
+ERROR_MEMORY: Final = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one decision costs a budget: expected, and in fact once that is known."""
+
+    decided_at: datetime
+    expected_usd: float
+    cost_usd: float | None = None
+
+    @property
+    def committed_usd(self) -> float:
+        """The cost as far as it is known."""
+        return self.expected_usd if self.cost_usd is None else self.cost_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The state of one budget for one value of its key.
+
+    Attributes
+    ----------
+    queries
+        Decisions that were charged.
+    spent_usd, reserved_usd
+        Known costs, and expected costs of calls whose cost is not known yet.
+    over_usd, ahead_usd
+        How far committed costs are ahead of the amount, and of the target.
+    period_usd
+        Committed in the hour or day of `at`.
+    at
+        Time of the newest decision.
+    reserved_squares, expected_squares, error_squares
+        Sums of squares: expected costs in flight; expected costs, and their errors, of calls
+        whose cost became known, older ones fading.
+    next_offsets
+        By partition of `queries`, the first offset whose decision is not in the account.
+
+    """
+
+    queries: int = 0
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    over_usd: float = 0.0
+    ahead_usd: float = 0.0
+    period_usd: float = 0.0
+    at: datetime | None = None
+    reserved_squares: float = 0.0
+    expected_squares: float = 0.0
+    error_squares: float = 0.0
+    next_offsets: Mapping[int, int] = field(default_factory=dict)
+
+    def revised(self, budget: Budget, before: Charge | None, after: Charge | None) -> Account:
+        """The account when one decision's charge `before` becomes `after`; None: no charge."""
+        charge = after or before
+        if charge is None:
+            return self
+        change = _committed(after) - _committed(before)
+        opened = self._opened(budget, charge) if before is None else self
+        floor = 0.0 if before is None else -math.inf  # a new decision finds no savings
+        is_current = opened.at is not None and (
+            budget.period(charge.decided_at) == budget.period(opened.at)
+        )
+        squares = _reserved(after) ** 2 - _reserved(before) ** 2
+        return replace(
+            opened if before is not None and before.cost_usd is not None else opened.learned(after),
+            queries=opened.queries - (after is None),
+            spent_usd=self.spent_usd + _spent(after) - _spent(before),
+            reserved_usd=max(0.0, self.reserved_usd + _reserved(after) - _reserved(before)),
+            reserved_squares=max(0.0, self.reserved_squares + squares),
+            over_usd=max(floor, opened.over_usd + change),
+            ahead_usd=max(floor, opened.ahead_usd + change),
+            period_usd=opened.period_usd + (change if is_current else 0.0),
+        )
+
+    def at_time(self, budget: Budget, now: datetime) -> Account:
+        """The account as it stands at `now`, with what time alone has brought in."""
+        if budget.per == "query" or self.at is None or now <= self.at:
+            return self
+        accrued = budget.accrued_usd(self.at, now)
+        same = budget.period(now) == budget.period(self.at)
+        return replace(
+            self,
+            at=now,
+            over_usd=max(0.0, self.over_usd - accrued),
+            ahead_usd=max(0.0, self.ahead_usd - accrued * (1 - self.margin(budget))),
+            period_usd=self.period_usd if same else 0.0,
+        )
+
+    def price(self, budget: Budget) -> float:
+        """Quality that one gives up to save the cost scale, for the budget's sake; at least 0."""
+        steps = max(0.0, self.ahead_usd) / (PRICE_STEP * budget.window_usd)
+        return min(LARGEST_PRICE, PRICE_UNIT * math.expm1(min(steps, 50.0)))
+
+    def left_usd(self, budget: Budget) -> float:
+        """What one more call may be expected to cost; it may be negative."""
+        if budget.per == "query":
+            return TOLERANCE * budget.window_usd - self.over_usd
+        return budget.amount_usd - self.period_usd
+
+    def margin(self, budget: Budget) -> float:
+        """Share of the amount by which the target stays below it.
+
+        Costs that come to light within a window may be higher than expected, and those of the
+        window before may have been lower: the margin covers that of what is in flight.
+        """
+        unsure = MARGIN_DEVIATIONS * math.sqrt(2) * self._deviation_usd() / budget.window_usd
+        return min(LARGEST_MARGIN, max(LEAST_MARGIN, unsure))
+
+    def _opened(self, budget: Budget, charge: Charge) -> Account:
+        """With what a new decision brings in, before it is charged; queues may be negative."""
+        at = charge.decided_at if self.at is None else max(self.at, charge.decided_at)
+        accrued = budget.accrued_usd(self.at, at)
+        same = self.at is None or budget.period(at) == budget.period(self.at)
+        return replace(
+            self,
+            queries=self.queries + 1,
+            at=at,
+            over_usd=self.over_usd - accrued,
+            ahead_usd=self.ahead_usd - accrued * (1 - self.margin(budget)),
+            period_usd=self.period_usd if same else 0.0,
+        )
+
+    def learned(self, charge: Charge | None) -> Account:
+        """With the error of what was expected, if the cost is known."""
+        if charge is None or charge.cost_usd is None or charge.expected_usd <= 0:
+            return self
+        error = charge.cost_usd - charge.expected_usd
+        return replace(
+            self,
+            expected_squares=ERROR_MEMORY * self.expected_squares + charge.expected_usd**2,
+            error_squares=ERROR_MEMORY * self.error_squares + error**2,
+        )
+
+    def _deviation_usd(self) -> float:
+        """Standard deviation of the cost of what is in flight; as its cost while none is known.
+
+        Beside each call's own error there is that of the mean which all expectations share, and
+        which is as sure as the calls whose cost is known are many.
+        """
+        if self.expected_squares <= 0:
+            return math.sqrt(2 * self.reserved_squares)
+        relative = self.error_squares / self.expected_squares
+        shared = 1 + self.reserved_squares / self.expected_squares
+        return math.sqrt(relative * self.reserved_squares * shared)
+
+
+def _committed(charge: Charge | None) -> float:
+    return 0.0 if charge is None else charge.committed_usd
+
+
+def _spent(charge: Charge | None) -> float:
+    return 0.0 if charge is None else charge.cost_usd or 0.0
+
+
+def _reserved(charge: Charge | None) -> float:
+    return 0.0 if charge is None or charge.cost_usd is not None else charge.expected_usd

@@ -1,0 +1,32 @@
+"""What a query charges to its budgets, from its decision and its result.
+
+Invariant: a call whose cost nobody tells counts as what it was expected to cost, never as nothing.
+"""
+
+from __future__ import annotations
+
+from metallm_stream.events import Decision, Result
+from metallm_stream.route.account import Charge
+
+
+def charge_of(decision: Decision | None, result: Result | None) -> Charge | None:
+    """The charge of a query as far as it is known; None before it is decided.
+
+    A refusal is charged nothing, and counts as a query.
+    """
+    if decision is None:
+        return None
+    expected_usd = _expected_usd(decision)
+    if result is None:
+        return Charge(decision.decided_at, expected_usd)
+    untold = any(a.cost_usd is None and a.failure is None for a in result.attempts)
+    cost_usd = result.cost_usd + (expected_usd if untold else 0.0)
+    return Charge(decision.decided_at, expected_usd, cost_usd)
+
+
+def _expected_usd(decision: Decision) -> float:
+    """What was reserved; of a decision without budgets, what its arm was expected to cost."""
+    if decision.reserved_usd is not None:
+        return decision.reserved_usd
+    expected = [c.cost_usd for c in decision.candidates if c.arm == decision.arm]
+    return (expected[0] if expected else None) or 0.0

@@ -1,0 +1,87 @@
+"""A batch decided at once, or under budgets in turn: each query sees what those before it reserved.
+
+Invariant: budgets change nothing but the cost weight and the mask of allowed arms that go into the
+choice, so the propensity is that of the choice under them. While no budget binds, the decisions
+are those that the same generator makes without budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metallm_stream.events import Model, Query
+from metallm_stream.route.account import Charge
+from metallm_stream.route.constraints import Constraints, Rule
+from metallm_stream.route.outlook import Outlook
+from metallm_stream.route.pacer import Pacer
+from metallm_stream.route.records import REFUSED, Arrival, Choices
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+# Utilities and allowed arms, `(m, K)` each, to probabilities `(m, K)` and the arms drawn, `(m,)`.
+Choose = Callable[[Floats, Mask], tuple[Floats, NDArray[np.int64]]]
+
+
+def at_once(constraints: Constraints, utility: Floats, choose: Choose) -> Choices:
+    """Decide queries of given utilities `(n, K)` without budgets."""
+    allowed = constraints.allowed()
+    return Choices(constraints, allowed, utility, *choose(utility, allowed))
+
+
+def paced(
+    pacer: Pacer,
+    arrivals: Sequence[Arrival],
+    constraints: Constraints,
+    utility: Floats,
+    outlook: Outlook,
+    choose: Choose,
+    now: datetime,
+) -> Choices:
+    """Decide queries of given utilities `(n, K)` in turn, and reserve what each may cost."""
+    n = len(arrivals)
+    allowed, utility = constraints.allowed(), utility.copy()
+    fits = np.ones_like(allowed)
+    probabilities, weights, reserved = np.zeros(utility.shape), np.zeros(n), np.zeros(n)
+    chosen = np.full(n, REFUSED, dtype=np.int64)
+    relative = outlook.cost_usd / outlook.cost_scale_usd
+    for row, arrival in enumerate(arrivals):
+        metadata, turn = arrival.query.metadata, slice(row, row + 1)
+        weights[row] = pacer.weight(metadata, now)
+        if outlook.quality is not None:
+            utility[row] -= weights[row] * relative
+        if allowed[row].any():
+            left = pacer.limited(metadata, allowed[row], outlook.cost_usd, outlook.cost_known, now)
+            fits[row] = left | ~allowed[row]
+            allowed[row] = left
+            probabilities[turn], chosen[turn] = choose(utility[turn], allowed[turn])
+        if chosen[row] != REFUSED:
+            reserved[row] = outlook.cost_usd[chosen[row]]
+        charge = Charge(now, float(reserved[row]))
+        pacer.reserve(metadata, arrival.partition, arrival.offset, charge)
+    rule = Rule(fits, _exhausted(pacer, constraints.models, outlook, now))
+    return Choices(
+        constraints=replace(constraints, rules=[*constraints.rules, rule]),
+        allowed=allowed,
+        utility=utility,
+        probabilities=probabilities,
+        chosen=chosen,
+        budget_weight=weights,
+        reserved_usd=reserved,
+    )
+
+
+def _exhausted(
+    pacer: Pacer, models: Sequence[Model], outlook: Outlook, now: datetime
+) -> Callable[[Query, Sequence[Model]], str]:
+    costs = zip(models, outlook.cost_usd.tolist(), strict=True)
+    cost: Mapping[str, float] = {model.arm: usd for model, usd in costs}
+
+    def reason(query: Query, excluded: Sequence[Model]) -> str:
+        return pacer.refusal(query.metadata, min(cost[model.arm] for model in excluded), now)
+
+    return reason

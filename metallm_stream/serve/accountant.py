@@ -1,0 +1,147 @@
+"""Budgets where costs become known: charges booked with what they were learned from, and told.
+
+Invariant: accounts change in the transaction that advances the read positions, so that each charge
+is booked exactly once. What is published is what was committed, about once a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from confluent_kafka import Producer
+from sqlalchemy import Connection as Database
+from sqlalchemy import Engine
+
+from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.join import Interaction
+from metallm_stream.kafka import Record, write
+from metallm_stream.postgres import Place, load_accounts, lock_accounts, save_accounts
+from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
+
+Pair = tuple[Interaction | None, Interaction]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One decision's charge on one account, before and after."""
+
+    order: tuple[float, int, int]
+    place: Place
+    before: Charge | None
+    after: Charge | None
+
+
+class Accountant:
+    """Books charges for the learner.
+
+    Parameters
+    ----------
+    budgets
+        Those in force.
+    topic
+        Where accounts are published.
+    refresh_s
+        An account is published at most this often.
+    """
+
+    def __init__(self, budgets: Sequence[Budget], *, topic: str, refresh_s: float) -> None:
+        self._budgets = {budget.name: budget for budget in budgets}
+        self._topic = topic
+        self._refresh_s = refresh_s
+        self._due_at = 0.0
+        self._unpublished: set[Place] = set()
+        # By partition of `queries`: what this process has read, committed and in a transaction.
+        self._read: dict[int, int] = {}
+        self._reading: dict[int, int] = {}
+
+    def recall(self, conn: Database) -> None:
+        """Have every stored account published again, as after a crash before it was."""
+        if self._budgets:
+            self._unpublished |= load_accounts(conn, self._budgets).keys()
+
+    def book(
+        self, conn: Database, events: Iterable[Decision | Result | Feedback], pairs: Iterable[Pair]
+    ) -> Mapping[Place, Account]:
+        """Book what the events of a transaction have changed; the accounts as they are then."""
+        if not self._budgets:
+            return {}
+        decisions = [event for event in events if isinstance(event, Decision)]
+        changes = sorted(self._changes(pairs), key=lambda change: change.order)
+        places = {change.place for change in changes}
+        places |= {place for decision in decisions for place in self._places(decision)}
+        accounts = lock_accounts(conn, places)
+        for change in changes:
+            budget = self._budgets[change.place[0]]
+            known = accounts[change.place]
+            accounts[change.place] = known.revised(budget, change.before, change.after)
+        self._reading = dict(self._read)
+        for decision in decisions:
+            reached = max(decision.query_offset + 1, self._reading.get(decision.query_partition, 0))
+            self._reading[decision.query_partition] = reached
+        accounts = {place: _read(item, self._reading) for place, item in accounts.items()}
+        save_accounts(conn, self._budgets, accounts)
+        return accounts
+
+    def committed(self, places: Iterable[Place]) -> None:
+        """Take note of accounts whose transaction has committed."""
+        self._unpublished.update(places)
+        self._read = self._reading
+
+    def publish_if_due(self, engine: Engine, producer: Producer) -> None:
+        """Write the accounts that have changed to their topic.
+
+        They stay locked meanwhile, so that no other learner's newer one comes before.
+        """
+        if not self._unpublished or time.monotonic() < self._due_at:
+            return
+        self._due_at = time.monotonic() + self._refresh_s
+        with engine.begin() as conn:
+            accounts = lock_accounts(conn, self._unpublished)
+            write(producer, [self._record(place, item) for place, item in accounts.items()])
+        self._unpublished = set()
+
+    def _record(self, place: Place, account: Account) -> Record:
+        name, key = place
+        record = record_of(self._budgets[name], key, account)
+        return Record.of(self._topic, f"budget/{name}/{key}", record)
+
+    def _changes(self, pairs: Iterable[Pair]) -> Iterable[_Change]:
+        for before, after in pairs:
+            old = None if before is None else charge_of(before.decision, before.result)
+            new = charge_of(after.decision, after.result)
+            old_places = self._places(None if before is None else before.decision)
+            new_places = self._places(after.decision)
+            if (old, old_places) == (new, new_places) or after.decision is None:
+                continue
+            decision = after.decision
+            order = (
+                decision.decided_at.timestamp(),
+                decision.query_partition,
+                decision.query_offset,
+            )
+            for place in new_places:
+                yield _Change(order, place, old if place in old_places else None, new)
+            for place in old_places:
+                if place not in new_places:
+                    yield _Change(order, place, old, None)
+
+    def _places(self, decision: Decision | None) -> list[Place]:
+        if decision is None:
+            return []
+        budgets = self._budgets.values()
+        return [(budget.name, budget.account_key(decision.metadata)) for budget in budgets]
+
+
+def _read(account: Account, positions: Mapping[int, int]) -> Account:
+    """The account, which counts all decisions before these positions that it is to count.
+
+    They are those of all queries, not of its own alone: a router that still holds a decision which
+    no account will ever count again, such as one from before the budget, lets go of it.
+    """
+    reached = {
+        partition: max(position, account.next_offsets.get(partition, 0))
+        for partition, position in positions.items()
+    }
+    return replace(account, next_offsets={**account.next_offsets, **reached})

@@ -1,0 +1,112 @@
+"""Budgets on running services: kept over restarts, booked exactly once, and told by SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metallm_stream.events import BudgetAccount, Decision, Feedback, Query
+from tests.pipeline import Pipeline, kill, open_pipeline, outcomes, questions
+from tests.processes import eventually
+
+AMOUNT_USD = 0.003
+BUDGETS = {
+    "BUDGETS__ALL__AMOUNT_USD": str(AMOUNT_USD),
+    "BUDGETS__TEAM__AMOUNT_USD": "0.02",
+    "BUDGETS__TEAM__PER": "day",
+    "BUDGETS__TEAM__METADATA_KEY": "team",
+    "BUDGETS__TEAM__HARD": "true",
+}
+
+
+@pytest.fixture
+def pipeline(kafka_bootstrap: str, database_url: str, tmp_path: Path) -> Iterator[Pipeline]:
+    """Services with a budget for all, and a hard one for each team."""
+    with open_pipeline(kafka_bootstrap, database_url, tmp_path) as opened:
+        opened.record(outcomes(questions(900)), labels=("yes", "no"))
+        yield opened
+
+
+def asked(start: int, stop: int) -> list[Query]:
+    """Questions of a team each, so that the teams' budgets do not bind."""
+    return [
+        query.model_copy(update={"metadata": {"team": f"t{row}"}})
+        for row, query in enumerate(questions(stop - start, start), start)
+    ]
+
+
+def committed(pipeline: Pipeline, budget: str, queries: int) -> dict[str, float] | None:
+    """The budget's figures in SQL, once all queries are booked and nothing is in flight."""
+    rows = pipeline.sql(
+        "SELECT sum(queries) AS queries, sum(spent_usd) AS spent_usd,"
+        " sum(reserved_usd) AS reserved_usd FROM metallm.budgets WHERE budget = :budget",
+        budget=budget,
+    )
+    figures = {name: float(str(value or 0)) for name, value in rows[0].items()}
+    done = figures["queries"] == queries and abs(figures["reserved_usd"]) < 1e-9
+    return figures if done else None
+
+
+def test_a_budget_holds_over_restarts_and_sql_shows_it(pipeline: Pipeline) -> None:
+    """900 queries, router and learner killed in the middle, a second router: within the budget.
+
+    Without the budget half of the queries would go to an arm at more than three times the amount.
+    """
+    children = pipeline.start_all(**BUDGETS)
+    for start in range(0, 900, 100):
+        queries = asked(start, start + 100)
+        pipeline.ask(*queries)
+        if start == 300:
+            kill(children["router"])
+        if start == 500:
+            kill(children["learner"])
+        if start == 600:
+            pipeline.start("router", slot="1", **BUDGETS).wait_ready(60)
+        pipeline.wait_for_results(start + 100)
+        pipeline.judge(*(Feedback(query_id=query.query_id, label="yes") for query in queries))
+    pipeline.wait_until_learned()
+    results = pipeline.results()
+    spent = math.fsum(result.cost_usd for result in results.values())
+    for budget in ("all", "team"):
+        eventually(lambda budget=budget: committed(pipeline, budget, 900) is not None)
+        figures = committed(pipeline, budget, 900)
+        assert figures is not None
+        assert figures["spent_usd"] == pytest.approx(spent)
+    assert 0.5 * AMOUNT_USD * 900 < spent <= 1.02 * AMOUNT_USD * 900
+    pipeline.assert_sound(f"q{number}" for number in range(900))
+    decided = [Decision.parse(item.value()) for item in pipeline.read(pipeline.names.decisions)]
+    assert all(item.budget_weight is not None for item in decided)
+    assert max(item.budget_weight or 0.0 for item in decided) > 0.1
+    published = [
+        BudgetAccount.parse(item.value())
+        for item in pipeline.read(pipeline.names.policy)
+        if (item.key() or b"").startswith(b"budget/all/")
+    ]
+    assert published[-1].queries == 900
+
+
+def test_a_hard_budget_refuses_with_its_name_while_the_learner_is_down(pipeline: Pipeline) -> None:
+    """The router goes on with expected costs: it needs neither the learner nor PostgreSQL."""
+    children = pipeline.start_all(**BUDGETS)
+    first = asked(0, 100)
+    pipeline.ask(*first)
+    pipeline.wait_for_results(100)
+    pipeline.wait_until_learned()
+    eventually(lambda: committed(pipeline, "team", 100) is not None)
+    eventually(
+        lambda: any((m.key() or b"") == b"ridge" for m in pipeline.read(pipeline.names.policy))
+    )
+    children["learner"].stop()
+    one = [query.model_copy(update={"metadata": {"team": "x"}}) for query in questions(100, 100)]
+    pipeline.ask(*one)
+    results = pipeline.wait_for_results(200)
+    own = [results[query.query_id] for query in one]
+    refused = [result.failure for result in own if result.failure is not None]
+    assert refused
+    assert all(failure.kind == "no_arm" for failure in refused)
+    assert "budgets.team: " in refused[-1].message
+    assert "of team 'x' of 0.02 USD a day" in refused[-1].message
+    assert 0.01 < math.fsum(result.cost_usd for result in own) <= 0.02 + 1e-9

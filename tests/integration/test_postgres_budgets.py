@@ -1,0 +1,137 @@
+"""Charges are booked once, whatever is delivered twice, split otherwise, or comes late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import Engine, text
+
+from metallm_stream.events import Decision, Result
+from metallm_stream.join import Interaction
+from metallm_stream.postgres import load_accounts
+from metallm_stream.route import Account, Budget
+from metallm_stream.serve.accountant import Accountant
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Sample
+
+BUDGETS = [Budget("all", 0.002, "query"), Budget("team", 1.0, "day", metadata_key="team")]
+Event = Decision | Result
+
+
+def booked(
+    engine: Engine, batches: Iterable[Sequence[Event]], *, lost: bool = False
+) -> dict[tuple[str, str], Account]:
+    """The accounts after so many transactions; with `lost`, each is rolled back once and redone."""
+    accountant = Accountant(BUDGETS, topic="policy", refresh_s=1.0)
+    joined: dict[str, Interaction] = {}
+    with engine.begin() as conn:
+        conn.execute(text("DELETE FROM metallm.budget_accounts"))
+    for events in batches:
+        after = dict(joined)
+        for event in events:
+            known = after.get(event.query_id) or Interaction(event.query_id)
+            after[event.query_id] = known.merged(event)
+        pairs = [(joined.get(query_id), after[query_id]) for query_id in after]
+        if lost:
+            with engine.connect() as conn:
+                accountant.book(conn, events, pairs)
+                conn.rollback()
+        with engine.begin() as conn:
+            accountant.book(conn, events, pairs)
+        joined = after
+    with engine.begin() as conn:
+        return load_accounts(conn, [budget.name for budget in BUDGETS])
+
+
+def stream(sample: Sample) -> tuple[list[Decision], list[Result]]:
+    """Ten decisions of two teams, and their results, which cost half more than expected."""
+    decisions = [
+        sample.decision(i, reserved_usd=0.004, metadata={"team": "red" if i % 5 else "blue"})
+        for i in range(10)
+    ]
+    return decisions, [sample.result(i, cost_usd=0.006) for i in range(10)]
+
+
+def test_reserved_becomes_spent_when_results_come(engine: Engine, sample: Sample) -> None:
+    """Per budget and per team, with the position that the account has read to."""
+    decisions, results = stream(sample)
+    first = booked(engine, [decisions])
+    assert first.keys() == {("all", ""), ("team", "red"), ("team", "blue")}
+    assert first["all", ""].reserved_usd == pytest.approx(0.04)
+    assert first["all", ""].next_offsets == {0: 10}
+    assert (first["team", "blue"].queries, first["team", "blue"].next_offsets) == (2, {0: 10})
+    both = booked(engine, [decisions, results[:6]])
+    assert both["all", ""].spent_usd == pytest.approx(0.036)
+    assert both["all", ""].reserved_usd == pytest.approx(0.016)
+    assert both["team", "red"].spent_usd == pytest.approx(0.024)
+    assert both["team", "red"].period_usd == pytest.approx(4 * 0.006 + 4 * 0.004)
+
+
+def test_repetitions_and_rollbacks_change_nothing(engine: Engine, sample: Sample) -> None:
+    """Twice the same records, or a transaction that is done again, book what one would."""
+    decisions, results = stream(sample)
+    once = booked(engine, [decisions, results])
+    assert booked(engine, [decisions, decisions, results, results, decisions]) == once
+    assert booked(engine, [decisions, results], lost=True) == once
+
+
+def test_a_second_decision_of_a_query_is_read_and_not_charged(
+    engine: Engine, sample: Sample
+) -> None:
+    """As the model counts it: the first one. A router that knows of it need not keep it."""
+    first = sample.decision(1, reserved_usd=0.004)
+    second = first.model_copy(
+        update={"query_offset": 9, "decided_at": first.decided_at + timedelta(seconds=5)}
+    )
+    account = booked(engine, [[first], [second]])["all", ""]
+    assert (account.queries, account.reserved_usd) == (1, 0.004)
+    assert account.next_offsets == {0: 10}
+
+
+def test_an_earlier_decision_takes_the_charge_to_its_own_account(
+    engine: Engine, sample: Sample
+) -> None:
+    """Where the same query was asked by another team before: what was charged is taken back."""
+    later = sample.decision(5, reserved_usd=0.004, metadata={"team": "red"})
+    earlier = sample.decision(5, reserved_usd=0.003, metadata={"team": "blue"}).model_copy(
+        update={"decided_at": later.decided_at - timedelta(seconds=9)}
+    )
+    accounts = booked(engine, [[later], [earlier]])
+    assert (accounts["team", "red"].queries, accounts["team", "red"].reserved_usd) == (0, 0.0)
+    assert accounts["team", "blue"].reserved_usd == pytest.approx(0.003)
+    assert accounts["all", ""].reserved_usd == pytest.approx(0.003)
+
+
+def test_the_view_shows_what_an_account_holds(engine: Engine, sample: Sample) -> None:
+    """Spent, reserved, what is left and the weight, one row an account."""
+    decisions, results = stream(sample)
+    accounts = booked(engine, [decisions, results[:6]])
+    with engine.connect() as conn:
+        rows = conn.execute(text("SELECT * FROM metallm.budgets")).mappings().all()
+    assert [(row["budget"], row["key"]) for row in rows] == sorted(accounts)
+    for row in rows:
+        budget = next(item for item in BUDGETS if item.name == row["budget"])
+        account = accounts[row["budget"], row["key"]]
+        assert (row["per"], row["hard"], row["amount_usd"]) == (
+            budget.per,
+            budget.hard,
+            budget.amount_usd,
+        )
+        assert row["committed_usd"] == pytest.approx(account.spent_usd + account.reserved_usd)
+        assert row["left_usd"] == pytest.approx(account.left_usd(budget))
+        assert row["weight"] == pytest.approx(account.price(budget))
+        assert row["usd_per_query"] == pytest.approx(row["committed_usd"] / account.queries)
+
+
+def test_without_budgets_nothing_is_booked(engine: Engine, sample: Sample) -> None:
+    """No account, no row."""
+    decision = sample.decision(1)
+    accountant = Accountant([], topic="policy", refresh_s=1.0)
+    with engine.begin() as conn:
+        pair = (None, Interaction("q1", decision=decision))
+        assert accountant.book(conn, [decision], [pair]) == {}
+        assert conn.execute(text("SELECT count(*) FROM metallm.budget_accounts")).scalar() == 0

@@ -1,0 +1,184 @@
+"""However a stream is cut, doubled or delayed, budgets count the same and keep their promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metallm_stream.events import BudgetAccount, Query
+from metallm_stream.policy import chooser
+from metallm_stream.route import (
+    Account,
+    Arrival,
+    Budget,
+    Charge,
+    Decided,
+    Pacer,
+    TradeOff,
+    account_of,
+    decide,
+    record_of,
+)
+from metallm_stream.route.pacer import Reserve, counted
+from tests.property.test_route import NOW, D, catalogue, policy
+
+AMOUNTS = st.floats(1e-4, 10)
+BUDGETS = st.builds(
+    Budget,
+    name=st.just("b"),
+    amount_usd=AMOUNTS,
+    per=st.sampled_from(["query", "hour", "day"]),
+    hard=st.booleans(),
+)
+START = datetime(2026, 3, 1, 11, 59, tzinfo=UTC)
+COSTS = st.floats(0, 5)
+MOMENTS = st.floats(0, 200_000).map(lambda s: START + timedelta(seconds=s))
+CHARGES = st.builds(Charge, MOMENTS, COSTS, st.none() | COSTS)
+
+
+def folded(budget: Budget, charges: Sequence[Charge], account: Account | None = None) -> Account:
+    """The account after decisions and, where they are known, their costs."""
+    account = account or Account()
+    for charge in charges:
+        expected = replace(charge, cost_usd=None)
+        account = account.revised(budget, None, expected)
+        account = account.revised(budget, expected, charge)
+    return account
+
+
+@given(budget=BUDGETS, charges=st.lists(CHARGES, max_size=20), cut=st.integers(0, 20))
+def test_an_account_is_the_fold_of_its_charges_at_every_cut(
+    budget: Budget, charges: list[Charge], cut: int
+) -> None:
+    """Published, read back and continued, it is what it would have been."""
+    record = record_of(budget, "", folded(budget, charges[:cut]))
+    restored = account_of(BudgetAccount.parse(record.encode()))
+    assert folded(budget, charges[cut:], restored) == folded(budget, charges)
+
+
+@given(budget=BUDGETS, charges=st.lists(CHARGES, min_size=1, max_size=20))
+def test_sums_are_those_of_the_charges(budget: Budget, charges: list[Charge]) -> None:
+    """Spent and reserved in whatever order; prices and margins within their bounds."""
+    account = folded(budget, charges)
+    known = [charge.cost_usd for charge in charges if charge.cost_usd is not None]
+    waiting = [charge.expected_usd for charge in charges if charge.cost_usd is None]
+    assert account.queries == len(charges)
+    assert account.spent_usd == pytest.approx(sum(known), abs=1e-9)
+    assert account.reserved_usd == pytest.approx(sum(waiting), abs=1e-9)
+    assert 0 <= account.price(budget) <= 1_000
+    assert 0 < account.margin(budget) <= 0.3
+
+
+@given(amount=AMOUNTS, costs=st.lists(COSTS, min_size=1, max_size=40))
+def test_the_excess_of_any_run_of_queries_is_bounded_by_the_queue(
+    amount: float, costs: list[float]
+) -> None:
+    """`over_usd` is the largest excess of any run that ends now: the reflected walk's identity."""
+    budget = Budget("b", amount, "query")
+    account = folded(budget, [Charge(START, cost, cost) for cost in costs])
+    runs = [sum(costs[start:]) - amount * (len(costs) - start) for start in range(len(costs))]
+    assert account.over_usd == pytest.approx(max(0.0, *runs), abs=1e-7)
+
+
+@given(
+    budget=BUDGETS,
+    reserves=st.lists(st.tuples(st.integers(0, 2), CHARGES), max_size=20),
+    published=st.integers(0, 20),
+    dropped=st.integers(0, 2),
+)
+def test_a_router_that_restarts_knows_what_it_knew(
+    budget: Budget, reserves: list[tuple[int, Charge]], published: int, dropped: int
+) -> None:
+    """Account and tail of decisions give the same price, whatever of the tail it counts already."""
+    items = [
+        Reserve(partition, offset, replace(charge, cost_usd=None))
+        for offset, (partition, charge) in enumerate(reserves)
+    ]
+    account = Account()
+    for item in items[:published]:
+        account = counted(account, budget, item)
+    whole, again = Pacer([budget]), Pacer([budget])
+    for item in items:
+        whole.reserve({}, item.partition, item.offset, item.charge)
+    whole.adopt(record_of(budget, "", account))
+    again.adopt(record_of(budget, "", account))
+    for item in items:
+        again.reserve({}, item.partition, item.offset, item.charge)
+    now = START + timedelta(days=4)
+    assert again.weight({}, now) == whole.weight({}, now)
+    whole.give_up(dropped)
+    for item in items:
+        if item.partition == dropped:
+            whole.reserve({}, item.partition, item.offset, item.charge)
+    kept = [i for i in items[published:] if i.partition != dropped]
+    moved = [i for i in items[published:] if i.partition == dropped]
+    expected = account
+    for item in kept + moved:
+        expected = counted(expected, budget, item)
+    price = expected.at_time(budget, now).price(budget)
+    assert whole.weight({}, now) == pytest.approx(price)
+
+
+def decided(pacer: Pacer | None, queries: list[Query], seed: int) -> list[Decided]:
+    """A batch under budgets."""
+    rng = np.random.default_rng(seed)
+    return decide(
+        [Arrival(query, 0, row, NOW) for row, query in enumerate(queries)],
+        rng.normal(size=(len(queries), D)).astype(np.float32),
+        catalogue=catalogue(dict.fromkeys("abcde")),
+        published=policy(seed),
+        chooser=chooser(),
+        defaults=TradeOff(0.1, 0.1, 5.0),
+        rng=rng,
+        now=NOW,
+        encoder="e",
+        pacer=pacer,
+    )
+
+
+QUERIES = st.lists(
+    st.builds(
+        Query,
+        query_id=st.just("q"),
+        text=st.just("t"),
+        metadata=st.fixed_dictionaries({}, optional={"team": st.sampled_from("rb")}),
+    ),
+    max_size=12,
+)
+
+
+@given(queries=QUERIES, budgets=st.lists(BUDGETS, max_size=3), seed=st.integers(0, 2**32 - 1))
+def test_propensities_under_budgets_are_those_of_the_draw(
+    queries: list[Query], budgets: list[Budget], seed: int
+) -> None:
+    """Candidates sum to 1, the drawn arm has its probability, and refusals come of hard budgets."""
+    named = [replace(budget, name=f"b{row}") for row, budget in enumerate(budgets)]
+    for item in decided(Pacer(named), queries, seed):
+        decision = item.decision
+        if decision.refusal is not None:
+            assert any(budget.hard for budget in named)
+            assert decision.refusal.message.startswith("budgets.b")
+            continue
+        probabilities = {c.arm: c.probability for c in decision.candidates}
+        assert sum(probabilities.values()) == pytest.approx(1.0)
+        assert decision.arm is not None
+        assert probabilities[decision.arm] == decision.propensity
+
+
+@given(queries=QUERIES, seed=st.integers(0, 2**32 - 1))
+def test_budgets_that_do_not_bind_change_no_decision(queries: list[Query], seed: int) -> None:
+    """Same arms, same probabilities, for the same state of the generator."""
+    pacer = Pacer([Budget("b", 1e6, "query"), Budget("c", 1e6, "query", "team", hard=True)])
+    for free, held in zip(decided(None, queries, seed), decided(pacer, queries, seed), strict=True):
+        assert held.decision.budget_weight == 0
+        assert held.decision.arm == free.decision.arm
+        assert held.ranking == free.ranking
+        assert {c.arm: c.probability for c in held.decision.candidates} == pytest.approx(
+            {c.arm: c.probability for c in free.decision.candidates}
+        )

@@ -1,0 +1,316 @@
+"""Budgets: what a window is, what is left, what spending costs, and who is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metallm_stream.events import BudgetAccount, Candidate, Decision, Query
+from metallm_stream.policy import chooser
+from metallm_stream.route import (
+    Account,
+    Arrival,
+    Budget,
+    Charge,
+    Decided,
+    Pacer,
+    TradeOff,
+    account_of,
+    charge_of,
+    decide,
+    record_of,
+)
+from tests import records
+from tests.unit.test_route_decide import ARMS, COST, ENCODER, ask, catalogue, policy
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ALL = Budget("all", 0.004, "query")
+
+
+def at(**later: float) -> datetime:
+    return NOON + timedelta(**later)
+
+
+def paced(
+    pacer: Pacer | None, *queries: Query, now: datetime = NOON, seed: int = 1
+) -> list[Decided]:
+    """Decide queries that stand one after the other, under budgets."""
+    return decide(
+        [Arrival(query, 0, row, now) for row, query in enumerate(queries)],
+        np.zeros((len(queries), 2), np.float32),
+        catalogue=catalogue(),
+        published=policy(),
+        chooser=chooser(),
+        defaults=TradeOff(0.0, 0.0, 10.0),
+        rng=np.random.default_rng(seed),
+        now=now,
+        encoder=ENCODER,
+        pacer=pacer,
+    )
+
+
+def asked(count: int, **fields: Any) -> list[Query]:
+    return [ask(query_id=str(number), **fields) for number in range(count)]
+
+
+def spent(decided: list[Decided]) -> float:
+    """Mean cost of the arms that were drawn."""
+    return float(np.mean([COST[str(item.decision.arm)] for item in decided]))
+
+
+def test_a_budget_that_is_not_above_zero_is_refused() -> None:
+    """Nothing can be paced by it."""
+    for amount in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="amount_usd of 'all' must be above 0"):
+            Budget("all", amount, "day")
+
+
+def test_each_value_of_the_metadata_key_has_an_account() -> None:
+    """Queries without the key share one, so that leaving it out is no way around the budget."""
+    budget = Budget("team", 1.0, "hour", metadata_key="team")
+    assert budget.account_key({"team": "red", "tier": "gold"}) == "red"
+    assert budget.account_key({"tier": "gold"}) == ""
+    assert ALL.account_key({"team": "red"}) == ""
+
+
+def test_a_charge_counts_as_expected_until_its_cost_is_known() -> None:
+    """Reserved becomes spent, and both queues move by the difference."""
+    expected = Charge(NOON, 0.010)
+    account = Account().revised(ALL, None, expected)
+    assert (account.queries, account.spent_usd, account.reserved_usd) == (1, 0.0, 0.010)
+    assert account.over_usd == pytest.approx(0.006)
+    booked = account.revised(ALL, expected, Charge(NOON, 0.010, 0.025))
+    assert (booked.queries, booked.spent_usd, booked.reserved_usd) == (1, 0.025, 0.0)
+    assert booked.over_usd == pytest.approx(0.021)
+    assert booked.reserved_squares == pytest.approx(0.0)
+    assert booked.price(ALL) > account.price(ALL) > 0
+
+
+def test_what_was_not_spent_is_not_saved_for_later() -> None:
+    """After a thousand cheap queries the first dear ones count as they would at the start."""
+    account = Account()
+    for _ in range(1_000):
+        account = account.revised(ALL, None, Charge(NOON, 0.001, 0.001))
+    assert (account.over_usd, account.ahead_usd, account.price(ALL)) == (0.0, 0.0, 0.0)
+
+
+def test_a_taken_back_charge_leaves_the_sums_as_they_were() -> None:
+    """As when an earlier decision of the same query turns up with other metadata."""
+    first = Account().revised(ALL, None, Charge(NOON, 0.010, 0.011))
+    again = first.revised(ALL, None, Charge(NOON, 0.010)).revised(ALL, Charge(NOON, 0.010), None)
+    assert (again.queries, again.spent_usd, again.reserved_usd) == (1, 0.011, 0.0)
+
+
+def test_hours_and_days_start_anew() -> None:
+    """What is left of a day is the amount less what its own queries have cost."""
+    day = Budget("day", 1.0, "day")
+    account = Account().revised(day, None, Charge(NOON, 0.4, 0.4))
+    assert account.left_usd(day) == pytest.approx(0.6)
+    late = account.revised(day, None, Charge(at(hours=11), 0.5, 0.5))
+    assert late.left_usd(day) == pytest.approx(0.1)
+    assert late.at_time(day, at(hours=12)).left_usd(day) == pytest.approx(1.0)
+    corrected = late.revised(day, Charge(at(hours=11), 0.5, 0.5), Charge(at(hours=11), 0.5, 0.7))
+    assert corrected.left_usd(day) == pytest.approx(-0.1)
+    morrow = corrected.revised(day, None, Charge(at(hours=13), 0.2, 0.2))
+    assert morrow.left_usd(day) == pytest.approx(0.8)
+    late_cost = morrow.revised(day, Charge(NOON, 0.4, 0.4), Charge(NOON, 0.4, 0.9))
+    assert late_cost.left_usd(day) == pytest.approx(0.8)
+
+
+def test_time_alone_lowers_the_price() -> None:
+    """Under a budget by the hour, spending that is ahead is caught up with by waiting."""
+    hour = Budget("hour", 1.0, "hour")
+    account = Account().revised(hour, None, Charge(NOON, 0.05, 0.05))
+    prices = [account.at_time(hour, at(minutes=m)).price(hour) for m in (0, 1, 2, 4)]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[0] > 0
+    assert prices[-1] == 0
+
+
+def test_the_target_stays_further_below_when_more_is_in_flight() -> None:
+    """Costs that come late and vary need more room than those that are known at once."""
+    known = waiting = Account()
+    for number in range(200):
+        cost = 0.001 if number % 2 else 0.007
+        known = known.revised(ALL, None, Charge(NOON, 0.004, cost))
+        waiting = waiting.revised(ALL, None, Charge(NOON, 0.004))
+    assert 0 < known.margin(ALL) < waiting.margin(ALL) <= 0.3
+
+
+def test_an_account_survives_the_wire() -> None:
+    """Positions included, whose partitions are numbers in Python and texts in JSON."""
+    account = Account(1, 0.5, 0.25, 0.1, -0.1, 0.3, NOON, 0.01, 0.02, 0.03, {3: 17, 0: 4})
+    record = BudgetAccount.parse(record_of(ALL, "red", account).encode())
+    assert (record.budget, record.key) == ("all", "red")
+    assert account_of(record) == account
+
+
+def test_a_call_of_unknown_cost_is_charged_as_expected() -> None:
+    """Never as nothing; what failed tries have cost comes on top."""
+    decision = records.decision(reserved_usd=0.002)
+    told = records.attempt(cost_usd=0.001, failure=records.FAILED)
+    untold = records.attempt(cost_usd=None)
+    result = records.result(attempts=(told, untold), cost_usd=0.001)
+    assert charge_of(decision, result) == Charge(decision.decided_at, 0.002, 0.003)
+    assert charge_of(decision, None) == Charge(decision.decided_at, 0.002)
+    assert charge_of(None, result) is None
+    candidates = (Candidate(arm="mini", probability=1.0, cost_usd=0.5),)
+    before_budgets = records.decision(candidates=candidates)
+    assert charge_of(before_budgets, None) == Charge(decision.decided_at, 0.5)
+
+
+def test_spending_comes_down_to_the_budget_and_the_weight_is_told() -> None:
+    """Without the budget nearly all would go to the dearest arm."""
+    free = paced(None, *asked(600))
+    assert spent(free) > 0.9 * COST["big"]
+    assert free[0].decision.budget_weight is None
+    held = paced(Pacer([ALL]), *asked(600))
+    assert 0.6 * ALL.amount_usd < spent(held[100:]) <= 1.02 * ALL.amount_usd
+    decision = held[-1].decision
+    assert decision.budget_weight is not None
+    assert decision.budget_weight > 0
+    assert decision.cost_weight == 0
+    assert decision.reserved_usd == pytest.approx(COST[str(decision.arm)])
+    for candidate in decision.candidates:
+        assert candidate.quality is not None
+        price = decision.budget_weight * COST[candidate.arm] / COST["big"]
+        assert candidate.utility == pytest.approx(candidate.quality - price)
+    assert Decision.parse(decision.encode()) == decision
+
+
+def test_every_team_keeps_its_own_budget() -> None:
+    """One that asks much does not take from one that asks little."""
+    pacer = Pacer([Budget("team", ALL.amount_usd, "query", metadata_key="team")])
+    queries = [
+        ask(query_id=str(n), metadata={"team": "blue" if n % 10 == 0 else "red"})
+        for n in range(800)
+    ]
+    decided = paced(pacer, *queries)
+    for team in ("red", "blue"):
+        own = [item for item in decided if item.decision.metadata["team"] == team]
+        assert spent(own[30:]) <= 1.1 * ALL.amount_usd
+        assert spent(own[30:]) > 0.6 * ALL.amount_usd
+
+
+def test_a_budget_by_the_hour_is_spent_evenly_and_not_exceeded() -> None:
+    """Two hours with a query a second, by whose wish alone twice the amount would be spent."""
+    hour = Budget("hour", 18.0, "hour")
+    pacer = Pacer([hour])
+    costs, quality, rng = np.array([0.01, 0.001]), np.array([0.9, 0.7]), np.random.default_rng(3)
+    quarters = np.zeros(8)
+    for second in range(7_200):
+        now = at(seconds=second)
+        fits = pacer.limited({}, np.ones(2, bool), costs, np.ones(2, bool), now)
+        utility = quality + rng.normal(0, 0.1, 2) - pacer.weight({}, now) * costs / costs.max()
+        cost = float(costs[np.argmax(np.where(fits, utility, -np.inf))])
+        pacer.reserve({}, 0, second, Charge(now, cost))
+        quarters[second // 900] += cost
+    assert quarters.max() <= 0.27 * hour.amount_usd
+    assert quarters.min() >= 0.18 * hour.amount_usd
+    assert max(quarters[:4].sum(), quarters[4:].sum()) <= hour.amount_usd
+
+
+def test_several_budgets_hold_at_once() -> None:
+    """The tightest decides."""
+    wide, tight = Budget("wide", 0.008, "query"), Budget("tight", 0.002, "query")
+    assert spent(paced(Pacer([wide, tight]), *asked(600))[100:]) <= 1.02 * tight.amount_usd
+
+
+def test_a_soft_budget_leaves_the_cheapest_arm() -> None:
+    """Of those that the query allows, whatever has been spent."""
+    pacer = Pacer([Budget("day", 0.001, "day")])
+    pacer.reserve({}, 1, 0, Charge(NOON, 5.0))
+    for fields, arm in (({}, "mini"), ({"models": ("big", "mid")}, "mid")):
+        (item,) = paced(pacer, ask(**fields))
+        assert (item.decision.arm, item.decision.propensity) == (arm, 1.0)
+        assert [model.arm for model in item.ranking] == [arm]
+
+
+def test_a_hard_budget_refuses_and_tells_when_it_frees() -> None:
+    """The refusal names the budget, whose it is, what is left and what the cheapest arm costs."""
+    budget = Budget("teams", 0.1, "day", metadata_key="team", hard=True)
+    pacer = Pacer([budget])
+    pacer.reserve({"team": "red"}, 1, 0, Charge(NOON, 0.0995, 0.0995))
+    (item,) = paced(pacer, ask(metadata={"team": "red"}))
+    assert item.ranking == ()
+    assert item.decision.refusal is not None
+    assert item.decision.refusal.kind == "no_arm"
+    assert item.decision.refusal.message == (
+        "budgets.teams: 0.0005 USD are left of team 'red' of 0.1 USD a day, the cheapest arm is"
+        " expected to cost 0.001 USD; free again at 2026-03-02T00:00:00Z, or raise the budget"
+    )
+    assert item.decision.reserved_usd == 0
+    (other,) = paced(pacer, ask(metadata={"team": "blue"}))
+    assert other.decision.arm is not None
+    (morrow,) = paced(pacer, ask(metadata={"team": "red"}), now=at(hours=12))
+    assert morrow.decision.arm is not None
+
+
+def test_a_hard_budget_is_never_exceeded_by_what_is_expected() -> None:
+    """The sum of a day's expected costs stays within it, and as much as fits is answered."""
+    budget = Budget("day", 0.1, "day", hard=True)
+    decided = paced(Pacer([budget]), *asked(400))
+    answered = [item for item in decided if item.decision.arm is not None]
+    total = spent(answered) * len(answered)
+    assert budget.amount_usd - COST["mini"] < total <= budget.amount_usd
+    assert len(answered) < len(decided)
+
+
+def test_refused_queries_free_a_hard_budget_by_the_query() -> None:
+    """Each brings in its amount, so the stream goes on at the pace that the budget allows."""
+    budget = Budget("all", COST["mini"] / 4, "query", hard=True)
+    decided = paced(Pacer([budget]), *asked(2_000))
+    answered = [item for item in decided if item.decision.arm is not None]
+    assert 0.2 < len(answered) / len(decided) <= 0.26
+
+
+def test_a_published_account_takes_the_place_of_what_it_counts() -> None:
+    """Decisions that it has read are no longer added to it; later ones are."""
+    pacer = Pacer([ALL])
+    for offset in range(4):
+        pacer.reserve({}, 0, offset, Charge(NOON, 0.010))
+    ahead = pacer.weight({}, NOON)
+    empty = Account(next_offsets={0: 4})
+    pacer.adopt(record_of(ALL, "", empty))
+    assert pacer.weight({}, NOON) == 0
+    pacer.reserve({}, 0, 3, Charge(NOON, 0.010))
+    assert pacer.weight({}, NOON) == 0
+    for offset in range(4, 8):
+        pacer.reserve({}, 0, offset, Charge(NOON, 0.010))
+    assert pacer.weight({}, NOON) == pytest.approx(ahead)
+    pacer.give_up(1)
+    assert pacer.weight({}, NOON) == pytest.approx(ahead)
+    pacer.give_up(0)
+    assert pacer.weight({}, NOON) == 0
+
+
+def test_decisions_read_back_are_charged_unless_they_were_made_without_budgets() -> None:
+    """A router that starts again counts what is in flight, and nothing from before."""
+    pacer = Pacer([ALL])
+    old = [Candidate(arm="mini", probability=1.0, cost_usd=0.5)]
+    pacer.remember(records.decision(candidates=old))
+    assert pacer.weight({}, NOON) == 0
+    pacer.remember(records.decision(query_offset=1, reserved_usd=0.02))
+    assert pacer.weight({}, NOON) > 0
+
+
+def test_the_account_of_an_unknown_budget_is_passed_over() -> None:
+    """Another release's, or one that is no longer set."""
+    pacer = Pacer([ALL])
+    pacer.adopt(record_of(Budget("old", 1.0, "day"), "", Account(ahead_usd=9.0, over_usd=9.0)))
+    assert pacer.weight({}, NOON) == 0
+
+
+def test_the_budgets_rule_comes_after_the_querys_own() -> None:
+    """A query that no arm can serve says so, and not that money is short."""
+    pacer = Pacer([Budget("day", 0.0001, "day", hard=True)])
+    (item,) = paced(pacer, ask(models=("gone",)))
+    assert item.decision.refusal is not None
+    assert item.decision.refusal.message.startswith("models: ")
+    (dear,) = paced(pacer, ask(needs=("vision",)))
+    assert dear.decision.refusal is not None
+    assert "budgets" not in dear.decision.refusal.message
+    assert set(ARMS) == set(COST)
