@@ -193,6 +193,7 @@ class Candidate(Event):
     cost_usd: Usd | None = None
     latency_s: Seconds | None = None
     utility: float | None = None
+    leverage: Annotated[float, Field(ge=0)] | None = None
 
 
 class Decision(Event):
@@ -315,7 +316,11 @@ class Feedback(UserEvent):
 
 
 class PolicyArm(Event):
-    """One arm's part of a published policy. `weights` is float32 `(d,)`, `covariance` `(d, d)`."""
+    """One arm's part of a published policy.
+
+    `weights` and `mean_context` are float32 `(d,)`; `covariance_root` is float32 `(r, r)`, R with
+    `R·Rᵀ = (A + λ1)⁻¹` in the coordinates of the manifest's projection.
+    """
 
     kind: Literal["arm"] = "arm"
     policy: Name
@@ -325,7 +330,7 @@ class PolicyArm(Event):
     mean_quality: float
     weights: bytes
     mean_context: bytes
-    covariance: bytes | None = None
+    covariance_root: bytes | None = None
     calls: Annotated[float, Field(ge=0)]
     cost_usd: Usd | None = None
     input_tokens: Annotated[float, Field(ge=0)] | None = None
@@ -335,7 +340,11 @@ class PolicyArm(Event):
 
 
 class PolicyManifest(Event):
-    """The head of a published policy, written last in the transaction of its arms."""
+    """The head of a published policy, written last in the transaction of its arms.
+
+    `projection` is float32 `(d, r)`: what takes a context to the coordinates in which uncertainty
+    is told. Where it is absent, as from older learners, only the number of observations tells.
+    """
 
     kind: Literal["manifest"] = "manifest"
     policy: Name
@@ -347,6 +356,8 @@ class PolicyManifest(Event):
     observations: Annotated[float, Field(ge=0)]
     mean_quality: float
     shared_weights: bytes
+    projection: bytes | None = None
+    mean_strength: Annotated[float, Field(gt=0)] | None = None
     noise_variance: Annotated[float, Field(ge=0)]
     shared_precision: Annotated[float, Field(gt=0)]
     arm_precision: Annotated[float, Field(gt=0)]

@@ -63,7 +63,7 @@ class RouterSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 500
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.02
     recent_ids: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    policy: str = "ridge-igw"
+    policy: str = "ridge-elimination"
     seed: int | None = None
 
 

@@ -44,8 +44,8 @@ def candidates_table(
 def decided_by(policy: str, version: int, cost_weight: float, latency_weight: float) -> str:
     """Which policy decided, with which trade-off.
 
-    >>> decided_by("ridge-igw", 0, 0.1, 0.0)
-    'decided by ridge-igw, no learned policy yet, cost weight 0.1'
+    >>> decided_by("ridge-elimination", 0, 0.1, 0.0)
+    'decided by ridge-elimination, no learned policy yet, cost weight 0.1'
     """
     learned = f"policy version {version}" if version else "no learned policy yet"
     latency = f", latency weight {latency_weight:g}" if latency_weight else ""

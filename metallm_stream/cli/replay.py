@@ -33,7 +33,8 @@ from metallm_stream.evaluate import (
     utilities,
 )
 from metallm_stream.evaluate import replay as replay_outcomes
-from metallm_stream.policy import DEFAULT_CHOOSER
+from metallm_stream.policy import CHOOSERS, DEFAULT_CHOOSER
+from metallm_stream.policy.drift import DEFAULT_DETECTOR, DETECTORS
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 
 
@@ -47,6 +48,8 @@ class _Options:
     limit: int | None
     policy: str
     labels: Labels
+    drift: str | None
+    half_life: float | None
     encoder: str
 
 
@@ -69,6 +72,8 @@ class _Report:
             "shuffles": self.options.shuffles,
             "label_fraction": self.options.labels.fraction,
             "label_delay": self.options.labels.delay,
+            "drift": self.options.drift,
+            "half_life": self.options.half_life,
             "encoder": self.options.encoder,
             "n": self.n,
             "arms": list(self.stream.outcomes.arms),
@@ -80,8 +85,10 @@ class _Report:
         }
 
 
-def _finite(_context: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
+def _finite(
+    _context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number", param=parameter)
     return value
 
@@ -118,7 +125,7 @@ def _finite(_context: click.Context, parameter: click.Parameter, value: float) -
     "--policy",
     default=DEFAULT_CHOOSER,
     show_default=True,
-    help="ridge-igw, uniform, or fixed:<arm>.",
+    help=f"{', '.join(name for name in CHOOSERS if name != 'fixed')}, or fixed:<arm>.",
 )
 @click.option(
     "--label-fraction",
@@ -135,6 +142,19 @@ def _finite(_context: click.Context, parameter: click.Parameter, value: float) -
     show_default=True,
     help="How many more queries are decided before a label arrives.",
 )
+@click.option(
+    "--drift",
+    type=click.Choice(["off", *DETECTORS]),
+    default=DEFAULT_DETECTOR,
+    show_default=True,
+    help="What watches each arm's quality for a shift, as in the service.",
+)
+@click.option(
+    "--half-life",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Labels after which a label counts half as much; default: as much as ever.",
+)
 @click.option("--encoder", default=DEFAULT_ENCODER, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def replay(
@@ -147,6 +167,8 @@ def replay(
     policy: str,
     label_fraction: float,
     label_delay: int,
+    drift: str,
+    half_life: float | None,
     encoder: str,
     as_json: bool,
 ) -> None:
@@ -158,7 +180,10 @@ def replay(
     every fixed arm, of chance and of hindsight, for the whole stream and its second half.
     """
     labels = Labels(fraction=label_fraction, delay=label_delay)
-    options = _Options(file, cost_weight, order, shuffles, seed, limit, policy, labels, encoder)
+    memory = None if drift == "off" else drift, half_life
+    options = _Options(
+        file, cost_weight, order, shuffles, seed, limit, policy, labels, *memory, encoder
+    )
     report = _replayed(options)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
@@ -199,7 +224,9 @@ def _parts(
     with threadpool_limits(limits=1, user_api="blas"):
         for seed in track(seeds, "replaying", console=console, disable=not console.is_terminal):
             order = _order(len(contexts), options, seed)
-            policy = MultiTaskRidge(options.policy, seed=seed)
+            policy = MultiTaskRidge(
+                options.policy, half_life=options.half_life, drift=options.drift, seed=seed
+            )
             rng = np.random.default_rng((seed, 1))
             choices = replay_outcomes(
                 stream, contexts, policy, order=order, labels=options.labels, rng=rng

@@ -144,9 +144,9 @@ class _Run:
         self._spent += np.bincount(pulls.columns, weights=paid, minlength=len(self._arms))
 
     def _penalties(self) -> NDArray[np.float64]:
-        """Weighted expected costs; an arm never called counts as the dearest known one."""
+        """Weighted expected costs; an arm never called counts as the cheapest known one."""
         called = self._calls > 0
         mean = self._spent / np.maximum(self._calls, 1.0)
-        expected = np.where(called, mean, mean.max())
+        expected = np.where(called, mean, mean[called].min(initial=np.inf) if called.any() else 0.0)
         penalties: NDArray[np.float64] = self._cost_weight * expected / (expected.max() or 1.0)
         return penalties

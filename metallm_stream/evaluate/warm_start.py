@@ -119,13 +119,11 @@ def utilities_from(
     n, d = contexts.shape
     choice, live = chooser(rule), Sums(d)
     expected = np.zeros(n)
-    fitted = None
     for begin in range(0, n, refresh):
         rows = slice(begin, begin + refresh)
-        fitted = fit(merged([live] if start is None else [live, start], d), arms, previous=fitted)
-        predicted = fitted.scorer().quality(contexts[rows], arms)
-        allowed = np.ones(predicted.shape, dtype=np.bool_)
-        shares = choice.probabilities(predicted, allowed, fitted.observations, arms)
+        fitted = fit(merged([live] if start is None else [live, start], d), arms)
+        beliefs = fitted.scorer().beliefs(contexts[rows], arms)
+        shares = choice.probabilities(beliefs, np.ones(beliefs.utility.shape, dtype=np.bool_))
         chosen = sample(shares, rng)
         expected[rows] = np.sum(shares * utilities[rows], axis=1)
         for column, arm in enumerate(arms):

@@ -5,14 +5,20 @@ The same as River policies, to run in River: `metallm_stream.policy.multi_task_r
 need none of it.
 """
 
+from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser, sample
+from metallm_stream.policy.elimination import SoftElimination
+from metallm_stream.policy.epsilon_greedy import EpsilonGreedy
 from metallm_stream.policy.fixed import Fixed
 from metallm_stream.policy.forgetting import NOTHING_FORGOTTEN, Forgetting, HalfLife, Shift
 from metallm_stream.policy.igw import InverseGap
+from metallm_stream.policy.linucb import LinUcb
 from metallm_stream.policy.published import Published, to_records
 from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import Precisions, RidgeFit, fit
+from metallm_stream.policy.scorer import Scores
 from metallm_stream.policy.sums import Sums, merged
+from metallm_stream.policy.thompson import Thompson
 from metallm_stream.policy.uniform import Uniform
 from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
 
@@ -20,16 +26,22 @@ __all__ = [
     "CHOOSERS",
     "DEFAULT_CHOOSER",
     "NOTHING_FORGOTTEN",
+    "Beliefs",
     "Chooser",
+    "EpsilonGreedy",
     "Fixed",
     "Forgetting",
     "HalfLife",
     "InverseGap",
+    "LinUcb",
     "Precisions",
     "Published",
     "RidgeFit",
+    "Scores",
     "Shift",
+    "SoftElimination",
     "Sums",
+    "Thompson",
     "Uniform",
     "Usage",
     "chooser",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from river.bandit.base import ArmID, ContextualPolicy, RewardObj
 
+from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser, sample
 from metallm_stream.policy.features import Features
 
@@ -73,12 +74,8 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         """The rule of choice."""
 
     @abc.abstractmethod
-    def _expected(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> NDArray[np.float64]:
-        """Expected reward, `(n, K)`."""
-
-    @abc.abstractmethod
-    def _observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
-        """Labelled events that the expectations rest on, `(K,)`."""
+    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+        """What is expected of the arms for contexts `(n, d)`, penalties apart."""
 
     @abc.abstractmethod
     def _learn(
@@ -152,9 +149,12 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         allowed: NDArray[np.bool_] | None,
     ) -> Pulls:
         arms = [str(arm_id) for arm_id in arm_ids]
-        utilities = self._expected(contexts, arms) - np.asarray(penalties)
-        mask = np.ones(utilities.shape, dtype=np.bool_) if allowed is None else allowed
-        probabilities = self._rule().probabilities(utilities, mask, self._observed(arms), arms)
+        if not arms:
+            raise ValueError("there is no arm to choose from: name at least one")
+        beliefs = self._beliefs(contexts, arms)
+        beliefs = replace(beliefs, utility=beliefs.utility - np.asarray(penalties))
+        mask = np.ones(beliefs.utility.shape, dtype=np.bool_) if allowed is None else allowed
+        probabilities = self._rule().probabilities(beliefs, mask)
         return Pulls(sample(probabilities, self._rng), probabilities)
 
     def _take_in(

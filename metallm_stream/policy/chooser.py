@@ -1,4 +1,4 @@
-"""From utilities to probabilities: what every rule of choice promises, and how one is drawn from.
+"""From beliefs to probabilities: what every rule of choice promises, and how one is drawn from.
 
 Invariant: probabilities are those with which arms are really drawn, so that the logged
 propensities can be trusted by any later estimate.
@@ -6,11 +6,12 @@ propensities can be trusted by any later estimate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metallm_stream.policy.beliefs import Beliefs
 
 
 class Chooser(Protocol):
@@ -21,25 +22,15 @@ class Chooser(Protocol):
         """The name under which the registry knows it."""
         ...
 
-    def probabilities(
-        self,
-        utilities: NDArray[np.float64],
-        allowed: NDArray[np.bool_],
-        observations: NDArray[np.float64],
-        arms: Sequence[str],
-    ) -> NDArray[np.float64]:
+    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Probability of each arm for each query, `(n, K)`; rows sum to 1 over the allowed arms.
 
         Parameters
         ----------
-        utilities
-            Expected utility, `(n, K)`, finite where allowed.
+        beliefs
+            About n queries and K arms; finite where allowed.
         allowed
             Which arms each query may use, `(n, K)`; at least one a row.
-        observations
-            Labelled events of each arm, `(K,)`.
-        arms
-            Names of the K arms.
 
         """
         ...
@@ -57,22 +48,31 @@ def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDAr
     return chosen
 
 
-def check(
-    utilities: NDArray[np.float64],
-    allowed: NDArray[np.bool_],
-    observations: NDArray[np.float64],
-    arms: Sequence[str],
-) -> None:
-    """Raise `ValueError` where shapes differ, a row allows no arm or a utility is not finite."""
-    k = len(arms)
-    if utilities.ndim != 2 or utilities.shape[1] != k or allowed.shape != utilities.shape:
-        raise ValueError(
-            f"expected utilities and allowed of shape (n, {k}), "
-            f"got {utilities.shape} and {allowed.shape}"
-        )
-    if observations.shape != (k,):
-        raise ValueError(f"expected observations of shape ({k},), got {observations.shape}")
-    if not allowed.any(axis=1).all():
-        raise ValueError(f"query {int(np.argmin(allowed.any(axis=1)))} of the batch allows no arm")
-    if not np.isfinite(utilities[allowed]).all():
-        raise ValueError("utilities of allowed arms must be finite")
+def even(allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The same share for each allowed arm, `(n, K)`."""
+    shares: NDArray[np.float64] = allowed / allowed.sum(axis=1, keepdims=True)
+    return shares
+
+
+def best(values: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """All of each row's probability on the allowed arm of the largest value; ties share it evenly.
+
+    >>> best(np.array([[1.0, 1.0, 2.0]]), np.array([[True, True, False]]))
+    array([[0.5, 0.5, 0. ]])
+    """
+    masked = np.where(allowed, values, -np.inf)
+    return even(masked == masked.max(axis=1, keepdims=True))
+
+
+def floored(
+    shares: NDArray[np.float64], allowed: NDArray[np.bool_], floor: float
+) -> NDArray[np.float64]:
+    """Shares `(n, K)` of which a part `floor` is spread evenly over the allowed arms."""
+    mixed: NDArray[np.float64] = (1.0 - floor) * shares + floor * even(allowed)
+    return mixed
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise `ValueError` unless a parameter is a share of probability."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")

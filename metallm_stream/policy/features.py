@@ -42,11 +42,14 @@ class Features:
     def rows_of_array(self, contexts: ArrayLike) -> NDArray[np.float64]:
         """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out.
 
-        Raises `ValueError` unless contexts are a matrix.
+        Raises `ValueError` unless contexts are a matrix of finite numbers.
         """
         given = np.asarray(contexts, dtype=np.float64)
         if given.ndim != 2:
             raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
+        if not np.isfinite(given).all():
+            row = int(np.argmin(np.isfinite(given).all(axis=1)))
+            raise ValueError(f"contexts must be finite, that of query {row} is not: encode it anew")
         known = [j for j in range(given.shape[1]) if j in self._columns]
         rows = np.zeros((len(given), len(self._columns)))
         rows[:, [self._columns[j] for j in known]] = given[:, known]

@@ -5,12 +5,10 @@ Invariant: another arm is chosen only where a query does not allow the fixed one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.policy.chooser import check
+from metallm_stream.policy.beliefs import Beliefs
 
 
 class Fixed:
@@ -29,7 +27,7 @@ class Fixed:
 
     Examples
     --------
-    >>> Fixed("b").probabilities(np.zeros((1, 2)), np.ones((1, 2), bool), np.zeros(2), ["a", "b"])
+    >>> Fixed("b").probabilities(Beliefs.nothing(("a", "b"), 1), np.ones((1, 2), bool))
     array([[0., 1.]])
 
     """
@@ -38,18 +36,12 @@ class Fixed:
         self.arm = arm
         self.name = f"fixed:{arm}"
 
-    def probabilities(
-        self,
-        utilities: NDArray[np.float64],
-        allowed: NDArray[np.bool_],
-        observations: NDArray[np.float64],
-        arms: Sequence[str],
-    ) -> NDArray[np.float64]:
+    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         """1 for the chosen arm, `(n, K)`; see `Chooser.probabilities`."""
-        check(utilities, allowed, observations, arms)
-        preferred = np.where(allowed, utilities, -np.inf)
-        if self.arm in arms:
-            column = list(arms).index(self.arm)
+        beliefs.check(allowed)
+        preferred = np.where(allowed, beliefs.utility, -np.inf)
+        if self.arm in beliefs.arms:
+            column = beliefs.arms.index(self.arm)
             preferred[allowed[:, column], column] = np.inf
-        chosen: NDArray[np.float64] = np.eye(len(arms))[np.argmax(preferred, axis=1)]
+        chosen: NDArray[np.float64] = np.eye(len(beliefs.arms))[np.argmax(preferred, axis=1)]
         return chosen

@@ -6,13 +6,13 @@ any other policy can be evaluated from the log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.policy.chooser import check
+from metallm_stream.policy.beliefs import Beliefs
+from metallm_stream.policy.chooser import even, floored
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class InverseGap:
     Examples
     --------
     >>> chooser = InverseGap(gamma=10, floor=0.0)
-    >>> one_row = np.array([[0.9, 0.8]]), np.ones((1, 2), bool)
-    >>> chooser.probabilities(*one_row, np.array([50.0, 50.0]), ["a", "b"]).round(3)
+    >>> utility, both = np.array([[0.9, 0.8]]), np.ones((1, 2), bool)
+    >>> known = Beliefs(("a", "b"), utility, np.ones((1, 2)), np.array([50.0, 50.0]), 0.2)
+    >>> chooser.probabilities(known, both).round(3)
     array([[0.917, 0.083]])
-    >>> chooser.probabilities(*one_row, np.array([50.0, 1.0]), ["a", "b"])
+    >>> new = Beliefs(("a", "b"), utility, np.ones((1, 2)), np.array([50.0, 1.0]), 0.2)
+    >>> chooser.probabilities(new, both)
     array([[0.5, 0.5]])
 
     References
@@ -60,25 +62,18 @@ class InverseGap:
         if not (self.gamma >= 0 and self.first_pulls >= 0 and 0 <= self.floor <= 1):
             raise ValueError(f"gamma and first_pulls must be ≥ 0 and floor in [0, 1], got {self}")
 
-    def probabilities(
-        self,
-        utilities: NDArray[np.float64],
-        allowed: NDArray[np.bool_],
-        observations: NDArray[np.float64],
-        arms: Sequence[str],
-    ) -> NDArray[np.float64]:
+    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Inverse-gap probabilities, `(n, K)`; see `Chooser.probabilities`.
 
         t in `γ·√t` counts the labelled events of the arms that the query allows.
         """
-        check(utilities, allowed, observations, arms)
-        tried = allowed & (observations >= self.first_pulls)
+        beliefs.check(allowed)
+        tried = allowed & (beliefs.observations >= self.first_pulls)
+        share = even(allowed)
         tried_total = tried.sum(axis=1, keepdims=True)
-        even = 1.0 / allowed.sum(axis=1, keepdims=True)
-        weighted = self._inverse_gap(utilities, tried, tried @ observations)
-        shares: NDArray[np.float64] = np.where(tried, weighted * tried_total, allowed) * even
-        floored: NDArray[np.float64] = (1.0 - self.floor) * shares + self.floor * (allowed * even)
-        return floored
+        weighted = self._inverse_gap(beliefs.utility, tried, tried @ beliefs.observations)
+        shares: NDArray[np.float64] = np.where(tried, weighted * tried_total, allowed)
+        return floored(shares * share.max(axis=1, keepdims=True), allowed, self.floor)
 
     def _inverse_gap(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from river.bandit.base import RewardObj
 
 from metallm_stream.policy.batch_policy import BatchPolicy
+from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser
 from metallm_stream.policy.fixed import Fixed
 from metallm_stream.policy.uniform import Uniform
@@ -25,11 +26,8 @@ class Indifferent(BatchPolicy):
         """Never."""
         return math.inf
 
-    def _expected(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> NDArray[np.float64]:
-        return np.zeros((len(contexts), len(arms)))
-
-    def _observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
-        return np.zeros(len(arms))
+    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+        return Beliefs.nothing(tuple(arms), len(contexts))
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]

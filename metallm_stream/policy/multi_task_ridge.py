@@ -1,7 +1,7 @@
 """The default policy as a River policy: multi-task ridge, refreshed on a schedule, and a chooser.
 
 Invariant: the fit in force is a function of the labelled events up to the last refresh, and the
-refreshes come at event counts that do not depend on how updates were batched.
+refreshes come at event counts that do not depend on how updates were batched, drift apart.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from river.bandit.base import RewardObj
 
 from metallm_stream.policy.batch_policy import BatchPolicy
+from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser
+from metallm_stream.policy.event_memory import EventMemory
 from metallm_stream.policy.registry import DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import RidgeFit, fit
+from metallm_stream.policy.scorer import Scorer
 from metallm_stream.policy.sums import Sums
 
 
@@ -24,9 +27,9 @@ class MultiTaskRidge(BatchPolicy):
     """Ridge regressions that share a direction, priors by evidence, propensities by a chooser.
 
     Learns fast where arms resemble each other, and falls back to the best fixed arm where
-    contexts say nothing. Accumulating an event is cheap; a refresh costs one eigendecomposition
-    for each arm that changed, so refreshes come when the events have grown by a share. Predicts
-    the global mean before any learning. Rewards should lie in [0, 1].
+    contexts say nothing. Accumulating an event is cheap; a refresh costs some milliseconds, so
+    refreshes come when the events have grown by a share. Expects the same of all arms before any
+    learning. Rewards should lie in [0, 1].
 
     Parameters
     ----------
@@ -36,6 +39,11 @@ class MultiTaskRidge(BatchPolicy):
         Weights are refreshed when labelled events have grown by this share.
     evidence_growth
         Prior strengths are chosen anew when labelled events have grown by this share.
+    half_life
+        Events after which an event counts half as much; None: as much as ever.
+    drift
+        Detector of shifts, `adwin` or `page-hinkley`, after which an arm's older events count
+        little; None: none. A shift brings a refresh.
     reward_obj, burn_in, seed
         See `BatchPolicy`.
 
@@ -52,7 +60,7 @@ class MultiTaskRidge(BatchPolicy):
 
     References
     ----------
-    See `metallm_stream.policy.ridge` and `metallm_stream.policy.igw`.
+    See `metallm_stream.policy.ridge` and `metallm_stream.policy.elimination`.
 
     """
 
@@ -60,8 +68,10 @@ class MultiTaskRidge(BatchPolicy):
         self,
         rule: str = DEFAULT_CHOOSER,
         *,
-        refresh_growth: float = 0.1,
-        evidence_growth: float = 0.5,
+        refresh_growth: float = 0.05,
+        evidence_growth: float = 0.2,
+        half_life: float | None = None,
+        drift: str | None = None,
         reward_obj: RewardObj | None = None,
         burn_in: int = 0,
         seed: int | None = None,
@@ -70,9 +80,13 @@ class MultiTaskRidge(BatchPolicy):
         self.rule = rule
         self.refresh_growth = refresh_growth
         self.evidence_growth = evidence_growth
+        self.half_life = half_life
+        self.drift = drift
         self.sums = Sums(0)
+        self.memory = EventMemory(half_life, drift)
         self._chooser = chooser(rule)
         self._fit: RidgeFit | None = None
+        self._scorer: Scorer | None = None
         self._refresh_at = 1
         self._evidence_at = 1
 
@@ -83,14 +97,11 @@ class MultiTaskRidge(BatchPolicy):
     def _rule(self) -> Chooser:
         return self._chooser
 
-    def _expected(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> NDArray[np.float64]:
-        if self._fit is None:
-            return np.zeros((len(contexts), len(arms)))
-        known = self._fit.shared_weights.shape[0]
-        return self._fit.scorer().quality(contexts[:, :known], arms)
-
-    def _observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
-        return np.zeros(len(arms)) if self._fit is None else self._fit.scorer().observed(arms)
+    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+        if self._scorer is None:
+            return Beliefs.nothing(tuple(arms), len(contexts))
+        known = self._scorer.weights.shape[1]
+        return self._scorer.beliefs(contexts[:, :known], arms)
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
@@ -98,23 +109,55 @@ class MultiTaskRidge(BatchPolicy):
         if contexts.shape[1] > self.sums.dimensions:
             self.sums = self.sums.widened(contexts.shape[1])
         names = np.asarray(arms, dtype=object)
+        shifted = self._observe(names, contexts, rewards)
         done = 0
         for stop, anew in self._refreshes(len(names)):
-            self._accumulate(names[done:stop], contexts[done:stop], rewards[done:stop])
-            kept = self._fit.precisions if self._fit is not None and not anew else None
-            self._fit = fit(self.sums, self.sums.arms, precisions=kept, previous=self._fit)
+            self._accumulate(names, contexts, rewards, slice(done, stop))
+            self._refresh(self._n + stop, anew=anew)
             done = stop
-        self._accumulate(names[done:], contexts[done:], rewards[done:])
+        self._accumulate(names, contexts, rewards, slice(done, len(names)))
+        if shifted:
+            self._refresh(self._n + len(names), anew=False)
+
+    def _observe(
+        self,
+        names: NDArray[np.object_],
+        contexts: NDArray[np.float64],
+        rewards: NDArray[np.float64],
+    ) -> bool:
+        """Compare rewards with what the fit in force expects; whether an arm has shifted."""
+        if self.drift is None or self._scorer is None:
+            return False
+        shifted = False
+        for arm in sorted(set(names)):
+            rows = np.flatnonzero(names == arm)
+            known = contexts[rows][:, : self._scorer.weights.shape[1]]
+            expected = self._scorer.quality(known, [arm])[:, 0]
+            numbers, residuals = (self._n + rows).tolist(), (rewards[rows] - expected).tolist()
+            shifted |= self.memory.observe(arm, numbers, residuals)
+        return shifted
+
+    def _refresh(self, events: int, *, anew: bool) -> None:
+        """Fit the sums as they count after so many events."""
+        kept = self._fit.precisions if self._fit is not None and not anew else None
+        sums = self.sums
+        if self.half_life is not None or self.drift is not None:
+            sums = sums.as_of({arm: self.memory.clock(arm, events) for arm in sums.arms})
+        self._fit = fit(sums, sums.arms, precisions=kept)
+        self._scorer = self._fit.scorer()
 
     def _accumulate(
         self,
         names: NDArray[np.object_],
         contexts: NDArray[np.float64],
         rewards: NDArray[np.float64],
+        part: slice,
     ) -> None:
-        for arm in sorted(set(names)):
-            rows = names == arm
-            self.sums.add_quality(arm, contexts[rows], rewards[rows], np.ones(int(rows.sum())))
+        for arm in sorted(set(names[part])):
+            rows = np.flatnonzero(names[part] == arm) + part.start
+            scale = self.memory.log2_scale(arm, self._n + rows)
+            ones = np.ones(len(rows))
+            self.sums.add_quality(arm, contexts[rows], rewards[rows], ones, scale)
 
     def _refreshes(self, n: int) -> list[tuple[int, bool]]:
         """Positions in a batch of n events after which to refresh, and whether priors are chosen.

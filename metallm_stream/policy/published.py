@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Model, PolicyArm, PolicyManifest, Price
 from metallm_stream.policy.ridge import RidgeFit
-from metallm_stream.policy.scorer import Scorer
+from metallm_stream.policy.scorer import Scorer, Scores
 from metallm_stream.policy.sums import Sums
 from metallm_stream.policy.usage import Usage, mean_of
+
+# Choosers divide by the noise, and a policy of equal qualities has none.
+_LEAST_NOISE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class Published:
     records
         The arms' records by name: means of tokens, cost and latency, calls, failures.
     scorer
-        Predicts quality from contexts; float32 weights.
+        Predicts quality from contexts, and its uncertainty; float32 weights.
 
     """
 
@@ -60,12 +63,17 @@ class Published:
         n = np.array([*(r.observations for r in rows), 0.0])
         contexts[-1] = n @ contexts / (n.sum() or 1.0)
         shared = _vector(manifest.shared_weights, d)
+        projection, roots = _axes(manifest, rows)
         scorer = Scorer(
             arms=manifest.arms,
             weights=np.stack([*(_vector(r.weights, d) for r in rows), shared]),
             mean_context=contexts,
             mean_quality=np.array([*(r.mean_quality for r in rows), manifest.mean_quality]),
             observations=n,
+            projection=projection,
+            roots=roots,
+            mean_strength=manifest.mean_strength or 1.0,
+            noise_variance=max(manifest.noise_variance, _LEAST_NOISE),
         )
         return cls(manifest, {record.arm: record for record in rows}, scorer)
 
@@ -88,6 +96,10 @@ class Published:
         """Predicted quality, `(n, K)`, of contexts `(n, d)` by the named arms; not clipped."""
         return self.scorer.quality(contexts, arms)
 
+    def scores(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Scores:
+        """Predicted quality and how sure it is, of contexts `(n, d)` by the named arms."""
+        return self.scorer.scores(contexts, arms)
+
     def observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
         """Labelled events of the named arms, `(K,)`."""
         return self.scorer.observed(arms)
@@ -96,7 +108,8 @@ class Published:
         """Expected cost of one call, USD, `(K,)`, in the catalogue's order.
 
         The first of these that is known: the arm's price × its mean tokens; its mean booked cost;
-        its price × the other arms' mean tokens; the largest cost known of any arm; 0.
+        its price × the other arms' mean tokens; the least cost known of any arm, so that it is
+        called once and known; 0.
         """
         others = self._mean_tokens()
         costs: list[float | None] = []
@@ -112,12 +125,12 @@ class Published:
                 costs.append(_priced(model.price, others))
             else:
                 costs.append(None)
-        return _with_largest(costs)
+        return _with_least(costs)
 
     def latency_s(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
-        """Expected latency of one call, seconds, `(K,)`: the mean, else the largest, else 0."""
+        """Expected latency of one call, seconds, `(K,)`: the mean, else the least, else 0."""
         known = [self.records.get(arm) for arm in catalogue]
-        return _with_largest([r.latency_s if r is not None else None for r in known])
+        return _with_least([r.latency_s if r is not None else None for r in known])
 
     def cost_scale(self, catalogue: Mapping[str, Model]) -> float:
         """Expected cost of the catalogue's dearest arm, USD; 1.0 while no cost is known."""
@@ -151,6 +164,8 @@ def to_records(
         observations=float(fit.observations.sum()),
         mean_quality=fit.global_quality,
         shared_weights=_raw(fit.shared_weights),
+        projection=_raw(fit.axes.projection),
+        mean_strength=fit.mean_strength,
         noise_variance=fit.noise_variance,
         shared_precision=fit.precisions.shared,
         arm_precision=fit.precisions.arm,
@@ -175,6 +190,7 @@ def _arm_record(
         mean_quality=float(fit.mean_quality[row]),
         weights=_raw(fit.weights[row]),
         mean_context=_raw(fit.mean_context[row]),
+        covariance_root=_raw(fit.roots[row]),
         calls=max(0.0, float(usage[Usage.CALLS])),
         cost_usd=mean_of(usage, Usage.COST_USD, Usage.COST_CALLS),
         input_tokens=mean_of(usage, Usage.INPUT_TOKENS, Usage.TOKEN_CALLS),
@@ -186,6 +202,20 @@ def _arm_record(
 
 def _raw(vector: NDArray[np.float64]) -> bytes:
     return vector.astype("<f4").tobytes()
+
+
+def _axes(
+    manifest: PolicyManifest, rows: Sequence[PolicyArm]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The projection `(d, r)` and the roots `(K + 1, r, r)`; of rank 0 where there are none."""
+    d = manifest.dimensions
+    if manifest.projection is None or any(row.covariance_root is None for row in rows):
+        return np.zeros((d, 0), np.float32), np.zeros((len(rows) + 1, 0, 0), np.float32)
+    rank = len(manifest.projection) // (4 * d)
+    projection = _vector(manifest.projection, d * rank).reshape(d, rank)
+    other = np.eye(rank, dtype=np.float32) / np.float32(np.sqrt(manifest.arm_precision))
+    known = [_vector(row.covariance_root or b"", rank * rank) for row in rows]
+    return projection, np.stack([*(root.reshape(rank, rank) for root in known), other])
 
 
 def _vector(raw: bytes, dimensions: int) -> NDArray[np.float32]:
@@ -208,7 +238,7 @@ def _priced(price: Price, tokens: tuple[float, float]) -> float:
     return per_token / 1_000_000 + price.call_usd
 
 
-def _with_largest(known: Sequence[float | None]) -> NDArray[np.float64]:
-    """The known values, and their largest (0 if there is none) where there is none."""
-    largest = max((value for value in known if value is not None), default=0.0)
-    return np.array([largest if value is None else value for value in known], dtype=np.float64)
+def _with_least(known: Sequence[float | None]) -> NDArray[np.float64]:
+    """The known values, and the least of them (0 if there is none) where there is none."""
+    least = min((value for value in known if value is not None), default=0.0)
+    return np.array([least if value is None else value for value in known], dtype=np.float64)

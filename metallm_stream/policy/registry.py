@@ -10,14 +10,22 @@ from collections.abc import Callable
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy.chooser import Chooser
+from metallm_stream.policy.elimination import SoftElimination
+from metallm_stream.policy.epsilon_greedy import EpsilonGreedy
 from metallm_stream.policy.fixed import Fixed
 from metallm_stream.policy.igw import InverseGap
+from metallm_stream.policy.linucb import LinUcb
+from metallm_stream.policy.thompson import Thompson
 from metallm_stream.policy.uniform import Uniform
 
-DEFAULT_CHOOSER = "ridge-igw"
+DEFAULT_CHOOSER = "ridge-elimination"
 
 CHOOSERS: dict[str, Callable[..., Chooser]] = {
+    "ridge-elimination": SoftElimination,
     "ridge-igw": InverseGap,
+    "ridge-thompson": Thompson,
+    "ridge-linucb": LinUcb,
+    "ridge-epsilon": EpsilonGreedy,
     "uniform": Uniform,
     "fixed": Fixed,
 }

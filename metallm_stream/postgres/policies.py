@@ -80,5 +80,13 @@ def _norm(weights: bytes) -> float:
 
 
 def _summary(item: PolicyArm) -> dict[str, Any]:
-    bulky = {"weights", "mean_context", "covariance", "schema_version", "kind", "policy", "version"}
+    bulky = {
+        "weights",
+        "mean_context",
+        "covariance_root",
+        "schema_version",
+        "kind",
+        "policy",
+        "version",
+    }
     return item.model_dump(exclude=bulky) | {"weights_norm": _norm(item.weights)}

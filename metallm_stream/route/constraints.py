@@ -9,8 +9,10 @@ reason that excluded an arm is named with its value and a way out.
 - The prompt, taken as one token for three characters, and the answer's requested length must fit
   `context_window_tokens` together.
 - `max_cost_usd`: the arm's expected cost must not exceed it; an unknown cost is allowed.
-- `min_quality`: the arm's predicted quality must reach it. Where none of the arms left does, those
-  of the highest predicted quality stay, since a query is better answered than refused.
+- `min_quality`: the arm's predicted quality, less one standard deviation of it, must reach it: the
+  further a query lies from what an arm was judged on, the less the arm is trusted. Where none of
+  the arms left does, those of the highest such quality stay, since a query is better answered than
+  refused.
 """
 
 from __future__ import annotations
@@ -53,9 +55,10 @@ class Constraints:
         """Arms that each query may use, `(n, K)`; a row without any is to be refused."""
         left: Mask = np.logical_and.reduce([self.named, *(rule.mask for rule in self.rules)])
         wanted = np.array([query.min_quality or 0.0 for query in self.queries])
-        if self.outlook.quality is None or not wanted.any():
+        sure = self.outlook.sure_quality()
+        if sure is None or not wanted.any():
             return left
-        predicted = np.where(left, self.outlook.quality, -np.inf)
+        predicted = np.where(left, sure, -np.inf)
         reachable = np.minimum(wanted, predicted.max(axis=1, initial=-np.inf))
         reached = predicted >= np.where(wanted > 0, reachable - _ROUND_OFF, -np.inf)[:, None]
         return left & reached

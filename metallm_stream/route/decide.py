@@ -8,6 +8,7 @@ arguments decides: the same generator state gives the same decisions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.policy import Chooser, Published, sample
+from metallm_stream.policy import Beliefs, Chooser, Published, sample
 from metallm_stream.route.constraints import constrain
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
@@ -53,7 +54,7 @@ def decide(
     constraints = constrain(queries, list(catalogue.arms.values()), outlook)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    choose = partial(_choose, outlook.observations, list(catalogue), chooser, rng)
+    choose = partial(_choose, outlook.beliefs(utility, list(catalogue)), chooser, rng)
     if pacer is None:
         choices = at_once(constraints, utility, choose)
     else:
@@ -63,32 +64,27 @@ def decide(
 
 
 def _choose(
-    observations: NDArray[np.float64],
-    arms: Sequence[str],
+    beliefs: Beliefs,
     chooser: Chooser,
     rng: np.random.Generator,
+    rows: slice,
     utility: NDArray[np.float64],
     allowed: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The probabilities `(n, K)`, and the arms drawn from them, `(n,)`."""
-    probabilities = _probabilities(utility, allowed, observations, arms, chooser)
+    """The probabilities `(m, K)` of the queries at `rows`, and the arms drawn from them, `(m,)`."""
+    probabilities = _probabilities(replace(beliefs[rows], utility=utility), allowed, chooser)
     return probabilities, _draw(probabilities, rng)
 
 
 def _probabilities(
-    utility: NDArray[np.float64],
-    allowed: NDArray[np.bool_],
-    observations: NDArray[np.float64],
-    arms: Sequence[str],
-    chooser: Chooser,
+    beliefs: Beliefs, allowed: NDArray[np.bool_], chooser: Chooser
 ) -> NDArray[np.float64]:
     """The chooser's probabilities, `(n, K)`; rows without an allowed arm are 0 throughout."""
-    answered = allowed.any(axis=1)
+    answered = np.asarray(allowed.any(axis=1))
     probabilities = np.zeros(allowed.shape)
     if answered.any():
-        probabilities[answered] = np.clip(
-            chooser.probabilities(utility[answered], allowed[answered], observations, arms), 0, 1
-        )
+        chosen = chooser.probabilities(beliefs[answered], allowed[answered])
+        probabilities[answered] = np.clip(chosen, 0, 1)
     return probabilities
 
 

@@ -6,17 +6,19 @@ other, but it never excludes an arm and is never reported as an expectation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.events import Model
-from metallm_stream.policy import Published
+from metallm_stream.policy import Beliefs, Published, Scores
 
 Floats = NDArray[np.float64]
+# One failure among the first calls of an arm says little of it.
+_SOUND_CALLS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,24 +27,30 @@ class Outlook:
 
     Attributes
     ----------
-    quality
-        `(n, K)`, or None while there is no policy.
+    scores
+        Quality, leverage and uncertainty, `(n, K)` each, or None while there is no policy.
     cost_usd, latency_s
         Of one call, `(K,)`, with a guess where `cost_known`, `latency_known` is False.
+    failure_rate
+        Share of calls that fail, `(K,)`, drawn to 0 by a few calls.
     observations
         Labelled events, `(K,)`.
+    noise_variance
+        Of a quality around its expectation.
     cost_scale_usd
         Expected cost of the dearest arm, what costs are divided by; above 0.
     policy_version
         0 while there is no policy.
     """
 
-    quality: Floats | None
+    scores: Scores | None
     cost_usd: Floats
     cost_known: NDArray[np.bool_]
     latency_s: Floats
     latency_known: NDArray[np.bool_]
+    failure_rate: Floats
     observations: Floats
+    noise_variance: float
     cost_scale_usd: float
     policy_version: int
 
@@ -58,29 +66,69 @@ class Outlook:
         none = np.zeros(len(arms))
         unknown = none.astype(bool)
         if published is None:
-            return cls(None, none, unknown, none, unknown, none, 1.0, 0)
+            return cls(None, none, unknown, none, unknown, none, none, 1.0, 1.0, 0)
         return cls(
-            quality=published.quality(contexts, arms),
+            scores=published.scores(contexts, arms),
             cost_usd=published.cost_usd(catalogue),
             cost_known=_cost_known(published, catalogue),
             latency_s=published.latency_s(catalogue),
             latency_known=_latency_known(published, catalogue),
+            failure_rate=_failure_rate(published, arms),
             observations=published.observed(arms),
+            noise_variance=published.scorer.noise_variance,
             cost_scale_usd=published.cost_scale(catalogue),
             policy_version=published.version,
         )
 
+    @property
+    def quality(self) -> Floats | None:
+        """Expected quality of an answer, `(n, K)`, or None while there is no policy."""
+        return None if self.scores is None else self.scores.quality
+
     def utility(
         self, cost_weight: Floats, latency_weight: Floats, latency_scale_s: float
     ) -> Floats:
-        """`quality − cost_weight·cost/cost_scale − latency_weight·latency/latency_scale`, `(n, K)`.
+        """What the user gets, less what it costs, `(n, K)`.
 
-        The weights are `(n,)`, one a query. 0 for every arm while there is no policy.
+        `quality·(1 − failure_rate) − cost_weight·cost/cost_scale − latency_weight·latency/scale`:
+        a failure is worth 0. The weights are `(n,)`, one a query. 0 for every arm while there is no
+        policy.
         """
         if self.quality is None:
             return np.zeros((len(cost_weight), len(self.cost_usd)))
         cost = np.outer(cost_weight, self.cost_usd / self.cost_scale_usd)
-        return self.quality - cost - np.outer(latency_weight, self.latency_s / latency_scale_s)
+        latency = np.outer(latency_weight, self.latency_s / latency_scale_s)
+        return self.quality * (1.0 - self.failure_rate) - cost - latency
+
+    def beliefs(self, utility: Floats, arms: Sequence[str]) -> Beliefs:
+        """What a rule of choice may go by, given the utilities `(n, K)` of the named arms."""
+        if self.scores is None:
+            return replace(Beliefs.nothing(tuple(arms), len(utility)), utility=utility)
+        return Beliefs(
+            arms=tuple(arms),
+            utility=utility,
+            uncertainty=self.scores.uncertainty,
+            observations=self.observations,
+            noise_variance=self.noise_variance,
+        )
+
+    def sure_quality(self) -> Floats | None:
+        """Quality less one standard deviation, leverage included, `(n, K)`; None without policy."""
+        if self.scores is None:
+            return None
+        uncertainty = self.scores.uncertainty + self.scores.leverage
+        return self.scores.quality - np.sqrt(self.noise_variance * uncertainty)
+
+
+def _failure_rate(published: Published, arms: Sequence[str]) -> Floats:
+    """Failures and refusals a call, as if `_SOUND_CALLS` more had gone well."""
+    rates = []
+    for arm in arms:
+        record = published.records.get(arm)
+        calls = record.calls if record is not None else 0.0
+        rate = record.failure_rate or 0.0 if record is not None else 0.0
+        rates.append(rate * calls / (calls + _SOUND_CALLS))
+    return np.array(rates, dtype=np.float64)
 
 
 def _cost_known(published: Published, catalogue: Mapping[str, Model]) -> NDArray[np.bool_]:

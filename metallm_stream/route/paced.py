@@ -23,14 +23,14 @@ from metallm_stream.route.records import REFUSED, Arrival, Choices
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-# Utilities and allowed arms, `(m, K)` each, to probabilities `(m, K)` and the arms drawn, `(m,)`.
-Choose = Callable[[Floats, Mask], tuple[Floats, NDArray[np.int64]]]
+# Rows, their utilities and allowed arms `(m, K)` to probabilities `(m, K)` and arms drawn `(m,)`.
+Choose = Callable[[slice, Floats, Mask], tuple[Floats, NDArray[np.int64]]]
 
 
 def at_once(constraints: Constraints, utility: Floats, choose: Choose) -> Choices:
     """Decide queries of given utilities `(n, K)` without budgets."""
     allowed = constraints.allowed()
-    return Choices(constraints, allowed, utility, *choose(utility, allowed))
+    return Choices(constraints, allowed, utility, *choose(slice(None), utility, allowed))
 
 
 def paced(
@@ -58,7 +58,7 @@ def paced(
             left = pacer.limited(metadata, allowed[row], outlook.cost_usd, outlook.cost_known, now)
             fits[row] = left | ~allowed[row]
             allowed[row] = left
-            probabilities[turn], chosen[turn] = choose(utility[turn], allowed[turn])
+            probabilities[turn], chosen[turn] = choose(turn, utility[turn], allowed[turn])
         if chosen[row] != REFUSED:
             reserved[row] = outlook.cost_usd[chosen[row]]
         charge = Charge(now, float(reserved[row]))

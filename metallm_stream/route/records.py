@@ -149,6 +149,7 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
     unknown = np.full(drawn.choices.utility.shape, None)
     known = outlook.quality is not None
     quality = (outlook.quality if outlook.quality is not None else unknown).tolist()
+    leverage = (outlook.scores.leverage if outlook.scores is not None else unknown).tolist()
     utility = (drawn.choices.utility if known else unknown).tolist()
     probability = drawn.choices.probabilities.tolist()
     for row, allowed in enumerate(drawn.choices.allowed.tolist()):
@@ -160,6 +161,7 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
                 "cost_usd": cost[k],
                 "latency_s": latency[k],
                 "utility": utility[row][k],
+                "leverage": leverage[row][k],
             }
             for k, arm in enumerate(arms)
             if allowed[k]

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Transactions, Watchdog
-from metallm_stream.policy import RidgeFit, Sums, fit, merged, to_records
+from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
     load_forgetting,
     load_slot_sums,
@@ -81,7 +81,6 @@ class Publisher:
         self._now = now
         self._due_at = 0.0
         self._published: State | None = None
-        self._fit: RidgeFit | None = None
         self._others: dict[str, tuple[tuple[int, int], Sums]] = {}
         self._above = _newest_version(connection, names)
         self._watchdog = Watchdog()
@@ -130,10 +129,10 @@ class Publisher:
         return [sums for _, sums in self._others.values()]
 
     def _publish(self, conn: Database, sums: Sums, arms: Sequence[str]) -> None:
-        self._fit = fit(sums, arms, previous=self._fit)
+        fitted = fit(sums, arms)
         version = next_policy_version(conn, above=self._above)
         manifest, records = to_records(
-            self._fit,
+            fitted,
             sums,
             policy=self._policy,
             version=version,

@@ -3,49 +3,68 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metallm_stream.policy import CHOOSERS, Chooser, chooser, sample
+from metallm_stream.policy import CHOOSERS, Beliefs, Chooser, chooser, sample
 
 NAMES = [f"{name}:b" if name == "fixed" else name for name in CHOOSERS]
 EXPLORING = [name for name in NAMES if not name.startswith("fixed")]
+FIELDS = ("utility", "uncertainty", "observations")
+Situation = tuple[Beliefs, np.ndarray]
+
+
+def known(utility: list[list[float]], observations: float = 9.0, variance: float = 0.2) -> Beliefs:
+    """Beliefs about arms a, b, c … that are known like after so many events."""
+    rows = np.array(utility, dtype=float)
+    n, k = rows.shape
+    arms = tuple("abcdefghij"[:k])
+    uncertainty = np.full((n, k), 1 / max(observations, 1.0))
+    return Beliefs(arms, rows, uncertainty, np.full(k, observations), variance)
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Utilities, allowed arms (at least one a row), observations and names of 1 to 6 arms."""
-    n, k = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+def situations(draw: st.DrawFn) -> Situation:
+    """Beliefs about 1 to 50 arms, from none to extreme, and allowed arms, at least one a row."""
+    n, k = draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 3, 6, 50]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = draw(st.sampled_from([0.0, 1e-9, 1.0, 1e6]))
     allowed = rng.random((n, k)) < draw(st.sampled_from([0.3, 1.0]))
     allowed[~allowed.any(axis=1), 0] = True
-    observations = rng.integers(0, draw(st.sampled_from([1, 10, 10**6])), size=k).astype(float)
-    return scale * rng.normal(size=(n, k)), allowed, observations, list("abcdef"[:k])
+    beliefs = Beliefs(
+        arms=("a", "b", *(f"arm {column}" for column in range(2, k)))[:k],
+        utility=scale * rng.normal(size=(n, k)),
+        uncertainty=10.0 ** rng.uniform(*draw(st.sampled_from([(-9, 3), (-3, 0)])), size=(n, k)),
+        observations=rng.integers(0, draw(st.sampled_from([1, 10, 10**6])), size=k).astype(float),
+        noise_variance=draw(st.sampled_from([1e-6, 0.1, 1.0])),
+    )
+    return beliefs, allowed
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
 @settings(max_examples=60, deadline=None)
-def test_rows_are_distributions_over_the_allowed_arms(name: str, situation: tuple) -> None:
+def test_rows_are_distributions_over_the_allowed_arms(name: str, situation: Situation) -> None:
     """Rows sum to one, nothing is negative, and what is not allowed has probability zero."""
-    probabilities = chooser(name).probabilities(*situation)
-    assert probabilities.shape == situation[0].shape
+    beliefs, allowed = situation
+    probabilities = chooser(name).probabilities(beliefs, allowed)
+    assert probabilities.shape == allowed.shape
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-9)
     assert (probabilities >= 0).all()
-    assert (probabilities[~situation[1]] == 0).all()
+    assert (probabilities[~allowed] == 0).all()
 
 
 @pytest.mark.parametrize("name", EXPLORING)
 @given(situation=situations())
 @settings(max_examples=60, deadline=None)
-def test_every_allowed_arm_may_be_tried(name: str, situation: tuple) -> None:
+def test_every_allowed_arm_may_be_tried(name: str, situation: Situation) -> None:
     """A rule that explores gives each allowed arm at least its part of the floor."""
-    _, allowed, _, _ = situation
-    probabilities = chooser(name).probabilities(*situation)
+    beliefs, allowed = situation
+    probabilities = chooser(name).probabilities(beliefs, allowed)
     least = np.broadcast_to(0.009 / allowed.sum(axis=1, keepdims=True), allowed.shape)
     assert (probabilities[allowed] >= least[allowed]).all()
 
@@ -53,54 +72,97 @@ def test_every_allowed_arm_may_be_tried(name: str, situation: tuple) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
 @settings(max_examples=30, deadline=None)
-def test_a_query_is_decided_alike_alone_and_in_a_batch(name: str, situation: tuple) -> None:
+def test_a_query_is_decided_alike_alone_and_in_a_batch(name: str, situation: Situation) -> None:
     """The row of a query does not depend on the other queries of its batch."""
-    utilities, allowed, observations, arms = situation
-    together = chooser(name).probabilities(*situation)
-    for row in range(len(utilities)):
+    beliefs, allowed = situation
+    together = chooser(name).probabilities(beliefs, allowed)
+    for row in range(len(allowed)):
         one = slice(row, row + 1)
-        alone = chooser(name).probabilities(utilities[one], allowed[one], observations, arms)
+        alone = chooser(name).probabilities(beliefs[one], allowed[one])
         assert np.allclose(alone[0], together[row], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(situation=situations())
+@settings(max_examples=30, deadline=None)
+def test_what_is_believed_of_excluded_arms_does_not_matter(
+    name: str, situation: Situation
+) -> None:
+    """NaN, 0 and other numbers where an arm is not allowed change nothing."""
+    beliefs, allowed = situation
+    expected = chooser(name).probabilities(beliefs, allowed)
+    for other in (np.nan, 0.0, -1.0):
+        changed = replace(
+            beliefs,
+            utility=np.where(allowed, beliefs.utility, other),
+            uncertainty=np.where(allowed, beliefs.uncertainty, other),
+        )
+        assert np.array_equal(chooser(name).probabilities(changed, allowed), expected)
+
+
+# Inverse-gap weighting gives one of the best arms what the arms behind leave.
+@pytest.mark.parametrize("name", [name for name in EXPLORING if name != "ridge-igw"])
+@pytest.mark.parametrize("k", [1, 2, 7, 50])
+def test_arms_that_cannot_be_told_apart_share_evenly(name: str, k: int) -> None:
+    """Also where they are sure, and where further arms are excluded or clearly worse."""
+    arms = tuple(map(str, range(k + 2)))
+    utility = np.append(np.full(k, 0.7), [0.0, 0.9])[None]
+    allowed = np.append(np.ones(k + 1, bool), False)[None]
+    for uncertainty in (1e-9, 1e-4):
+        beliefs = Beliefs(arms, utility, np.full((1, k + 2), uncertainty), np.full(k + 2, 1e4), 0.2)
+        shares = chooser(name).probabilities(beliefs, allowed)[0]
+        assert np.allclose(shares[:k], shares[0], atol=1e-9)
+        assert shares[k] <= shares[0] + 1e-12
+        assert shares[k + 1] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_arm_alone_is_certain(name: str) -> None:
+    """Whatever is believed of it."""
+    for utility in (-1e6, 0.0, 1e6):
+        shares = chooser(name).probabilities(known([[utility]]), np.ones((1, 1), bool))
+        assert shares.tolist() == [[pytest.approx(1.0, abs=1e-12)]]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_stay_as_they_are_and_rules_pickle(name: str) -> None:
     """A rule keeps no state: inputs unchanged, same answer again and after pickling."""
     rule: Chooser = chooser(name)
-    given_ = (np.array([[0.4, 0.6]]), np.array([[True, True]]), np.array([9.0, 9.0]), ["a", "b"])
-    before = [np.copy(item) for item in given_]
-    first = rule.probabilities(*given_)
+    beliefs, allowed = known([[0.4, 0.6]]), np.array([[True, True]])
+    before = [np.copy(getattr(beliefs, field)) for field in FIELDS]
+    first = rule.probabilities(beliefs, allowed)
     twin = pickle.loads(pickle.dumps(rule))  # noqa: S301 - our own bytes
-    assert all(np.array_equal(a, b) for a, b in zip(before, given_, strict=True))
-    assert np.array_equal(first, rule.probabilities(*given_))
-    assert np.array_equal(first, twin.probabilities(*given_))
+    after = [getattr(beliefs, field) for field in FIELDS]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert allowed.all()
+    assert np.array_equal(first, rule.probabilities(beliefs, allowed))
+    assert np.array_equal(first, twin.probabilities(beliefs, allowed))
     assert twin.name == rule.name == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_decided_is_refused(name: str) -> None:
-    """No allowed arm, a utility that is not finite, and other shapes are errors, not choices."""
+    """No allowed arm, numbers that are not finite, and other shapes are errors, not choices."""
     rule = chooser(name)
     yes, no = np.array([[True, True]]), np.array([[False, False]])
-    fine, counts, arms = np.array([[0.1, 0.2]]), np.zeros(2), ["a", "b"]
-    with pytest.raises(ValueError, match="query 0 of the batch allows no arm"):
-        rule.probabilities(fine, no, counts, arms)
-    with pytest.raises(ValueError, match="finite"):
-        rule.probabilities(np.array([[np.nan, 0.2]]), yes, counts, arms)
-    with pytest.raises(ValueError, match="shape"):
-        rule.probabilities(fine, yes[:, :1], counts, arms)
-    with pytest.raises(ValueError, match="observations"):
-        rule.probabilities(fine, yes, np.zeros(3), arms)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_utilities_of_excluded_arms_do_not_matter(name: str) -> None:
-    """NaN where an arm is not allowed changes nothing."""
-    masked = np.array([[True, False]])
-    probabilities = chooser(name).probabilities(
-        np.array([[0.3, np.nan]]), masked, np.array([9.0, 9.0]), ["a", "b"]
-    )
-    assert probabilities.tolist() == [[1.0, 0.0]]
+    fine = known([[0.1, 0.2]])
+    for beliefs, allowed, message in (
+        (fine, no, "query 0 of the batch allows no arm"),
+        (known([[np.nan, 0.2]]), yes, "finite"),
+        (known([[np.inf, 0.2]]), yes, "finite"),
+        (fine, yes[:, :1], "shape"),
+        (replace(fine, uncertainty=np.ones((2, 2))), yes, "shape"),
+        (replace(fine, utility=np.ones(2)), yes, "shape"),
+        (replace(fine, observations=np.zeros(3)), yes, "observations"),
+        (replace(fine, uncertainty=np.zeros((1, 2))), yes, "above 0"),
+        (replace(fine, uncertainty=np.full((1, 2), np.nan)), yes, "above 0"),
+        (replace(fine, uncertainty=np.full((1, 2), np.inf)), yes, "finite"),
+        (replace(fine, noise_variance=0.0), yes, "above 0"),
+        (replace(fine, noise_variance=np.nan), yes, "above 0"),
+        (replace(fine, noise_variance=np.inf), yes, "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rule.probabilities(beliefs, allowed)
 
 
 def test_draws_follow_the_probabilities() -> None:

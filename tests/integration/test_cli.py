@@ -88,7 +88,7 @@ def test_feedback_reaches_the_learner(running: Pipeline) -> None:
     eventually(lambda: [row["quality"] for row in running.sql(statement)] == [0.25])
     shown = run(running, "explain", "q7")
     assert shown.exit_code == 0
-    for part in ("probability", "large", "small", "chosen", "decided by ridge-igw, "):
+    for part in ("probability", "large", "small", "chosen", "decided by ridge-elimination, "):
         assert part in flat(shown)
     run(running, "ask", "Anything?", "--model", "gone", "--query-id", "hopeless")
     eventually(lambda: "no answer: " in run(running, "explain", "hopeless").stdout)

@@ -47,7 +47,7 @@ def report(file: Path, *options: str) -> dict[str, Any]:
 def test_prints_one_object(file: Path) -> None:
     """Policy, weight, seed, arms, and for both parts the means, baselines and shares."""
     found = report(file, "--seed", "3")
-    assert (found["policy"], found["cost_weight"], found["seed"]) == ("ridge-igw", 0.1, 3)
+    assert (found["policy"], found["cost_weight"], found["seed"]) == ("ridge-elimination", 0.1, 3)
     assert found["n"] == 240
     assert found["arms"] == ["coder", "poet"]
     assert found["notes"] == ["arms without a cost left out: [free]"]
@@ -96,7 +96,7 @@ def test_prints_a_table_for_people(file: Path) -> None:
     result = run(file, "--shuffles", "2", "--cost-weight", "0")
     assert result.exit_code == 0, result.output
     for expected in (
-        "ridge-igw",
+        "ridge-elimination",
         "best_fixed",
         "oracle",
         "fixed:[fre",

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.policy import Fixed, InverseGap, chooser
+from metallm_stream.policy import (
+    DEFAULT_CHOOSER,
+    Beliefs,
+    Fixed,
+    InverseGap,
+    SoftElimination,
+    chooser,
+)
 
-ARMS = ["a", "b", "c"]
+ARMS = ("a", "b", "c")
 ALL = np.ones((1, 3), dtype=np.bool_)
+
+
+def beliefs(utilities: list[float], observations: list[float]) -> Beliefs:
+    """About one query; neither uncertainty nor noise matters here."""
+    return Beliefs(ARMS, np.array([utilities]), np.ones((1, 3)), np.array(observations), 0.2)
 
 
 def probabilities(
@@ -17,7 +29,7 @@ def probabilities(
 ) -> list[float]:
     """Of one query that allows all arms, without a floor unless asked for."""
     rule = InverseGap(**{"floor": 0.0, **parameters})  # type: ignore[arg-type]
-    found = rule.probabilities(np.array([utilities]), ALL, np.array(observations), ARMS)
+    found = rule.probabilities(beliefs(utilities, observations), ALL)
     return [float(p) for p in found[0]]
 
 
@@ -56,30 +68,59 @@ def test_exploration_fades_with_the_events_of_the_allowed_arms() -> None:
     few, many = (probabilities([0.9, 0.8, 0.7], [n] * 3)[0] for n in (10.0, 10_000.0))
     assert few < many
     excluded = np.array([[True, True, False]])
-    counts = [np.array([10.0, 10.0, n]) for n in (0.0, 1e9)]
-    rule = InverseGap()
-    alike = [rule.probabilities(np.array([[0.9, 0.8, 0.7]]), excluded, n, ARMS) for n in counts]
-    assert np.array_equal(*alike)
+    known = [beliefs([0.9, 0.8, 0.7], [10.0, 10.0, n]) for n in (0.0, 1e9)]
+    assert np.array_equal(*(InverseGap().probabilities(each, excluded) for each in known))
 
 
 def test_a_fixed_arm_gives_way_where_it_is_excluded() -> None:
     """Queries that exclude it, or a catalogue without it, get the best allowed arm."""
-    utilities, counts = np.array([[0.1, 0.2, 0.9]]), np.zeros(3)
+    known = beliefs([0.1, 0.2, 0.9], [0.0] * 3)
     without = np.array([[False, True, True]])
-    assert Fixed("a").probabilities(utilities, ALL, counts, ARMS)[0].tolist() == [1, 0, 0]
-    assert Fixed("a").probabilities(utilities, without, counts, ARMS)[0].tolist() == [0, 0, 1]
-    assert Fixed("gone").probabilities(utilities, ALL, counts, ARMS)[0].tolist() == [0, 0, 1]
+    assert Fixed("a").probabilities(known, ALL)[0].tolist() == [1, 0, 0]
+    assert Fixed("a").probabilities(known, without)[0].tolist() == [0, 0, 1]
+    assert Fixed("gone").probabilities(known, ALL)[0].tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("name", ["", "linucb", "fixed", "fixed:", "uniform:b", "ridge-igw:3"])
+def test_the_default_is_soft_elimination() -> None:
+    """Under the name that policies are published and decisions are logged with."""
+    assert chooser() == SoftElimination()
+    assert chooser().name == DEFAULT_CHOOSER == "ridge-elimination"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "linucb", "fixed", "fixed:", "uniform:b", "ridge-igw:3", "ridge-thompson:1"]
+)
 def test_unknown_names_are_refused_with_those_known(name: str) -> None:
     """The message lists what may stand there."""
-    with pytest.raises(ConfigurationError, match="ridge-igw, uniform, fixed:<arm>"):
+    known = (
+        "ridge-elimination, ridge-igw, ridge-thompson, ridge-linucb, ridge-epsilon, uniform,"
+        " fixed:<arm>"
+    )
+    with pytest.raises(ConfigurationError, match=known):
         chooser(name)
 
 
-@pytest.mark.parametrize("parameters", [{"gama": 3.0}, {"floor": 1.5}, {"gamma": float("nan")}])
-def test_parameters_are_checked(parameters: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ridge-igw", {"gama": 3.0}),
+        ("ridge-igw", {"floor": 1.5}),
+        ("ridge-igw", {"gamma": float("nan")}),
+        ("ridge-elimination", {"gamma": 3.0}),
+        ("ridge-elimination", {"horizon": 0.0}),
+        ("ridge-elimination", {"horizon": float("nan")}),
+        ("ridge-elimination", {"floor": -0.1}),
+        ("ridge-thompson", {"scale": 0.0}),
+        ("ridge-thompson", {"floor": float("nan")}),
+        ("ridge-linucb", {"width": -1.0}),
+        ("ridge-linucb", {"floor": 2.0}),
+        ("ridge-epsilon", {"scale": -0.5}),
+        ("ridge-epsilon", {"floor": 1.1}),
+        ("uniform", {"floor": 0.1}),
+        ("fixed:b", {"floor": 0.1}),
+    ],
+)
+def test_parameters_are_checked(name: str, parameters: dict[str, float]) -> None:
     """A misspelt or impossible parameter is an error that names the policy."""
-    with pytest.raises(ConfigurationError, match="policy 'ridge-igw'"):
-        chooser("ridge-igw", **parameters)
+    with pytest.raises(ConfigurationError, match=f"policy '{name}'"):
+        chooser(name, **parameters)

@@ -26,8 +26,11 @@ def refreshes(policy: MultiTaskRidge, n: int, batch: int) -> list[int]:
 
 
 def test_refreshes_come_when_events_grew_by_a_share() -> None:
-    """After each of the first events, then whenever there are 10 % more."""
+    """After each of the first events, then whenever there are 5 % more, or what is asked for."""
     counts = refreshes(MultiTaskRidge(), 60, batch=1)
+    assert counts[:21] == list(range(1, 22))
+    assert counts[21:] == [23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 44, 47, 50, 53, 56, 59]
+    counts = refreshes(MultiTaskRidge(refresh_growth=0.1), 60, batch=1)
     assert counts[:11] == list(range(1, 12))
     assert counts[11:] == [13, 15, 17, 19, 21, 24, 27, 30, 33, 37, 41, 46, 51, 57]
 
@@ -38,8 +41,8 @@ def test_refresh_counts_do_not_depend_on_batches(batch: int) -> None:
     policy = MultiTaskRidge()
     assert set(refreshes(policy, 60, batch)) <= set(refreshes(MultiTaskRidge(), 60, 1))
     assert policy._fit is not None
-    assert policy._fit.observations.sum() == 57
-    assert policy.until_refresh() == 3
+    assert policy._fit.observations.sum() == 59
+    assert policy.until_refresh() == 2
 
 
 def test_priors_are_chosen_less_often_than_weights() -> None:
@@ -68,11 +71,18 @@ def test_features_may_come_later() -> None:
 
 
 def test_arms_may_come_later() -> None:
-    """A new arm has no events, so it gets its even share of the choices at once."""
-    policy = MultiTaskRidge(seed=5)
-    contexts = np.random.default_rng(5).normal(size=(200, 3))
-    policy.update_many(["a", "b"] * 100, contexts, [0.9, 0.1] * 100)
+    """A new arm is as good as the mean of the others, and unsure, so it is tried at once."""
+    rng = np.random.default_rng(5)
+    contexts = rng.normal(size=(200, 3))
+    rewards = np.array([0.9, 0.1] * 100) + 0.1 * rng.normal(size=200)
+    policy, even = MultiTaskRidge(seed=5), MultiTaskRidge("ridge-igw", seed=5)
+    for each in (policy, even):
+        each.update_many(["a", "b"] * 100, contexts, rewards)
     probabilities = policy.pull_many(contexts, ["a", "b", "new"]).probabilities
+    assert (probabilities[:, 2] > 0.1).all()
+    assert (probabilities[:, 0] > 0.5).all()
+    assert np.allclose(probabilities[:, 1], 0.01 / 3)
+    probabilities = even.pull_many(contexts, ["a", "b", "new"]).probabilities
     assert np.allclose(probabilities[:, 2], 1 / 3)
     assert (probabilities[:, 0] > 0.6).all()
 

@@ -37,11 +37,11 @@ def published(sums: Sums, found: RidgeFit) -> Published:
     manifest, arms = to_records(
         found,
         sums,
-        policy="ridge-igw",
+        policy="ridge-elimination",
         version=7,
         published_at=WHEN,
         encoder="wordllama-4",
-        exploration={"gamma": 300.0},
+        exploration={"floor": 0.01},
     )
     return Published.from_records(
         PolicyManifest.parse(manifest.encode()), [PolicyArm.parse(arm.encode()) for arm in arms]
@@ -62,9 +62,49 @@ def test_predicts_after_the_wire_what_was_fitted() -> None:
     expected = found.scorer().quality(contexts, arms)
     assert np.allclose(policy.quality(contexts, arms), expected, atol=1e-5)
     assert policy.observed(arms).tolist() == [50.0, 0.0, 50.0]
-    assert (policy.name, policy.version, policy.encoder) == ("ridge-igw", 7, "wordllama-4")
-    assert policy.manifest.exploration == {"gamma": 300.0}
+    assert (policy.name, policy.version, policy.encoder) == (
+        "ridge-elimination",
+        7,
+        "wordllama-4",
+    )
+    assert policy.manifest.exploration == {"floor": 0.01}
     assert policy.manifest.observations == 100.0
+
+
+def test_the_wire_keeps_how_sure_a_prediction_is() -> None:
+    """Leverage, uncertainty, noise and the strength of means survive JSON and float32."""
+    sums, found = learned()
+    policy = published(sums, found)
+    contexts = np.random.default_rng(2).normal(size=(9, D)).astype(np.float32)
+    arms = ["cheap", "never heard of", "dear", "mute"]
+    expected, read = found.scorer().scores(contexts, arms), policy.scores(contexts, arms)
+    assert np.allclose(read.quality, expected.quality, atol=1e-5)
+    assert np.allclose(read.leverage, expected.leverage, rtol=1e-4, atol=1e-7)
+    assert np.allclose(read.uncertainty, expected.uncertainty, rtol=1e-4, atol=1e-7)
+    assert read.leverage.max() > 0
+    assert policy.scorer.noise_variance == pytest.approx(max(found.noise_variance, 1e-6))
+    assert policy.scorer.mean_strength == found.mean_strength
+
+
+def test_records_of_an_older_learner_still_give_scores() -> None:
+    """Without projection and roots, only the number of events tells how sure a prediction is."""
+    sums, found = learned()
+    manifest, arms = to_records(
+        found, sums, policy="p", version=2, published_at=WHEN, encoder="wordllama-4"
+    )
+    head = manifest.model_copy(update={"projection": None, "mean_strength": None})
+    bare = [arm.model_copy(update={"covariance_root": None}) for arm in arms]
+    contexts, names = np.eye(D, dtype=np.float32), ["cheap", "dear", "new"]
+    expected = found.scorer().quality(contexts, names)
+    for older in (
+        Published.from_records(head, bare),
+        Published.from_records(head, arms),
+        Published.from_records(manifest.model_copy(update={"mean_strength": None}), bare),
+    ):
+        scores = older.scores(contexts, names)
+        assert np.allclose(scores.quality, expected, atol=1e-5)
+        assert np.array_equal(scores.leverage, np.zeros((D, 3)))
+        assert np.allclose(scores.uncertainty, [1 / 51, 1 / 51, 1.0])
 
 
 def test_records_carry_usage() -> None:
@@ -84,24 +124,24 @@ def test_a_price_change_counts_at_once() -> None:
 
 
 def test_expected_costs_of_arms_little_known() -> None:
-    """Booked cost before others' tokens; others' tokens before the largest cost known."""
+    """Booked cost before others' tokens; others' tokens before the least cost known."""
     policy = published(*learned())
     price = Price(input_usd_per_mtok=1, output_usd_per_mtok=2)
     catalogue = {
         "cheap": model("cheap", price),  # no own tokens: its booked mean
         "dear": model("dear"),  # no price: its booked mean
-        "mute": model("mute"),  # nothing at all: the largest
+        "mute": model("mute"),  # nothing at all: the least
         "priced": model("priced", price),  # never called: the others' tokens
     }
-    expected = [0.001, 0.03, 0.03, 0.002]
+    expected = [0.001, 0.03, 0.001, 0.002]
     assert policy.cost_usd(catalogue).tolist() == pytest.approx(expected)
     assert policy.cost_scale(catalogue) == pytest.approx(0.03)
 
 
 def test_expected_latency_of_arms_little_known() -> None:
-    """The mean, or the largest mean known."""
+    """The mean, or the least mean known, so that an arm is tried once and known."""
     catalogue = {arm: model(arm) for arm in ("cheap", "dear", "mute", "new")}
-    assert published(*learned()).latency_s(catalogue).tolist() == [0.5, 2.0, 2.0, 2.0]
+    assert published(*learned()).latency_s(catalogue).tolist() == [0.5, 2.0, 0.5, 0.5]
 
 
 def test_nothing_known_costs_nothing() -> None:
@@ -129,12 +169,20 @@ def test_incomplete_or_damaged_policies_are_refused() -> None:
     short = arms[0].model_copy(update={"weights": arms[0].weights[:-4]})
     nan = np.full(D, np.nan, dtype="<f4").tobytes()
     broken = arms[0].model_copy(update={"mean_context": nan})
+    root = arms[0].covariance_root or b""
+    cut = arms[0].model_copy(update={"covariance_root": root[:-4]})
+    spoilt = arms[0].model_copy(update={"covariance_root": nan[:4] + root[4:]})
     for first, message in (
         ([], "lacks its arm 'cheap'"),
         ([older], "lacks its arm 'cheap'"),
         ([short], "12 bytes instead of 16"),
         ([broken], "not finite"),
+        ([cut], "60 bytes instead of 64"),
+        ([spoilt], "not finite"),
     ):
         with pytest.raises(InvalidEvent, match=message):
             Published.from_records(manifest, [*first, *arms[1:]])
+    ragged = manifest.model_copy(update={"projection": (manifest.projection or b"") + bytes(4)})
+    with pytest.raises(InvalidEvent, match="68 bytes instead of 64"):
+        Published.from_records(ragged, arms)
     assert Published.from_records(manifest, arms).version == 2

@@ -33,11 +33,16 @@ def catalogue(arms: Sequence[str] = ARMS, **models: dict[str, Any]) -> Catalogue
     return made
 
 
-def policy(arms: Sequence[str] = ARMS, **records: dict[str, Any]) -> Published:
-    """A policy of exact expectations: qualities do not depend on the context."""
+def policy(
+    head: dict[str, Any] | None = None, arms: Sequence[str] = ARMS, **records: dict[str, Any]
+) -> Published:
+    """A policy of exact expectations: qualities do not depend on the context.
+
+    `head` and keyword arguments are further fields of the manifest and of single arms.
+    """
     zero = np.zeros(2, "<f4").tobytes()
     manifest = PolicyManifest(
-        policy="ridge-igw",
+        policy="ridge-elimination",
         version=7,
         published_at=NOW,
         encoder=ENCODER,
@@ -49,11 +54,12 @@ def policy(arms: Sequence[str] = ARMS, **records: dict[str, Any]) -> Published:
         noise_variance=0.1,
         shared_precision=1.0,
         arm_precision=1.0,
+        **(head or {}),
     )
     known = [
         PolicyArm(
             **{
-                "policy": "ridge-igw",
+                "policy": "ridge-elimination",
                 "version": 7,
                 "arm": arm,
                 "observations": 100.0,
@@ -125,7 +131,7 @@ def test_a_decision_holds_what_is_needed_to_learn_from_it() -> None:
     assert decision.metadata == {"tier": "gold"}
     assert (decision.encoder, decision.policy, decision.policy_version) == (
         ENCODER,
-        "ridge-igw",
+        "ridge-elimination",
         7,
     )
     assert context_from_bytes(decision.context, 2).tolist() == context[0].tolist()
@@ -264,7 +270,7 @@ def test_max_cost_below_every_arm_is_refused_with_the_cheapest() -> None:
 
 def test_an_arm_of_unknown_cost_is_not_excluded_by_cost() -> None:
     """What was never observed cannot be held against an arm, and is not reported either."""
-    published = policy(("mid", "mini"))
+    published = policy(None, ("mid", "mini"))
     decision = one(published=published, query={"max_cost_usd": 0.0001})
     assert [item.arm for item in decision.candidates] == ["big"]
     assert decision.candidates[0].cost_usd is None
@@ -274,7 +280,7 @@ def test_an_arm_of_unknown_cost_is_not_excluded_by_cost() -> None:
 def test_a_price_makes_the_cost_of_a_new_arm_known() -> None:
     """With a price, a never-called arm costs what the others' tokens would cost there."""
     dear = Price(input_usd_per_mtok=100.0, output_usd_per_mtok=100.0)
-    published = policy(("mid", "mini"), mini={"input_tokens": 600.0, "output_tokens": 400.0})
+    published = policy(None, ("mid", "mini"), mini={"input_tokens": 600.0, "output_tokens": 400.0})
     arms = catalogue(big={"price": dear})
     assert best(one(published=published, arms=arms, query={"cost_weight": 5.0})) == "mini"
     limited = one(published=published, arms=arms, query={"max_cost_usd": 0.05})
@@ -287,9 +293,48 @@ def test_without_a_policy_cost_limits_exclude_nothing() -> None:
 
 
 def test_arms_below_min_quality_are_excluded() -> None:
-    """Predicted quality must reach `min_quality`."""
+    """Predicted quality, less its standard deviation, must reach `min_quality`."""
     decision = one(published=policy(), query={"min_quality": 0.55})
     assert [item.arm for item in decision.candidates] == ["big", "mid"]
+    less = (0.1 / 101) ** 0.5
+    for wanted, arms in ((0.6 - less - 1e-6, ["big", "mid"]), (0.6 - less + 1e-6, ["big"])):
+        decision = one(published=policy(), query={"min_quality": wanted})
+        assert [item.arm for item in decision.candidates] == arms
+
+
+def test_min_quality_trusts_an_arm_less_far_from_what_it_was_judged_on() -> None:
+    """The leverage of the query's context counts, and is logged with each candidate."""
+    axes = {"covariance_root": np.full((1, 1), 0.4, "<f4").tobytes()}
+    published = policy(
+        {"projection": np.array([[1.0], [0.0]], "<f4").tobytes(), "mean_strength": 1.0},
+        **{arm: axes for arm in ARMS},
+    )
+    contexts = np.array([[0.0, 9.0], [1.0, 9.0]], np.float32)
+    near, far = decided(*[ask(min_quality=0.55)] * 2, published=published, contexts=contexts)
+    assert [item.arm for item in near.decision.candidates] == ["big", "mid"]
+    assert [item.arm for item in far.decision.candidates] == ["big"]
+    assert near.decision.candidates[0].leverage == pytest.approx(0.0)
+    assert far.decision.candidates[0].leverage == pytest.approx(0.16)
+
+
+def test_failures_are_worth_nothing() -> None:
+    """Utility counts the quality of the calls that succeed, as if ten more had gone well."""
+    published = policy(big={"failure_rate": 0.55}, mid={"failure_rate": 1.0, "calls": 1.0})
+    big, mid, mini = one(published=published).candidates
+    assert big.quality == pytest.approx(0.9)
+    assert big.utility == pytest.approx(0.9 * (1 - 0.55 * 100 / 110))
+    assert mid.utility == pytest.approx(0.6 * (1 - 1 / 11))
+    assert mini.utility == pytest.approx(0.5)
+
+
+def test_an_arm_of_unknown_cost_is_weighed_as_the_cheapest() -> None:
+    """So that it is tried once, and known."""
+    big, mid, mini = one(
+        published=policy(None, ("mid", "mini")), query={"cost_weight": 1.0, "latency_weight": 1.0}
+    ).candidates
+    assert big.utility == pytest.approx(0.65 - COST["mini"] / COST["mid"] - 0.1)
+    assert mid.utility == pytest.approx(0.6 - 1.0 - 0.2)
+    assert mini.utility == pytest.approx(0.5 - COST["mini"] / COST["mid"] - 0.1)
 
 
 def test_where_no_arm_reaches_min_quality_the_best_predicted_ones_stay() -> None:

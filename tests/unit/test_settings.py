@@ -41,7 +41,7 @@ def refusal() -> str:
 def test_without_anything_there_are_defaults() -> None:
     """A service without settings lacks its servers' addresses only."""
     settings = load()
-    assert settings.router.policy == "ridge-igw"
+    assert settings.router.policy == "ridge-elimination"
     assert settings.encoder == "wordllama:128"
     assert settings.providers["openai"].api_key_env == "OPENAI_API_KEY"
     assert settings.kafka_properties == {}

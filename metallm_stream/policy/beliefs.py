@@ -1,0 +1,79 @@
+"""What is believed of K arms for n queries: all that a rule of choice may go by.
+
+Invariant: shapes agree and nothing is NaN or infinite where an arm is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """Expected utilities and how sure they are.
+
+    Attributes
+    ----------
+    arms
+        Names of the K arms.
+    utility
+        Expected utility, `(n, K)`.
+    uncertainty
+        Variance of the expected utility in units of `noise_variance`, `(n, K)`, above 0: 1/m for an
+        arm known like after m events.
+    observations
+        Labelled events of each arm, `(K,)`.
+    noise_variance
+        Variance of one event around its expectation, above 0.
+
+    """
+
+    arms: tuple[str, ...]
+    utility: NDArray[np.float64]
+    uncertainty: NDArray[np.float64]
+    observations: NDArray[np.float64]
+    noise_variance: float
+
+    @classmethod
+    def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
+        """Before anything was learned: all arms alike."""
+        k = len(arms)
+        return cls(arms, np.zeros((n, k)), np.ones((n, k)), np.zeros(k), 0.25)
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
+        """The beliefs about some of the queries."""
+        return Beliefs(
+            self.arms,
+            self.utility[rows],
+            self.uncertainty[rows],
+            self.observations,
+            self.noise_variance,
+        )
+
+    def check(self, allowed: NDArray[np.bool_]) -> None:
+        """Raise `ValueError` where shapes differ, a row allows no arm or a number is not finite."""
+        n, k = self.utility.shape if self.utility.ndim == 2 else (0, -1)
+        shapes = (self.utility.shape, self.uncertainty.shape, allowed.shape)
+        if k != len(self.arms) or shapes != ((n, k),) * 3:
+            raise ValueError(
+                f"expected utility, uncertainty and allowed of shape (n, {len(self.arms)}), "
+                f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
+            )
+        if self.observations.shape != (k,):
+            raise ValueError(
+                f"expected observations of shape ({k},), got {self.observations.shape}"
+            )
+        if not allowed.any(axis=1).all():
+            row = int(np.argmin(allowed.any(axis=1)))
+            raise ValueError(f"query {row} of the batch allows no arm")
+        if not np.isfinite(self.utility[allowed]).all():
+            raise ValueError("utilities of allowed arms must be finite")
+        sure = np.append(self.uncertainty[allowed], self.noise_variance)
+        if not ((sure > 0) & (sure < np.inf)).all():
+            raise ValueError(
+                "uncertainties of allowed arms and the noise must be above 0 and finite"
+            )

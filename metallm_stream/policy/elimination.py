@@ -1,0 +1,85 @@
+"""Soft elimination, the default: arms are tried for as long as they may still be the best.
+
+Invariant: every allowed arm keeps at least `floor / K_allowed`, so nothing is ever locked out and
+any other policy can be evaluated from the log.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metallm_stream.policy.beliefs import Beliefs
+from metallm_stream.policy.chooser import check_share, floored
+
+# 1 would be Maillard sampling; a steeper fall spends less on arms that are clearly behind, and at 2
+# an arm that was unlucky at first is given up for too long.
+_STEEPNESS = 1.5
+# What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class SoftElimination:
+    """Weigh arms by `exp(−(gap² / 2v)^1.5)`: gap behind the best, and v its variance as it counts.
+
+    Nearly even among arms that cannot be told apart, and next to nothing for arms that are further
+    behind than their uncertainty explains: no arm needs a fixed number of first pulls, and bad ones
+    are given up after few. `v = σ²·u·√s`, with u the arm's `uncertainty` and the schedule
+    `s = ln⁺(T·u/K) / ln(T/K)`, 1 for an arm known like after one event and 0 for one known like
+    after T/K: what would still be learned of it pays no longer within T events. T grows with the
+    labelled events from `horizon` on, so a long stream goes on comparing what is close.
+
+    Parameters
+    ----------
+    horizon
+        T at least, in labelled events.
+    floor
+        Share of probability spread evenly over the allowed arms, in [0, 1].
+
+    Examples
+    --------
+    >>> arms, wide = ("a", "b", "c"), np.full((1, 3), 1 / 10)
+    >>> utility, seen = np.array([[0.9, 0.8, 0.3]]), np.full(3, 10.0)
+    >>> rule, everything = SoftElimination(), np.ones((1, 3), bool)
+    >>> rule.probabilities(Beliefs(arms, utility, wide, seen, 0.2), everything).round(3)
+    array([[0.54 , 0.457, 0.003]])
+    >>> rule.probabilities(Beliefs(arms, utility, wide / 100, seen * 100, 0.2), everything).round(3)
+    array([[0.993, 0.003, 0.003]])
+
+    References
+    ----------
+    Bian & Jun (2022), Maillard sampling: Boltzmann exploration done optimally, equation 3, for the
+    weights' form. Audibert & Bubeck (2009), Minimax policies for adversarial and stochastic
+    bandits, section 2, for the schedule. Both were changed: see docs/decisions.
+
+    """
+
+    horizon: float = 4000.0
+    floor: float = 0.01
+    name: str = "ridge-elimination"
+
+    def __post_init__(self) -> None:
+        check_share("floor", self.floor)
+        if not self.horizon > 0:
+            raise ValueError(f"horizon must be above 0, got {self.horizon!r}")
+
+    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
+        beliefs.check(allowed)
+        masked = np.where(allowed, beliefs.utility, -np.inf)
+        gap = masked.max(axis=1, keepdims=True) - np.where(allowed, beliefs.utility, 0.0)
+        variance = beliefs.noise_variance * beliefs.uncertainty * np.sqrt(self._schedule(beliefs))
+        variance = np.where(allowed, variance, 1.0)
+        weights = np.where(allowed, np.exp(-((gap**2 / (2.0 * variance)) ** _STEEPNESS)), 0.0)
+        return floored(weights / weights.sum(axis=1, keepdims=True), allowed, self.floor)
+
+    def _schedule(self, beliefs: Beliefs) -> NDArray[np.float64]:
+        k = len(beliefs.arms)
+        events = max(self.horizon, float(beliefs.observations.sum()), 3.0 * k)
+        passed = np.log(np.maximum(beliefs.uncertainty * events / k, 1.0)) / math.log(events / k)
+        schedule: NDArray[np.float64] = np.clip(passed, _LEAST, 1.0)
+        return schedule

@@ -1,0 +1,147 @@
+"""Soft elimination, Thompson sampling, LinUCB and ε-greedy in figures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from metallm_stream.policy import Beliefs, EpsilonGreedy, LinUcb, SoftElimination, Thompson
+
+
+def beliefs(
+    utilities: list[float], uncertainty: float | list[float], events: float = 100.0
+) -> Beliefs:
+    """About one query, with a noise of 0.2 and so many events of each arm."""
+    k = len(utilities)
+    wide = np.broadcast_to(np.asarray(uncertainty, float), (1, k))
+    return Beliefs(tuple("abcdefghijkl"[:k]), np.array([utilities]), wide, np.full(k, events), 0.2)
+
+
+def everything(known: Beliefs) -> np.ndarray:
+    """All arms allowed."""
+    return np.ones(known.utility.shape, bool)
+
+
+def test_elimination_weighs_as_its_formula_says() -> None:
+    """`exp(−(gap²/2v)^1.5)` with `v = σ²·u·√s` and `s = ln(T·u/K) / ln(T/K)`."""
+    known = beliefs([0.9, 0.7, 0.65], [0.01, 0.05, 0.2])
+    expected = [1.0]
+    for gap, u in ((0.2, 0.05), (0.25, 0.2)):
+        schedule = math.log(6_000 * u / 3) / math.log(6_000 / 3)
+        expected.append(math.exp(-((gap**2 / (2 * 0.2 * u * math.sqrt(schedule))) ** 1.5)))
+    found = SoftElimination(horizon=6_000, floor=0.0).probabilities(known, everything(known))
+    assert found[0] == pytest.approx(np.array(expected) / sum(expected))
+
+
+def test_elimination_gives_a_worse_arm_less_the_more_is_known() -> None:
+    """With the same gap and ever more events the share falls to its part of the floor."""
+    shares = []
+    for events in (1, 3, 10, 30, 100, 300, 1_000, 10_000):
+        known = beliefs([0.9, 0.8], 1 / events, events)
+        shares.append(float(SoftElimination().probabilities(known, everything(known))[0, 1]))
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.45
+    assert shares[-1] == pytest.approx(0.005)
+
+
+def test_elimination_gives_up_an_arm_that_has_been_tried_enough() -> None:
+    """With `u < K/T` what would still be learned of an arm that is behind pays no longer."""
+    rule = SoftElimination(horizon=4_000)
+    for u, explored in ((2 / 4_001, False), (2 / 400, True)):
+        known = beliefs([0.9, 0.89], u, 10.0)
+        share = float(rule.probabilities(known, everything(known))[0, 1])
+        assert (share > 0.1) == explored
+        assert explored or share == pytest.approx(0.005)
+
+
+def test_eliminations_horizon_grows_with_the_stream() -> None:
+    """What is close goes on being compared while events come beyond the horizon."""
+    known = [beliefs([0.9, 0.89], 2 / 5_000, events) for events in (100.0, 1e6)]
+    short, long = (SoftElimination().probabilities(each, everything(each))[0, 1] for each in known)
+    assert short == pytest.approx(0.005)
+    assert long > 0.1
+
+
+def test_elimination_shares_evenly_among_equals_however_sure_they_are() -> None:
+    """Uncertainty widens what is tolerated behind the best; it is no merit of its own."""
+    known = beliefs([0.5, 0.5, 0.5], [1e-9, 1e-2, 1e3])
+    found = SoftElimination().probabilities(known, everything(known))
+    assert found[0] == pytest.approx([1 / 3] * 3)
+
+
+def test_elimination_tries_an_uncertain_arm_where_a_sure_one_is_given_up() -> None:
+    """Of two arms equally far behind, the less known is tried more."""
+    known = beliefs([0.9, 0.7, 0.7], [0.01, 0.01, 0.2])
+    _, sure, unsure = SoftElimination().probabilities(known, everything(known))[0]
+    assert sure == pytest.approx(0.01 / 3, rel=0.2)
+    assert unsure > 0.2
+
+
+@pytest.mark.parametrize("spread", [(20, 200), (5, 5_000), (1, 100_000)])
+def test_thompsons_probabilities_are_those_of_simulated_draws(spread: tuple[int, int]) -> None:
+    """Of 2 to 12 arms known like after so many events, alike or very differently well."""
+    rng = np.random.default_rng(17)
+    worst = 0.0
+    for _ in range(25):
+        k = int(rng.integers(2, 13))
+        uncertainty = np.exp(-rng.uniform(*np.log(spread), size=k))
+        known = beliefs((0.5 + 0.1 * rng.normal(size=k)).tolist(), uncertainty.tolist())
+        found = Thompson(scale=0.5, floor=0.0).probabilities(known, everything(known))[0]
+        deviation = np.sqrt(0.5 * 0.2 * uncertainty)
+        drawn = np.argmax(known.utility + deviation * rng.normal(size=(40_000, k)), axis=1)
+        worst = max(worst, np.abs(np.bincount(drawn, minlength=k) / 40_000 - found).max())
+    assert worst < 0.02
+
+
+def test_thompson_tells_close_arms_apart_beside_one_that_is_unknown() -> None:
+    """The scale on which sure arms differ is not lost in the spread of an unsure one."""
+    known = beliefs([0.5, 0.51, 0.3], [1e-4, 1e-4, 1.0])
+    found = Thompson(scale=1.0, floor=0.0).probabilities(known, everything(known))[0]
+    deviation = np.sqrt(0.2 * known.uncertainty)
+    draws = known.utility + deviation * np.random.default_rng(3).normal(size=(200_000, 3))
+    simulated = np.bincount(np.argmax(draws, axis=1), minlength=3) / 200_000
+    assert np.abs(found - simulated).max() < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.25, 1.0, 100.0])
+def test_thompsons_scale_multiplies_the_variance(scale: float) -> None:
+    """Two arms: the worse one wins with `Φ(−gap / √(2·scale·σ²·u))`, beside its floor."""
+    known = beliefs([0.9, 0.8], 0.05)
+    found = Thompson(scale=scale, floor=0.02).probabilities(known, everything(known))[0, 1]
+    wins = 0.5 * math.erfc(0.1 / math.sqrt(2 * scale * 0.2 * 0.05) / math.sqrt(2))
+    assert found == pytest.approx(0.01 + 0.98 * wins, abs=2e-3)
+
+
+def test_linucb_takes_the_arm_that_could_be_best() -> None:
+    """`û + width·σ·√u`; wide intervals win over slightly better means, without a width they lose."""
+    known = beliefs([0.7, 0.6, 0.1], [0.01, 0.16, 0.01])
+    bounds = [0.7 + 2 * math.sqrt(0.002), 0.6 + 2 * math.sqrt(0.032)]
+    assert bounds[1] > bounds[0]
+    hopeful = LinUcb(width=2.0, floor=0.03).probabilities(known, everything(known))[0]
+    sober = LinUcb(width=0.0, floor=0.03).probabilities(known, everything(known))[0]
+    assert hopeful == pytest.approx([0.01, 0.98, 0.01])
+    assert sober == pytest.approx([0.98, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("rule", [LinUcb(floor=0.1), EpsilonGreedy(floor=0.1)])
+def test_ties_share_what_the_best_arm_gets(rule: LinUcb | EpsilonGreedy) -> None:
+    """Also when one of the equals is excluded."""
+    known = beliefs([0.8, 0.8, 0.8, 0.2], 0.001, 1e6)
+    found = rule.probabilities(known, everything(known))[0]
+    assert found == pytest.approx([0.325, 0.325, 0.325, 0.025])
+    without = np.array([[True, False, True, True]])
+    found = rule.probabilities(known, without)[0]
+    assert found == pytest.approx([0.45 + 0.1 / 3, 0.0, 0.45 + 0.1 / 3, 0.1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("events", "epsilon"), [(0, 1.0), (12, 0.2 * 3 / math.sqrt(37)), (10**8, 0.03)]
+)
+def test_epsilon_fades_to_its_floor(events: int, epsilon: float) -> None:
+    """`ε = max(floor, min(1, scale·K/√(1 + t)))`, of which each arm has an even part."""
+    known = beliefs([0.5, 0.9, 0.7], 0.1, events)
+    rule = EpsilonGreedy(scale=1.5 if events == 0 else 0.2, floor=0.03)
+    found = rule.probabilities(known, everything(known))[0]
+    assert found == pytest.approx([epsilon / 3, 1 - 2 * epsilon / 3, epsilon / 3])
