@@ -239,6 +239,24 @@ def report(d: int, k: int, rows: list[dict[str, Any]]) -> None:
     show(f"d = {d}, K = {k}; batches of {BATCH}", columns, lines)
 
 
+def fastest(rows: list[dict[str, Any]]) -> list[list[object]]:
+    """For each size, how many times as many a second the service does as the fastest peer."""
+    ours = {"service", *(one.name for one in (Arrays, Dicts, BareNumpy))}
+    lines: list[list[object]] = []
+    for size in sorted({(row["d"], row["K"]) for row in rows}):
+        here = [row for row in rows if (row["d"], row["K"]) == size]
+        service = {row["kind"]: row for row in here if row["by"] == Service.name}
+        cells: list[object] = [f"d = {size[0]}, K = {size[1]}"]
+        for kind in ("single", "batch"):
+            for what in ("choose_us", "learn_us"):
+                peers = [one for one in here if one["by"] not in ours]
+                alike = [one for one in peers if kind == "batch" or one["kind"] == kind]
+                best = min(alike, key=lambda one: float(one[what]))
+                cells += [best[what] / service[kind][what], best["by"]]
+        lines.append(cells)
+    return lines
+
+
 def main() -> None:
     """Time every size; print tables and write JSON."""
     options = parser(__doc__, "speed")
@@ -254,6 +272,9 @@ def main() -> None:
                 rows = compare([f"arm-{number}" for number in range(k)], d, given.budget_s)
                 report(d, k, rows)
                 found += rows
+    columns = [f"{what}, {kind}" for kind in ("single", "batch") for what in ("choose", "learn")]
+    headings = [heading for column in columns for heading in (column, "fastest peer")]
+    show("times as fast as the fastest peer, service", ("", *headings), fastest(found))
     write(given.json, {"batch": BATCH, "components": COMPONENTS, "rows": found})
 
 
