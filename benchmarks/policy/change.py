@@ -184,6 +184,8 @@ def main() -> None:
     options.add_argument("--after", type=int, default=500)
     options.add_argument("--drift", default="adwin", help="passed to our policy if it takes it")
     given = options.parse_args()
+    if given.queries < 3 * given.window:
+        options.error(f"--queries {given.queries}: three stretches of a window need more")
     say_versions()
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     with threadpool_limits(limits=1, user_api="blas"):

@@ -7,8 +7,9 @@ Every stream is shuffled and replayed as `metallm replay` does it, seed for seed
 second half are its figures. "fixed" is the best fixed arm, known in hindsight of the same queries;
 "full" is a ridge that saw every arm's outcome on the first half, with its λ picked on the second;
 "way" is the share of the way from the one to the other, and "all" that from uniform choices to full
-information, on the second half. Labels are few or late at one cost weight. Streams without any cost
-are replayed under one weight, since all are the same.
+information, on the second half; no "way" is said where full information gains less than 0.005.
+Labels are few or late at one cost weight. Streams without any cost are replayed under one weight,
+since all are the same.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 
 BINS = 20
 FIRST = 200
+# Where context gains less than this, the share of the way to it says nothing.
+WORTH = 0.005
 VARIANTS = {
     "labels 10 %": Labels(fraction=0.1),
     "labels 500 late": Labels(delay=500),
@@ -141,7 +144,7 @@ def figures(found: Sequence[Replay]) -> dict[str, Any]:
         },
         "full_information": full,
         "uniform": uniform,
-        "way": (reached - fixed) / (full - fixed) if full - fixed > 1e-4 else None,
+        "way": (reached - fixed) / (full - fixed) if full - fixed >= WORTH else None,
         "way_from_uniform": (reached - uniform) / (full - uniform),
         "curves": {
             "policy": curve([one.policy for one in found], BINS),
