@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
+PEERS := .venv-peers
+DATA ?= ../shared/data
+SHUFFLES ?= 10
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage check format schemas clean
+.PHONY: help demo test coverage check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,13 +37,21 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 schemas: $(VENV)/.dev ## Generate schemas/ from the event models
 	$(BIN)/metallm schemas schemas
 
-clean: ## Remove the virtual environment and what runs have left
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+bench: export OPENBLAS_NUM_THREADS := 1
+bench: $(PEERS)/.bench ## Measure the policy beside other libraries; DATA is a folder of outcomes
+	$(PEERS)/bin/python benchmarks/policy/speed.py
+	$(PEERS)/bin/python benchmarks/policy/refresh.py
+	$(PEERS)/bin/python benchmarks/policy/curves.py --data $(DATA) --shuffles $(SHUFFLES)
+	$(PEERS)/bin/python benchmarks/policy/curves.py --data $(DATA) --shuffles $(SHUFFLES) --apgr
+	$(PEERS)/bin/python benchmarks/policy/change.py --data $(DATA) --seeds $(SHUFFLES)
 
-$(BIN)/python:
+clean: ## Remove the virtual environment and what runs have left
+	rm -rf $(VENV) $(PEERS) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+$(BIN)/python $(PEERS)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; try make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:/bin=)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "installing the service and the demo's extras (about a minute)"
@@ -51,3 +62,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing the service and its tools (about a minute)"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(PEERS)/.bench: pyproject.toml | $(PEERS)/bin/python
+	@echo "installing the policy and the libraries it is compared with (about two minutes)"
+	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
+	@touch $@
