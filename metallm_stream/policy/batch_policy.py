@@ -1,7 +1,7 @@
 """River's contextual policies, with pulls and updates on arrays beside those on dicts.
 
 Invariant: `update_many` leaves the policy as the same updates one by one would, up to round-off,
-and pulling changes nothing but the state of the random generator.
+and pulling changes nothing but the state of the random generator and the count of pulls.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         self.seed = seed
         self._rng = np.random.default_rng(seed)
         self._features = Features()
+        self.pulls = 0  # decisions so far, labelled or not
 
     @abc.abstractmethod
     def _rule(self) -> Chooser:
@@ -114,11 +115,15 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
     def update_many(
         self, arm_ids: Sequence[ArmID], contexts: ArrayLike, rewards: ArrayLike
     ) -> None:
-        """Learn from n labelled events: arms `(n,)`, contexts `(n, d)`, rewards `(n,)`."""
-        width = np.shape(contexts)[-1] if len(arm_ids) else 0
-        self._features.add(range(width))
-        rows = self._features.rows_of_array(contexts) if len(arm_ids) else np.zeros((0, width))
-        self._take_in(arm_ids, rows, np.asarray(rewards, dtype=np.float64))
+        """Learn from n labelled events: arms `(n,)`, contexts `(n, d)`, rewards `(n,)`.
+
+        Raises `ValueError` for other shapes and numbers that are not finite, and learns nothing.
+        """
+        given = np.asarray(contexts if len(arm_ids) else np.zeros((0, 0)), dtype=np.float64)
+        gained = np.asarray(rewards, dtype=np.float64)
+        _check(arm_ids, given, gained)
+        self._features.add(range(given.shape[1]))
+        self._take_in(arm_ids, self._features.rows_of_array(given), gained)
 
     def update(
         self, arm_id: ArmID, context: Mapping[Any, float] | None, *reward_args: float
@@ -130,9 +135,10 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         if not reward_args:
             return self.update(arm_id, None, context)  # type: ignore[arg-type]
         named = context or {}
+        gained = np.asarray(reward_args[:1], dtype=np.float64)
+        _check([arm_id], np.array([list(named.values())], dtype=np.float64), gained)
         self._features.add(named)
-        row = self._features.row_of_dict(named)
-        return self._take_in([arm_id], row, np.asarray(reward_args[:1], dtype=np.float64))
+        return self._take_in([arm_id], self._features.row_of_dict(named), gained)
 
     def _pull(  # type: ignore[override]  # as River's own contextual policies do
         self, arm_ids: Iterable[ArmID], context: Mapping[Any, float] | None
@@ -155,6 +161,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         beliefs = replace(beliefs, utility=beliefs.utility - np.asarray(penalties))
         mask = np.ones(beliefs.utility.shape, dtype=np.bool_) if allowed is None else allowed
         probabilities = self._rule().probabilities(beliefs, mask)
+        self.pulls += len(probabilities)
         return Pulls(sample(probabilities, self._rng), probabilities)
 
     def _take_in(
@@ -166,3 +173,20 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         self._learn([str(arm_id) for arm_id in arm_ids], contexts, rewards)
         for arm_id, reward in zip(arm_ids, rewards, strict=True):
             super().update(arm_id, None, float(reward))  # type: ignore[no-untyped-call]
+
+
+def _check(
+    arm_ids: Sequence[ArmID], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+) -> None:
+    """Raise `ValueError` unless n events have finite contexts `(n, d)` and rewards `(n,)`."""
+    n = len(arm_ids)
+    if contexts.ndim != 2 or len(contexts) != n or rewards.shape != (n,):
+        raise ValueError(
+            f"contexts must be of shape (n, d) and rewards (n,), one a pulled arm, of which there "
+            f"are {n}; got {contexts.shape} and {rewards.shape}"
+        )
+    for name, values in (("contexts", contexts), ("rewards", rewards[:, None])):
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise ValueError(f"{name} must be finite, that of event {row} of the batch is not")

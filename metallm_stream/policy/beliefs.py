@@ -5,7 +5,7 @@ Invariant: shapes agree and nothing is NaN or infinite where an arm is allowed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -29,6 +29,8 @@ class Beliefs:
         Labelled events of each arm, `(K,)`.
     noise_variance
         Variance of one event around its expectation, above 0.
+    label_share
+        Labelled events a decision so far, in (0, 1].
 
     """
 
@@ -37,6 +39,7 @@ class Beliefs:
     uncertainty: NDArray[np.float64]
     observations: NDArray[np.float64]
     noise_variance: float
+    label_share: float = 1.0
 
     @classmethod
     def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
@@ -46,13 +49,7 @@ class Beliefs:
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
         """The beliefs about some of the queries."""
-        return Beliefs(
-            self.arms,
-            self.utility[rows],
-            self.uncertainty[rows],
-            self.observations,
-            self.noise_variance,
-        )
+        return replace(self, utility=self.utility[rows], uncertainty=self.uncertainty[rows])
 
     def check(self, allowed: NDArray[np.bool_]) -> None:
         """Raise `ValueError` where shapes differ, a row allows no arm or a number is not finite."""

@@ -19,6 +19,8 @@ RANK = 32
 # direction grows with the square root of the contexts' variance in it, so that what separates
 # kinds of queries is learned first.
 _EMPHASIS = 0.5
+# Less than this many labelled events is what round-off leaves of events taken out again.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +59,18 @@ def components(grams: Sequence[NDArray[np.float64]], rank: int = RANK) -> Compon
 
     """
     total = np.sum(grams, axis=0)
-    d, n = len(total) - 2, max(float(total[0, 0]), 0.0)
-    centre = total[0, 1 : d + 1] / max(n, 1e-6)
-    covariance = total[1 : d + 1, 1 : d + 1] / max(n, 1e-6) - np.outer(centre, centre)
-    variances, directions = np.linalg.eigh(covariance)
-    # Round-off of the subtraction is all that is left in directions without spread.
-    round_off = np.finfo(float).eps * (d + 2) * max(1.0, float(np.abs(covariance).max(initial=0)))
+    d, n = len(total) - 2, float(total[0, 0])
+    projection = np.zeros((d, min(rank, d)))
+    if n < _NOTHING:
+        return Components(np.zeros(d), projection)
+    centre = total[0, 1 : d + 1] / n
+    moments = total[1 : d + 1, 1 : d + 1] / n
+    variances, directions = np.linalg.eigh(moments - np.outer(centre, centre))
+    # Round-off, which grows with the sums, is all that is left in directions without spread.
+    largest = float(np.abs(moments).max(initial=0.0))
+    round_off = np.finfo(float).eps * (d + 2) * max(1.0, n) * largest
     kept = np.flatnonzero(variances > round_off)[::-1][:rank]
     prior = variances[kept] ** _EMPHASIS
     prior /= max(float(prior @ variances[kept]), np.finfo(float).tiny)
-    projection = np.zeros((d, min(rank, d)))
     projection[:, : len(kept)] = directions[:, kept] * np.sqrt(prior)
     return Components(centre, projection)

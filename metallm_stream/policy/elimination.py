@@ -30,13 +30,14 @@ class SoftElimination:
     behind than their uncertainty explains: no arm needs a fixed number of first pulls, and bad ones
     are given up after few. `v = σ²·u·√s`, with u the arm's `uncertainty` and the schedule
     `s = ln⁺(T·u/K) / ln(T/K)`, 1 for an arm known like after one event and 0 for one known like
-    after T/K: what would still be learned of it pays no longer within T events. T grows with the
-    labelled events from `horizon` on, so a long stream goes on comparing what is close.
+    after T/K: what would still be learned of it pays no longer within T events. T is what `horizon`
+    decisions bring in labels, and grows with the labelled events beyond that, so a long stream goes
+    on comparing what is close.
 
     Parameters
     ----------
     horizon
-        T at least, in labelled events.
+        Decisions that exploration is to pay for, at least.
     floor
         Share of probability spread evenly over the allowed arms, in [0, 1].
 
@@ -79,7 +80,8 @@ class SoftElimination:
 
     def _schedule(self, beliefs: Beliefs) -> NDArray[np.float64]:
         k = len(beliefs.arms)
-        events = max(self.horizon, float(beliefs.observations.sum()), 3.0 * k)
+        labels = self.horizon * beliefs.label_share
+        events = max(labels, float(beliefs.observations.sum()), 3.0 * k)
         passed = np.log(np.maximum(beliefs.uncertainty * events / k, 1.0)) / math.log(events / k)
         schedule: NDArray[np.float64] = np.clip(passed, _LEAST, 1.0)
         return schedule

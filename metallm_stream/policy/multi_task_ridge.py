@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,7 @@ class MultiTaskRidge(BatchPolicy):
         self._chooser = chooser(rule)
         self._fit: RidgeFit | None = None
         self._scorer: Scorer | None = None
+        self._label_share = 1.0
         self._refresh_at = 1
         self._evidence_at = 1
 
@@ -101,7 +103,8 @@ class MultiTaskRidge(BatchPolicy):
         if self._scorer is None:
             return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
-        return self._scorer.beliefs(contexts[:, :known], arms)
+        beliefs = self._scorer.beliefs(contexts[:, :known], arms)
+        return replace(beliefs, label_share=self._label_share)
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
@@ -144,6 +147,7 @@ class MultiTaskRidge(BatchPolicy):
         if self.half_life is not None or self.drift is not None:
             sums = sums.as_of({arm: self.memory.clock(arm, events) for arm in sums.arms})
         self._fit = fit(sums, sums.arms, precisions=kept)
+        self._label_share = min(1.0, (events + 1.0) / (self.pulls + 1.0))
         self._scorer = self._fit.scorer()
 
     def _accumulate(

@@ -92,6 +92,13 @@ class Published:
         """Identity of the encoder whose contexts this policy understands."""
         return self.manifest.encoder
 
+    @property
+    def label_share(self) -> float:
+        """Labelled events a call so far, in (0, 1]; 1 before any call."""
+        calls = sum(record.calls for record in self.records.values())
+        labels = sum(record.observations for record in self.records.values())
+        return min(1.0, (labels + 1.0) / (calls + 1.0))
+
     def quality(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> NDArray[np.float64]:
         """Predicted quality, `(n, K)`, of contexts `(n, d)` by the named arms; not clipped."""
         return self.scorer.quality(contexts, arms)

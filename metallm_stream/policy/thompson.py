@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
 
-# Steps of the integral, and how many standard deviations it reaches out.
-_STEPS, _REACH = 64, 4.0
+# Even steps of the integral, refined by as many more, and the standard deviations it reaches out.
+_STEPS, _REACH = 32, 4.0
 
 
 @dataclass(frozen=True)

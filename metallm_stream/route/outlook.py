@@ -37,6 +37,8 @@ class Outlook:
         Labelled events, `(K,)`.
     noise_variance
         Of a quality around its expectation.
+    label_share
+        Labelled events a call so far, in (0, 1].
     cost_scale_usd
         Expected cost of the dearest arm, what costs are divided by; above 0.
     policy_version
@@ -51,6 +53,7 @@ class Outlook:
     failure_rate: Floats
     observations: Floats
     noise_variance: float
+    label_share: float
     cost_scale_usd: float
     policy_version: int
 
@@ -66,7 +69,7 @@ class Outlook:
         none = np.zeros(len(arms))
         unknown = none.astype(bool)
         if published is None:
-            return cls(None, none, unknown, none, unknown, none, none, 1.0, 1.0, 0)
+            return cls(None, none, unknown, none, unknown, none, none, 1.0, 1.0, 1.0, 0)
         return cls(
             scores=published.scores(contexts, arms),
             cost_usd=published.cost_usd(catalogue),
@@ -76,6 +79,7 @@ class Outlook:
             failure_rate=_failure_rate(published, arms),
             observations=published.observed(arms),
             noise_variance=published.scorer.noise_variance,
+            label_share=published.label_share,
             cost_scale_usd=published.cost_scale(catalogue),
             policy_version=published.version,
         )
@@ -110,6 +114,7 @@ class Outlook:
             uncertainty=self.scores.uncertainty,
             observations=self.observations,
             noise_variance=self.noise_variance,
+            label_share=self.label_share,
         )
 
     def sure_quality(self) -> Floats | None:

@@ -85,9 +85,7 @@ def test_a_query_is_decided_alike_alone_and_in_a_batch(name: str, situation: Sit
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
 @settings(max_examples=30, deadline=None)
-def test_what_is_believed_of_excluded_arms_does_not_matter(
-    name: str, situation: Situation
-) -> None:
+def test_what_is_believed_of_excluded_arms_does_not_matter(name: str, situation: Situation) -> None:
     """NaN, 0 and other numbers where an arm is not allowed change nothing."""
     beliefs, allowed = situation
     expected = chooser(name).probabilities(beliefs, allowed)

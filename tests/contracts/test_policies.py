@@ -47,7 +47,10 @@ class BatchLinUCB(LinUCBDisjoint):
 
 
 LEARNERS = {
-    "ridge-igw": lambda: MultiTaskRidge(seed=11),
+    "ridge-elimination": lambda: MultiTaskRidge(seed=11),
+    "ridge-igw": lambda: MultiTaskRidge("ridge-igw", seed=11),
+    "ridge-thompson": lambda: MultiTaskRidge("ridge-thompson", seed=11),
+    "ridge-forgetting": lambda: MultiTaskRidge(half_life=100.0, seed=11),
     "river-linucb": lambda: BatchLinUCB(seed=11),
 }
 POLICIES: dict[str, Callable[[], Any]] = {

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from metallm_stream.policy import Precisions, Sums, fit
-from metallm_stream.policy.ridge import PRECISIONS
+from metallm_stream.policy.ridge import _DEVIATION, _NOISE, _WORTH, PRECISIONS
+from metallm_stream.policy.scorer import _CONTEXT_SHARE
 
 D = 6
 
@@ -67,10 +68,10 @@ def dense(
     covariance = np.eye(len(y)) + (design * prior) @ design.T
     solved = np.linalg.solve(covariance, y)
     parts = (prior * (design.T @ solved)).reshape(-1, D)
-    freedom = len(y) + 1
-    noise = (y @ solved + 0.1) / freedom
+    freedom = len(y) + _WORTH
+    noise = (y @ solved + _WORTH * _NOISE) / freedom
     evidence = -0.5 * (freedom * np.log(noise) + np.linalg.slogdet(covariance)[1])
-    evidence -= np.sqrt(noise / at.arm) / 0.03  # the deviation of an arm is exponential
+    evidence -= np.sqrt(noise / at.arm) / _DEVIATION  # the deviation of an arm is exponential
     return np.vstack((parts[:1], parts[:1] + parts[1:])) @ axes.T, float(evidence), inverses
 
 
@@ -119,7 +120,9 @@ def test_leverage_is_that_of_the_model(
     for k, (mean, inverse) in enumerate(zip([*means, centre], inverses, strict=True)):
         leverage = np.einsum("nd,de,ne->n", queries - mean, inverse, queries - mean)
         assert np.allclose(scores.leverage[:, k], leverage, rtol=1e-7)
-    uncertainty = 1 / (np.array([*counts, 0.0]) + found.mean_strength) + 0.1 * scores.leverage
+    uncertainty = (
+        1 / (np.array([*counts, 0.0]) + found.mean_strength) + _CONTEXT_SHARE * scores.leverage
+    )
     assert np.allclose(scores.uncertainty, uncertainty)
     assert np.array_equal(scores.quality, found.scorer().quality(queries, arms))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metallm_stream.policy import Beliefs, EpsilonGreedy, LinUcb, SoftElimination, Thompson
+from metallm_stream.policy.elimination import _STEEPNESS
 
 
 def beliefs(
@@ -25,12 +26,13 @@ def everything(known: Beliefs) -> np.ndarray:
 
 
 def test_elimination_weighs_as_its_formula_says() -> None:
-    """`exp(−(gap²/2v)^1.5)` with `v = σ²·u·√s` and `s = ln(T·u/K) / ln(T/K)`."""
+    """`exp(−(gap²/2v)^steepness)` with `v = σ²·u·√s` and `s = ln(T·u/K) / ln(T/K)`."""
     known = beliefs([0.9, 0.7, 0.65], [0.01, 0.05, 0.2])
     expected = [1.0]
     for gap, u in ((0.2, 0.05), (0.25, 0.2)):
         schedule = math.log(6_000 * u / 3) / math.log(6_000 / 3)
-        expected.append(math.exp(-((gap**2 / (2 * 0.2 * u * math.sqrt(schedule))) ** 1.5)))
+        variance = 0.2 * u * math.sqrt(schedule)
+        expected.append(math.exp(-((gap**2 / (2 * variance)) ** _STEEPNESS)))
     found = SoftElimination(horizon=6_000, floor=0.0).probabilities(known, everything(known))
     assert found[0] == pytest.approx(np.array(expected) / sum(expected))
 
@@ -115,7 +117,7 @@ def test_thompsons_scale_multiplies_the_variance(scale: float) -> None:
 
 
 def test_linucb_takes_the_arm_that_could_be_best() -> None:
-    """`û + width·σ·√u`; wide intervals win over slightly better means, without a width they lose."""
+    """`û + width·σ·√u`: a wide interval wins over a slightly better mean, and not without it."""
     known = beliefs([0.7, 0.6, 0.1], [0.01, 0.16, 0.01])
     bounds = [0.7 + 2 * math.sqrt(0.002), 0.6 + 2 * math.sqrt(0.032)]
     assert bounds[1] > bounds[0]

@@ -307,7 +307,7 @@ def test_min_quality_trusts_an_arm_less_far_from_what_it_was_judged_on() -> None
     axes = {"covariance_root": np.full((1, 1), 0.4, "<f4").tobytes()}
     published = policy(
         {"projection": np.array([[1.0], [0.0]], "<f4").tobytes(), "mean_strength": 1.0},
-        **{arm: axes for arm in ARMS},
+        **dict.fromkeys(ARMS, axes),
     )
     contexts = np.array([[0.0, 9.0], [1.0, 9.0]], np.float32)
     near, far = decided(*[ask(min_quality=0.55)] * 2, published=published, contexts=contexts)

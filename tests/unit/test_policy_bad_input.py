@@ -1,0 +1,152 @@
+"""Input that no policy can learn from or decide: refused by name, and nothing is changed by it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metallm_stream.policy.batch_policy import BatchPolicy
+from metallm_stream.policy.indifferent import UniformPolicy
+from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+
+ARMS = ["a", "b"]
+FINE = np.random.default_rng(1).normal(size=(3, 2))
+NAN, INF = float("nan"), float("inf")
+
+
+def known(make: Callable[..., BatchPolicy] = MultiTaskRidge) -> BatchPolicy:
+    """A policy that has learned two arms on contexts `(n, 2)`."""
+    rng = np.random.default_rng(2)
+    policy = make(seed=3)
+    policy.update_many(ARMS * 30, rng.normal(size=(60, 2)), rng.random(60))
+    return policy
+
+
+def state(policy: BatchPolicy) -> bytes:
+    """All that a policy remembers, random generator included."""
+    return pickle.dumps(policy.__dict__)
+
+
+@pytest.mark.parametrize("make", [MultiTaskRidge, UniformPolicy])
+@pytest.mark.parametrize(
+    ("arms", "contexts", "rewards", "message"),
+    [
+        (["a", "b", "new"], [[1, 2], [3, NAN], [5, 6]], [1, 1, 1], "contexts must be finite.* 1 "),
+        (["a"], [[1, 2, INF]], [1], "contexts must be finite.* event 0"),
+        (["a", "b", "new"], FINE, [1.0, 0.5, NAN], "rewards must be finite.* event 2"),
+        (["a", "b", "new"], FINE, [1.0, -INF, 1.0], "rewards must be finite.* event 1"),
+        (["a", "b"], FINE, [1.0, 1.0], r"\(3, 2\) and \(2,\)"),
+        (["a", "b", "a"], FINE, [1.0, 1.0], r"one a pulled arm.* \(2,\)"),
+        (["a", "b", "a"], FINE, 1.0, "rewards"),
+        (["a", "b", "a"], FINE, FINE, "rewards"),
+        (["a"], [1.0, 2.0], [1.0], r"shape \(n, d\)"),
+        ([], FINE, [1.0], "rewards"),
+    ],
+)
+def test_a_refused_update_changes_nothing(
+    make: Callable[..., BatchPolicy], arms: list[str], contexts: Any, rewards: Any, message: str
+) -> None:
+    """No feature, arm, event or refresh comes of it, also of the events that were in order."""
+    policy = known(make)
+    before = state(policy)
+    with pytest.raises(ValueError, match=message):
+        policy.update_many(arms, contexts, rewards)
+    assert state(policy) == before
+
+
+@pytest.mark.parametrize(
+    ("context", "reward", "message"),
+    [
+        ({0: 1.0, "late": NAN}, 1.0, "contexts must be finite"),
+        ({"late": INF}, 1.0, "contexts must be finite"),
+        ({"late": 1.0}, NAN, "rewards must be finite"),
+        (None, INF, "rewards must be finite"),
+    ],
+)
+def test_a_refused_dict_changes_nothing(
+    context: dict[Any, float] | None, reward: float, message: str
+) -> None:
+    """River's way of an update is checked alike."""
+    policy = known()
+    before = state(policy)
+    with pytest.raises(ValueError, match=message):
+        policy.update("a", context, reward)
+    assert state(policy) == before
+
+
+@pytest.mark.parametrize(
+    ("contexts", "arms", "options", "message"),
+    [
+        ([[1.0, NAN]], ARMS, {}, "contexts must be finite, that of query 0"),
+        ([[1.0, 2.0], [INF, 0.0]], ARMS, {}, "contexts must be finite, that of query 1"),
+        ([1.0, 2.0], ARMS, {}, r"shape \(n, d\)"),
+        ([[1.0, 2.0]], [], {}, "there is no arm to choose from"),
+        ([[1.0, 2.0]], ARMS, {"penalties": [NAN, 0.0]}, "must be finite"),
+        ([[1.0, 2.0]], ARMS, {"penalties": [[0.0, INF]]}, "must be finite"),
+        ([[1.0, 2.0]], ARMS, {"penalties": np.zeros((2, 2))}, "shape"),
+        ([[1.0, 2.0]], ARMS, {"penalties": np.zeros(3)}, "shape"),
+        ([[1.0, 2.0]], ARMS, {"allowed": np.zeros((1, 2), bool)}, "query 0 .* allows no arm"),
+        ([[1.0, 2.0]], ARMS, {"allowed": np.ones((2, 2), bool)}, "shape"),
+    ],
+)
+def test_a_refused_pull_changes_nothing(
+    contexts: Any, arms: list[str], options: dict[str, Any], message: str
+) -> None:
+    """Neither is a random number drawn, so later choices are what they would have been."""
+    policy = known()
+    before = state(policy)
+    with pytest.raises(ValueError, match=message):
+        policy.pull_many(contexts, arms, **options)
+    assert state(policy) == before
+
+
+def test_a_pull_of_a_dict_that_is_not_finite_is_refused() -> None:
+    """An encoder that fails must not turn into a choice."""
+    with pytest.raises(ValueError, match="finite"):
+        known().pull(ARMS, {0: NAN})
+
+
+def test_penalties_of_excluded_arms_do_not_matter() -> None:
+    """An arm whose cost is not known at all can still be excluded."""
+    allowed = np.array([[True, False]])
+    pulls = known().pull_many([[1.0, 2.0]], ARMS, penalties=[0.0, NAN], allowed=allowed)
+    assert pulls.probabilities.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("width", [0, 1, 2, 5])
+def test_contexts_of_another_width_count_as_zeros_where_they_end(width: int) -> None:
+    """What was never seen is left out, what is missing is 0."""
+    contexts = np.random.default_rng(5).normal(size=(4, width))
+    padded = np.zeros((4, 2))
+    padded[:, : min(width, 2)] = contexts[:, :2]
+    other, same = (known().pull_many(each, ARMS).probabilities for each in (contexts, padded))
+    assert np.array_equal(other, same)
+    policy = known()
+    policy.update_many(["a"] * 4, contexts, np.ones(4))
+    assert policy.sums.dimensions == max(2, width)  # type: ignore[attr-defined]
+    assert np.isfinite(policy.pull_many(padded, ARMS).probabilities).all()
+
+
+@pytest.mark.parametrize("drift", [None, "adwin"])
+def test_arms_never_seen_are_chosen_from_gracefully(drift: str | None) -> None:
+    """Before any learning, and when none of the arms asked for has events."""
+    fresh = MultiTaskRidge(seed=1, drift=drift).pull_many(FINE, ["x", "y"])
+    assert np.allclose(fresh.probabilities, 0.5)
+    learned = known().pull_many(FINE, ["x", "y", "z"])
+    assert np.allclose(learned.probabilities, 1 / 3)
+    assert np.isfinite(known().pull_many(FINE, ["x", "a"]).probabilities).all()
+
+
+@pytest.mark.parametrize("rewards", [[0.0] * 40, [1.0] * 40, [1e6, -1e6] * 20])
+def test_rewards_without_spread_or_out_of_range_stay_finite(rewards: list[float]) -> None:
+    """Also on contexts that are all the same."""
+    for contexts in (np.ones((40, 3)), np.random.default_rng(6).normal(size=(40, 3))):
+        policy = MultiTaskRidge(seed=1)
+        policy.update_many(ARMS * 20, contexts, rewards)
+        probabilities = policy.pull_many(5 * np.eye(3), [*ARMS, "new"]).probabilities
+        assert np.isfinite(probabilities).all()
+        assert np.allclose(probabilities.sum(axis=1), 1)
