@@ -75,12 +75,12 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         """The rule of choice."""
 
     @abc.abstractmethod
-    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+    def _beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
         """What is expected of the arms for contexts `(n, d)`, penalties apart."""
 
     @abc.abstractmethod
     def _learn(
-        self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+        self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
         """Take in labelled events that `_n` does not count yet."""
 
@@ -149,7 +149,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
 
     def _choose(
         self,
-        contexts: NDArray[np.float64],
+        contexts: NDArray[np.floating],
         arm_ids: Sequence[ArmID],
         penalties: ArrayLike,
         allowed: NDArray[np.bool_] | None,
@@ -167,7 +167,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
     def _take_in(
         self,
         arm_ids: Sequence[ArmID],
-        contexts: NDArray[np.float64],
+        contexts: NDArray[np.floating],
         rewards: NDArray[np.float64],
     ) -> None:
         self._learn([str(arm_id) for arm_id in arm_ids], contexts, rewards)
@@ -176,7 +176,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
 
 
 def _check(
-    arm_ids: Sequence[ArmID], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+    arm_ids: Sequence[ArmID], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
 ) -> None:
     """Raise `ValueError` unless n events have finite contexts `(n, d)` and rewards `(n,)`."""
     n = len(arm_ids)

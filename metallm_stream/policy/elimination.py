@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
 
-# 1 would be Maillard sampling; a steeper fall spends less on arms that are clearly behind, and at 2
-# an arm that was unlucky at first is given up for too long.
-_STEEPNESS = 1.5
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
 
@@ -28,11 +25,13 @@ class SoftElimination:
 
     Nearly even among arms that cannot be told apart, and next to nothing for arms that are further
     behind than their uncertainty explains: no arm needs a fixed number of first pulls, and bad ones
-    are given up after few. `v = σ²·u·√s`, with u the arm's `uncertainty` and the schedule
-    `s = ln⁺(T·u/K) / ln(T/K)`, 1 for an arm known like after one event and 0 for one known like
-    after T/K: what would still be learned of it pays no longer within T events. T is what `horizon`
-    decisions bring in labels, and grows with the labelled events beyond that, so a long stream goes
-    on comparing what is close.
+    are given up after few. A power of 1 would be Maillard sampling; a steeper fall spends less on
+    arms that are clearly behind, and at 2 one that was unlucky at first is given up for too long.
+
+    `v = σ²·u·√s`, with u the arm's `uncertainty` and the schedule `s = ln⁺(T·u/K) / ln(T/K)`, 1 for
+    an arm known like after one event and 0 for one known like after T/K: what would still be
+    learned of it pays no longer within T events. T is what `horizon` decisions bring in labels, and
+    grows with the labelled events beyond that, so a long stream goes on comparing what is close.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class SoftElimination:
     >>> utility, seen = np.array([[0.9, 0.8, 0.3]]), np.full(3, 10.0)
     >>> rule, everything = SoftElimination(), np.ones((1, 3), bool)
     >>> rule.probabilities(Beliefs(arms, utility, wide, seen, 0.2), everything).round(3)
-    array([[0.54 , 0.457, 0.003]])
+    array([[0.538, 0.459, 0.003]])
     >>> rule.probabilities(Beliefs(arms, utility, wide / 100, seen * 100, 0.2), everything).round(3)
     array([[0.993, 0.003, 0.003]])
 
@@ -59,7 +58,7 @@ class SoftElimination:
 
     """
 
-    horizon: float = 4000.0
+    horizon: float = 10_000.0
     floor: float = 0.01
     name: str = "ridge-elimination"
 
@@ -71,11 +70,11 @@ class SoftElimination:
     def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
         beliefs.check(allowed)
-        masked = np.where(allowed, beliefs.utility, -np.inf)
-        gap = masked.max(axis=1, keepdims=True) - np.where(allowed, beliefs.utility, 0.0)
+        utility = np.where(allowed, beliefs.utility, -np.inf)
+        gap = np.maximum.reduce(utility, axis=1, keepdims=True) - utility
         variance = beliefs.noise_variance * beliefs.uncertainty * np.sqrt(self._schedule(beliefs))
-        variance = np.where(allowed, variance, 1.0)
-        weights = np.where(allowed, np.exp(-((gap**2 / (2.0 * variance)) ** _STEEPNESS)), 0.0)
+        relative = gap * gap / (2.0 * np.where(allowed, variance, 1.0))
+        weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
         return floored(weights / weights.sum(axis=1, keepdims=True), allowed, self.floor)
 
     def _schedule(self, beliefs: Beliefs) -> NDArray[np.float64]:

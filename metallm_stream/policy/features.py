@@ -22,6 +22,7 @@ class Features:
 
     def __init__(self) -> None:
         self._columns: dict[Hashable, int] = {}
+        self._are_numbers = True  # feature j is column j, so arrays are rows as they are
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -29,28 +30,37 @@ class Features:
     def add(self, names: Iterable[Hashable]) -> None:
         """Give each new name the next column."""
         for name in names:
-            self._columns.setdefault(name, len(self._columns))
+            if name not in self._columns:
+                self._are_numbers = self._are_numbers and name == len(self._columns)
+                self._columns[name] = len(self._columns)
 
     def row_of_dict(self, context: Mapping[Hashable, float]) -> NDArray[np.float64]:
         """One context as an array `(1, d)`; features without a column are left out."""
         row = np.zeros((1, len(self._columns)))
-        for name, value in context.items():
-            if name in self._columns:
-                row[0, self._columns[name]] = value
+        columns = self._columns
+        known = [(columns[name], value) for name, value in context.items() if name in columns]
+        if known:
+            row[0, [column for column, _ in known]] = [value for _, value in known]
         return row
 
-    def rows_of_array(self, contexts: ArrayLike) -> NDArray[np.float64]:
+    def rows_of_array(self, contexts: ArrayLike) -> NDArray[np.floating]:
         """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out.
+
+        Of float32 where the contexts are, else of float64.
 
         Raises `ValueError` unless contexts are a matrix of finite numbers.
         """
-        given = np.asarray(contexts, dtype=np.float64)
+        given = np.asarray(contexts)
+        if given.dtype != np.float32:
+            given = given.astype(np.float64, copy=False)
         if given.ndim != 2:
             raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
         if not np.isfinite(given).all():
             row = int(np.argmin(np.isfinite(given).all(axis=1)))
             raise ValueError(f"contexts must be finite, that of query {row} is not: encode it anew")
+        if self._are_numbers and given.shape[1] == len(self._columns):
+            return given
         known = [j for j in range(given.shape[1]) if j in self._columns]
-        rows = np.zeros((len(given), len(self._columns)))
+        rows = np.zeros((len(given), len(self._columns)), given.dtype)
         rows[:, [self._columns[j] for j in known]] = given[:, known]
         return rows

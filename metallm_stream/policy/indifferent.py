@@ -26,11 +26,11 @@ class Indifferent(BatchPolicy):
         """Never."""
         return math.inf
 
-    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+    def _beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
         return Beliefs.nothing(tuple(arms), len(contexts))
 
     def _learn(
-        self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+        self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
         """Ignore them."""
 

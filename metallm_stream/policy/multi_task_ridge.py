@@ -99,7 +99,7 @@ class MultiTaskRidge(BatchPolicy):
     def _rule(self) -> Chooser:
         return self._chooser
 
-    def _beliefs(self, contexts: NDArray[np.float64], arms: Sequence[str]) -> Beliefs:
+    def _beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
         if self._scorer is None:
             return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
@@ -107,7 +107,7 @@ class MultiTaskRidge(BatchPolicy):
         return replace(beliefs, label_share=self._label_share)
 
     def _learn(
-        self, arms: Sequence[str], contexts: NDArray[np.float64], rewards: NDArray[np.float64]
+        self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
         if contexts.shape[1] > self.sums.dimensions:
             self.sums = self.sums.widened(contexts.shape[1])
@@ -125,7 +125,7 @@ class MultiTaskRidge(BatchPolicy):
     def _observe(
         self,
         names: NDArray[np.object_],
-        contexts: NDArray[np.float64],
+        contexts: NDArray[np.floating],
         rewards: NDArray[np.float64],
     ) -> bool:
         """Compare rewards with what the fit in force expects; whether an arm has shifted."""
@@ -153,7 +153,7 @@ class MultiTaskRidge(BatchPolicy):
     def _accumulate(
         self,
         names: NDArray[np.object_],
-        contexts: NDArray[np.float64],
+        contexts: NDArray[np.floating],
         rewards: NDArray[np.float64],
         part: slice,
     ) -> None:

@@ -7,7 +7,8 @@ and is as uncertain as the priors are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from metallm_stream.policy.beliefs import Beliefs
 # How much of the contexts' uncertainty counts beside that of an arm's mean: what is learned in one
 # direction pays for those queries alone that lie in it.
 _CONTEXT_SHARE = 0.02
+
+
+# Sets of arms whose layout is remembered; a catalogue changes now and then.
+_KNOWN = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +77,34 @@ class Scorer:
     roots: NDArray[np.floating]
     mean_strength: float
     noise_variance: float
+    _known: dict[tuple[tuple[str, ...], str], _Asked] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but the layouts, which follow from the rest."""
+        return {**self.__dict__, "_known": {}}
 
     def quality(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> NDArray[np.float64]:
         """Predicted quality, `(n, K)`, of contexts `(n, d)` by the named arms."""
-        rows = self._rows(arms)
-        weights = self.weights[rows]
-        means = self.mean_quality[rows] - np.sum(self.mean_context[rows] * weights, axis=1)
-        predicted: NDArray[np.float64] = contexts @ weights.T + means
+        asked = self._asked(arms, contexts.dtype)
+        predicted: NDArray[np.float64] = (
+            contexts @ asked.products[:, : len(arms)] + asked.intercepts
+        )
         return predicted
 
     def scores(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Scores:
-        """Quality, leverage and uncertainty, `(n, K)` each, of contexts `(n, d)`."""
-        leverage = self._leverage(contexts, self._rows(arms))
-        mean = 1.0 / (self.observed(arms) + self.mean_strength)
-        uncertainty = mean + _CONTEXT_SHARE * leverage
-        return Scores(self.quality(contexts, arms), leverage, uncertainty)
+        """Quality, leverage and uncertainty, `(n, K)` each, of contexts `(n, d)`.
+
+        In two products for all arms, in the precision of the contexts.
+        """
+        asked, k = self._asked(arms, contexts.dtype), len(arms)
+        product = contexts @ asked.products
+        turned = product[:, k:] @ asked.roots - asked.centres
+        squares = np.square(turned, out=turned).reshape(len(contexts), k, self.roots.shape[1])
+        leverage = squares.sum(axis=2, dtype=np.float64)
+        uncertainty = asked.mean_uncertainty + _CONTEXT_SHARE * leverage
+        return Scores(product[:, :k] + asked.intercepts, leverage, uncertainty)
 
     def beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
         """What a rule of choice may go by where quality is all that counts."""
@@ -101,19 +119,51 @@ class Scorer:
 
     def observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
         """Labelled events of the named arms, `(K,)`; 0 for an arm that was never learned."""
-        return self.observations[self._rows(arms)]
+        return self._asked(arms, np.dtype(np.float64)).observations
 
-    def _leverage(self, contexts: NDArray[np.floating], rows: Sequence[int]) -> NDArray[np.float64]:
-        """`|(φ − φ̄_k)·R_k|²`, in one product for all arms."""
-        k, rank = len(rows), self.projection.shape[1]
-        roots = self.roots[rows]
-        side_by_side = roots.transpose(1, 0, 2).reshape(rank, k * rank)
-        means = np.einsum("kr,krs->ks", self.mean_context[rows] @ self.projection, roots)
-        turned = (contexts @ self.projection) @ side_by_side - means.reshape(1, k * rank)
-        squares = np.square(turned, out=turned).reshape(len(contexts), k, rank)
-        leverage: NDArray[np.float64] = squares.sum(axis=2)
-        return leverage
+    def _asked(self, arms: Sequence[str], precision: np.dtype[Any]) -> _Asked:
+        key = (tuple(arms), precision.char)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._laid_out(arms, precision)
+        return found
 
-    def _rows(self, arms: Sequence[str]) -> list[int]:
+    def _laid_out(self, arms: Sequence[str], precision: np.dtype[Any]) -> _Asked:
         position = {arm: row for row, arm in enumerate(self.arms)}
-        return [position.get(arm, len(position)) for arm in arms]
+        rows = [position.get(arm, len(position)) for arm in arms]
+        k, rank = len(rows), self.projection.shape[1]
+        weights, means, roots = self.weights[rows], self.mean_context[rows], self.roots[rows]
+        centres = np.einsum("kr,krs->ks", means @ self.projection, roots)
+        return _Asked(
+            products=np.hstack((weights.T, self.projection)).astype(precision),
+            intercepts=self.mean_quality[rows] - np.sum(means * weights, axis=1),
+            roots=roots.transpose(1, 0, 2).reshape(rank, k * rank).astype(precision),
+            centres=centres.reshape(1, k * rank).astype(precision),
+            observations=self.observations[rows],
+            mean_uncertainty=1.0 / (self.observations[rows] + self.mean_strength),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a scorer knows of K arms, laid out for few products.
+
+    Attributes
+    ----------
+    products
+        Weights and projection side by side, `(d, K + r)`.
+    intercepts, observations, mean_uncertainty
+        `(K,)`.
+    roots, centres
+        R of all arms side by side, `(r, K·r)`, and `φ̄_k·R_k`, `(1, K·r)`.
+
+    """
+
+    products: NDArray[np.floating]
+    intercepts: NDArray[np.float64]
+    roots: NDArray[np.floating]
+    centres: NDArray[np.floating]
+    observations: NDArray[np.float64]
+    mean_uncertainty: NDArray[np.float64]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from metallm_stream.policy import Beliefs, EpsilonGreedy, LinUcb, SoftElimination, Thompson
-from metallm_stream.policy.elimination import _STEEPNESS
 
 
 def beliefs(
@@ -32,7 +31,7 @@ def test_elimination_weighs_as_its_formula_says() -> None:
     for gap, u in ((0.2, 0.05), (0.25, 0.2)):
         schedule = math.log(6_000 * u / 3) / math.log(6_000 / 3)
         variance = 0.2 * u * math.sqrt(schedule)
-        expected.append(math.exp(-((gap**2 / (2 * variance)) ** _STEEPNESS)))
+        expected.append(math.exp(-((gap**2 / (2 * variance)) ** 1.5)))
     found = SoftElimination(horizon=6_000, floor=0.0).probabilities(known, everything(known))
     assert found[0] == pytest.approx(np.array(expected) / sum(expected))
 
@@ -60,7 +59,7 @@ def test_elimination_gives_up_an_arm_that_has_been_tried_enough() -> None:
 
 def test_eliminations_horizon_grows_with_the_stream() -> None:
     """What is close goes on being compared while events come beyond the horizon."""
-    known = [beliefs([0.9, 0.89], 2 / 5_000, events) for events in (100.0, 1e6)]
+    known = [beliefs([0.9, 0.895], 1 / 6_000, events) for events in (100.0, 1e6)]
     short, long = (SoftElimination().probabilities(each, everything(each))[0, 1] for each in known)
     assert short == pytest.approx(0.005)
     assert long > 0.1
