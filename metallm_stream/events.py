@@ -173,8 +173,8 @@ class Model(UserEvent):
     context_window_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     tags: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    languages: Annotated[tuple[Language, ...], Field(max_length=256)] = ()
-    regions: Annotated[tuple[Region, ...], Field(max_length=64)] = ()
+    languages: Annotated[tuple[Language, ...], Field(max_length=256)] | None = None
+    regions: Annotated[tuple[Region, ...], Field(max_length=64)] | None = None
 
 
 class Failure(Event):
@@ -369,11 +369,13 @@ class BudgetAccount(Event):
     """What a budget has spent and reserved for one value of its metadata key; see `route.account`.
 
     `next_offsets` tells, by partition of `queries`, the first offset whose decision is not counted.
+    `per` is the unit that `over_usd`, `ahead_usd` and `period_usd` are measured in.
     """
 
     kind: Literal["budget"] = "budget"
     budget: Name
     key: MetadataValue = ""
+    per: Literal["query", "hour", "day"] | None = None
     queries: Annotated[int, Field(ge=0)]
     spent_usd: float
     reserved_usd: float

@@ -86,15 +86,12 @@ def run(
 ) -> NDArray[np.float64]:
     """Expected utility of each decision, `(n,)`."""
     rng, choice, expected = np.random.default_rng(seed), chooser(DEFAULT_CHOOSER), []
-    fitted = None
     for begin in range(0, len(contexts), REFRESH):
         rows = np.arange(begin, min(begin + REFRESH, len(contexts)))
         times = [START + timedelta(seconds=int(row)) for row in rows]
         clocks = learner.forgetting.reading(ARMS, times[0])
-        fitted = fit(learner.sums.as_of(clocks), ARMS, previous=fitted)
-        predicted = fitted.scorer().quality(contexts[rows], ARMS)
-        allowed = np.ones(predicted.shape, dtype=np.bool_)
-        shares = choice.probabilities(predicted, allowed, fitted.observations, ARMS)
+        beliefs = fit(learner.sums.as_of(clocks), ARMS).scorer().beliefs(contexts[rows], ARMS)
+        shares = choice.probabilities(beliefs, np.ones(beliefs.utility.shape, dtype=np.bool_))
         chosen = sample(shares, rng)
         expected.append(np.sum(shares * utilities[rows], axis=1))
         for column, arm in enumerate(ARMS):
@@ -105,7 +102,7 @@ def run(
                     [times[place] for place in own],
                     contexts[rows[own]],
                     utilities[rows[own], column],
-                    predicted[own, column],
+                    beliefs.utility[own, column],
                 )
     return np.concatenate(expected)
 

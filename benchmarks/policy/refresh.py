@@ -1,10 +1,9 @@
-"""How long a refresh takes, in full and after one arm has changed, and what the state weighs.
+"""How long a refresh takes, and what the state weighs.
 
     python benchmarks/policy/refresh.py --arms 3 50 --dimensions 128 384
 
-CPU time of `fit` on one BLAS thread, medians. `one arm` is a fit that is given the previous one,
-after events of a single arm. Growth is the exponent e of `time ~ K^e` and `time ~ d^e`, by least
-squares on logarithms. Memory: the sums, what a fit keeps, the peak during a fit, and the records
+CPU time of `fit` on one BLAS thread, medians. Growth is the exponent e of `time ~ K^e` and
+`time ~ d^e`, by least squares on logarithms. Memory: the sums, what a fit keeps, the peak during a fit, and the records
 that are published, in MB; the last column is the growth of the process's resident set.
 """
 
@@ -23,7 +22,7 @@ from streams import unit_contexts
 from tables import parser, say_versions, show, write
 from threadpoolctl import threadpool_limits
 
-from metallm_stream.policy import RidgeFit, Sums, fit, to_records
+from metallm_stream.policy import Sums, fit, to_records
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MB = 1_000_000
@@ -45,18 +44,6 @@ def median_ms(run: Callable[[], object], repeats: int) -> float:
     for _ in range(repeats):
         begun = time.process_time()
         run()
-        spent.append(1000 * (time.process_time() - begun))
-    return statistics.median(spent)
-
-
-def after_one_arm(sums: Sums, arms: list[str], previous: RidgeFit, repeats: int) -> float:
-    """Median CPU time of a fit after new events of one arm, a different one each time."""
-    rng, spent = np.random.default_rng(1), []
-    for turn in range(repeats):
-        context = unit_contexts(20, sums.dimensions, rng)
-        sums.add_quality(arms[turn % len(arms)], context, rng.random(20), np.ones(20))
-        begun = time.process_time()
-        previous = fit(sums, arms, previous=previous)
         spent.append(1000 * (time.process_time() - begun))
     return statistics.median(spent)
 
@@ -100,8 +87,7 @@ def measure(k: int, d: int, events: int, repeats: int) -> dict[str, float]:
     weighed = memory(arms, d, events)
     sums = learned(arms, d, events)
     full = median_ms(lambda: fit(sums, arms), repeats)
-    one = after_one_arm(sums, arms, fit(sums, arms), repeats)
-    return {"K": k, "d": d, "full_ms": full, "one_arm_ms": one, **weighed}
+    return {"K": k, "d": d, "fit_ms": full, **weighed}
 
 
 def growth(rows: list[dict[str, float]], along: str, what: str) -> float | None:
@@ -130,14 +116,12 @@ def main() -> None:
         rows = [
             measure(k, d, given.events, given.repeats) for d in given.dimensions for k in given.arms
         ]
-    columns = ("d", "K", "full ms", "one arm ms", "sums MB", "fit MB", "peak MB", "sent MB", "RSS")
-    names = ("d", "K", "full_ms", "one_arm_ms", "sums_mb", "fit_mb", "peak_mb", "published_mb")
+    columns = ("d", "K", "fit ms", "sums MB", "fit MB", "peak MB", "sent MB", "RSS")
+    names = ("d", "K", "fit_ms", "sums_mb", "fit_mb", "peak_mb", "published_mb")
     lines = [[row[name] for name in (*names, "resident_mb")] for row in rows]
     show(f"a refresh after {given.events} events an arm", columns, lines)
     exponents: dict[str, Any] = {
-        f"{what} in {along}": growth(rows, along, what)
-        for what in ("full_ms", "one_arm_ms")
-        for along in ("K", "d")
+        f"fit in {along}": growth(rows, along, "fit_ms") for along in ("K", "d")
     }
     show("growth", ("time", "exponent"), list(exponents.items()))
     write(given.json, {"rows": rows, "growth": exponents})

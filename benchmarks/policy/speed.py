@@ -17,6 +17,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,9 +155,10 @@ def service_path(arms: Sequence[str], d: int) -> Callable[[Floats], object]:
     penalties = 0.1 * np.linspace(0.0, 1.0, len(names))
 
     def choose(contexts: Floats) -> object:
-        utilities = published.quality(contexts, names) - penalties
-        allowed = np.ones(utilities.shape, dtype=np.bool_)
-        return sample(rule.probabilities(utilities, allowed, published.observed(names), names), rng)
+        beliefs = published.scorer.beliefs(contexts, names)
+        beliefs = replace(beliefs, utility=beliefs.utility - penalties)
+        allowed = np.ones(beliefs.utility.shape, dtype=np.bool_)
+        return sample(rule.probabilities(beliefs, allowed), rng)
 
     return choose
 

@@ -58,8 +58,8 @@ def add(
         context_window_tokens=context_window,
         max_output_tokens=max_output,
         tags=tags,
-        languages=languages,
-        regions=regions,
+        languages=languages or None,
+        regions=regions or None,
     )
     put_model(settings, record)
     click.echo(f"added {arm}")
@@ -119,7 +119,7 @@ def list_() -> None:
             "vendor's" if price is None else f"{price.input_usd_per_mtok:g}",
             "vendor's" if price is None else f"{price.output_usd_per_mtok:g}",
             str(model.context_window_tokens or ""),
-            ", ".join((*model.tags, *model.languages, *model.regions)),
+            ", ".join((*model.tags, *(model.languages or ()), *(model.regions or ()))),
         )
     Console().print(table)
 

@@ -46,7 +46,7 @@ class SoftElimination:
     >>> utility, seen = np.array([[0.9, 0.8, 0.3]]), np.full(3, 10.0)
     >>> rule, everything = SoftElimination(), np.ones((1, 3), bool)
     >>> rule.probabilities(Beliefs(arms, utility, wide, seen, 0.2), everything).round(3)
-    array([[0.538, 0.459, 0.003]])
+    array([[0.54 , 0.457, 0.003]])
     >>> rule.probabilities(Beliefs(arms, utility, wide / 100, seen * 100, 0.2), everything).round(3)
     array([[0.993, 0.003, 0.003]])
 
@@ -58,7 +58,7 @@ class SoftElimination:
 
     """
 
-    horizon: float = 10_000.0
+    horizon: float = 4000.0
     floor: float = 0.01
     name: str = "ridge-elimination"
 

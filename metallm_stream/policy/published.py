@@ -23,6 +23,8 @@ from metallm_stream.policy.usage import Usage, mean_of
 
 # Choosers divide by the noise, and a policy of equal qualities has none.
 _LEAST_NOISE = 1e-6
+# Qualities are about 0 to 1, and nothing is more uncertain than before the first event.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +59,12 @@ class Published:
         for arm in manifest.arms:
             if arm not in records or records[arm].version != manifest.version:
                 raise InvalidEvent(f"policy version {manifest.version} lacks its arm {arm!r}")
+        if len(set(manifest.arms)) < len(manifest.arms):
+            raise InvalidEvent(f"policy version {manifest.version} lists an arm twice")
         rows = [records[arm] for arm in manifest.arms]
-        d = manifest.dimensions
-        contexts = np.stack([*(_vector(r.mean_context, d) for r in rows), np.zeros(d, np.float32)])
-        n = np.array([*(r.observations for r in rows), 0.0])
-        contexts[-1] = n @ contexts / (n.sum() or 1.0)
-        shared = _vector(manifest.shared_weights, d)
-        projection, roots = _axes(manifest, rows)
-        scorer = Scorer(
-            arms=manifest.arms,
-            weights=np.stack([*(_vector(r.weights, d) for r in rows), shared]),
-            mean_context=contexts,
-            mean_quality=np.array([*(r.mean_quality for r in rows), manifest.mean_quality]),
-            observations=n,
-            projection=projection,
-            roots=roots,
-            mean_strength=manifest.mean_strength or 1.0,
-            noise_variance=max(manifest.noise_variance, _LEAST_NOISE),
-        )
+        with np.errstate(all="ignore"):  # what comes of absurd numbers is refused below
+            scorer = _scorer(manifest, rows)
+        _check(scorer, manifest)
         return cls(manifest, {record.arm: record for record in rows}, scorer)
 
     @property
@@ -209,6 +199,39 @@ def _arm_record(
 
 def _raw(vector: NDArray[np.float64]) -> bytes:
     return vector.astype("<f4").tobytes()
+
+
+def _scorer(manifest: PolicyManifest, rows: Sequence[PolicyArm]) -> Scorer:
+    d = manifest.dimensions
+    shared = _vector(manifest.shared_weights, d)  # of the right length before anything is made
+    contexts = np.stack([*(_vector(r.mean_context, d) for r in rows), np.zeros(d, np.float32)])
+    n = np.array([*(r.observations for r in rows), 0.0])
+    contexts[-1] = n @ contexts / (n.sum() or 1.0)
+    projection, roots = _axes(manifest, rows)
+    return Scorer(
+        arms=manifest.arms,
+        weights=np.stack([*(_vector(r.weights, d) for r in rows), shared]),
+        mean_context=contexts,
+        mean_quality=np.array([*(r.mean_quality for r in rows), manifest.mean_quality]),
+        observations=n,
+        projection=projection,
+        roots=roots,
+        mean_strength=manifest.mean_strength or 1.0,
+        noise_variance=max(manifest.noise_variance, _LEAST_NOISE),
+    )
+
+
+def _check(scorer: Scorer, manifest: PolicyManifest) -> None:
+    """Raise `InvalidEvent` where scores of ordinary contexts would be out of all proportion."""
+    d = manifest.dimensions
+    probes = np.stack((np.zeros(d), np.full(d, d**-0.5), np.eye(1, d)[0])).astype(np.float32)
+    with np.errstate(all="ignore"):
+        scores = scorer.scores(probes, [*manifest.arms, ""])
+        events = scorer.observations.sum()
+    sane = np.abs(scores.quality) < _LARGEST
+    sane &= (scores.uncertainty > 1 / _LARGEST**2) & (scores.uncertainty < _LARGEST)
+    if not (sane.all() and events < _LARGEST**2):
+        raise InvalidEvent(f"policy version {manifest.version} predicts what cannot be")
 
 
 def _axes(

@@ -50,7 +50,8 @@ def resident(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
     """Arms that process a query in the regions that it allows and nowhere else, `(n, K)`."""
 
     def stays(query: Query, k: int) -> bool:
-        return bool(models[k].regions) and set(models[k].regions) <= set(query.regions or ())
+        where = models[k].regions
+        return bool(where) and set(where or ()) <= set(query.regions or ())
 
     return _mask(queries, models, lambda query: query.regions is not None, stays)
 
@@ -79,7 +80,7 @@ def incapable_reason(query: Query, excluded: Sequence[Model]) -> str:
 
 def speechless_reason(query: Query, excluded: Sequence[Model]) -> str:
     """Why `language` left none of the excluded arms."""
-    spoken = names(sorted({item for model in excluded for item in model.languages}))
+    spoken = names(sorted({item for model in excluded for item in model.languages or ()}))
     return (
         f"language: {query.language!r} is not served by {names(model.arm for model in excluded)}"
         f" (languages: {spoken}); add an arm that does, or leave `language` out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,3 +187,32 @@ def test_incomplete_or_damaged_policies_are_refused() -> None:
     with pytest.raises(InvalidEvent, match="68 bytes instead of 64"):
         Published.from_records(ragged, arms)
     assert Published.from_records(manifest, arms).version == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "head"),
+    [
+        ({"mean_quality": 1.7e308}, {}),
+        ({"observations": 1.7e308}, {}),
+        ({"weights": np.full(D, 3e38, "<f4").tobytes()}, {}),
+        ({"covariance_root": np.full((D, D), 3e38, "<f4").tobytes()}, {}),
+        ({}, {"mean_strength": 1e-320, "observations": 0.0}),
+        ({}, {"arm_precision": 1e-80}),
+        ({}, {"projection": np.full((D, D), 3e38, "<f4").tobytes()}),
+        ({}, {"arms": (), "dimensions": 10**13}),
+        ({}, {"arms": ("dear", "dear")}),
+    ],
+)
+def test_a_policy_that_predicts_what_cannot_be_is_refused(
+    arm: dict[str, Any], head: dict[str, Any]
+) -> None:
+    """The router keeps the one that it has, and no record on the topic can stop it."""
+    sums, found = learned()
+    manifest, records = to_records(
+        found, sums, policy="ridge", version=1, published_at=WHEN, encoder="e"
+    )
+    changed = [record.model_copy(update=arm) for record in records]
+    if "mean_strength" in head:
+        changed = [record.model_copy(update={"observations": 0.0}) for record in changed]
+    with pytest.raises(InvalidEvent):
+        Published.from_records(manifest.model_copy(update=head), changed)
