@@ -35,19 +35,26 @@ def joined(*events: Decision | Result | Feedback) -> Interaction:
 
 
 def life(sample: Sample, i: int, rng: np.random.Generator) -> Interaction:
-    """A query as they come: arms not allowed, no policy yet, no label, failures, unknown costs."""
+    """A query as they come: arms not allowed, no policy yet, no label, failures, unknown costs.
+
+    Some are decided under budgets, whose price is in the logged utilities.
+    """
     allowed = [arm for arm in ARMS if rng.random() < 0.8] or ["mini"]
     probabilities = rng.dirichlet(np.ones(len(allowed)))
     drawn = int(rng.choice(len(allowed), p=probabilities))
-    candidates = [
+    candidates: list[dict[str, Any]] = [
         {"arm": arm, "probability": float(p)} for arm, p in zip(allowed, probabilities, strict=True)
     ]
+    budget_weight = (None, 0.0, 0.7, 1_000.0)[i % 4]
     if i > 40:
         for one in candidates:
             quality, cost = float(rng.random()), float(rng.random() / 100)
             one.update(quality=quality, utility=round(quality - 10 * cost, 1))
+            one["utility"] -= (budget_weight or 0.0) * cost / 0.01
             if rng.random() < 0.9:
-                one.update(cost_usd=cost, latency_s=2.0)
+                one.update(cost_usd=cost)
+            if rng.random() < 0.9:
+                one.update(latency_s=2.0)
     decision = sample.decision(
         i,
         arm=allowed[drawn],
@@ -56,6 +63,7 @@ def life(sample: Sample, i: int, rng: np.random.Generator) -> Interaction:
         task=("trivia", "code", None)[i % 3],
         cost_weight=0.0 if i % 5 == 0 else 0.1,
         latency_weight=0.2 if i % 7 == 0 else 0.0,
+        budget_weight=budget_weight,
     )
     events: list[Decision | Result | Feedback] = [decision]
     if i % 11:

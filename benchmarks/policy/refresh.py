@@ -3,8 +3,9 @@
     python benchmarks/policy/refresh.py --arms 3 50 --dimensions 128 384
 
 CPU time of `fit` on one BLAS thread, medians. Growth is the exponent e of `time ~ K^e` and
-`time ~ d^e`, by least squares on logarithms. Memory: the sums, what a fit keeps, the peak during a fit, and the records
-that are published, in MB; the last column is the growth of the process's resident set.
+`time ~ d^e`, by least squares on logarithms. Memory: the sums, what a fit keeps, the peak during
+a fit, and the records that are published, in MB; the last column is the growth of the process's
+resident set.
 """
 
 from __future__ import annotations

@@ -32,6 +32,15 @@ def _policy(_context: click.Context, parameter: click.Parameter, value: str) -> 
     raise click.BadParameter(f"{value!r} is none of {known} and {ALWAYS}ARM", param=parameter)
 
 
+def _task(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise click.BadParameter(
+            f"{value!a} has a NUL or is not UTF-8, which no task is: write it in UTF-8",
+            param=parameter,
+        )
+    return value
+
+
 @click.command()
 @click.option(
     "--policy",
@@ -42,7 +51,7 @@ def _policy(_context: click.Context, parameter: click.Parameter, value: str) -> 
 )
 @click.option("--since", type=Moment(), help="Decisions from this date on, or from 7d ago on.")
 @click.option("--until", type=Moment(), help="Decisions before this date, or before 1d ago.")
-@click.option("--task", help="Queries of this task alone.")
+@click.option("--task", callback=_task, help="Queries of this task alone.")
 @click.option(
     "--metric",
     type=click.Choice(list(METRICS)),

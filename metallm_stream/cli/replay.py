@@ -34,7 +34,7 @@ from metallm_stream.evaluate import (
 )
 from metallm_stream.evaluate import replay as replay_outcomes
 from metallm_stream.policy import CHOOSERS, DEFAULT_CHOOSER
-from metallm_stream.policy.drift import DEFAULT_DETECTOR, DETECTORS
+from metallm_stream.policy.detectors import DEFAULT_DETECTOR, DETECTORS
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 
 

@@ -125,7 +125,11 @@ class AnytimeDoublyRobust:
         self._upper.add(_truncated(log, 1 - reward, 1 - predicted))
 
     def estimate(self) -> Estimate:
-        """The mean of the two scores, and the bounds that they give."""
+        """The mean of the two scores, and the bounds that they give, in which it is kept.
+
+        The truth is in the interval, so what lies outside it is no better guess than its end. Ends
+        that have crossed, as those of one log in twenty may, leave no interval.
+        """
         if self._lower.n == 0:
             return Estimate(self.name, note="no decisions")
         if self._outside is not None:
@@ -135,7 +139,12 @@ class AnytimeDoublyRobust:
             )
         low = max(self._lower.bound(ALPHA / 2), 0.0)
         high = min(1 - self._upper.bound(ALPHA / 2), 1.0)
-        middle = (self._lower.mean + 1 - self._upper.mean) / 2
+        if low > high:
+            return Estimate(
+                self.name,
+                note="its ends have crossed: by wrong propensities, or by chance, in 1 of 20 logs",
+            )
+        middle = min(max((self._lower.mean + 1 - self._upper.mean) / 2, low), high)
         value, low, high = (
             self._low + part * (self._high - self._low) for part in (middle, low, high)
         )

@@ -36,6 +36,9 @@ class Logged:
         failures included: whoever chooses this arm gets what follows from it.
     cost_weight, latency_weight, cost_scale_usd, latency_scale_s
         The query's trade-off.
+    budget_weight
+        What budgets added to the cost weight in the candidates' `utility`. It chose the arm, and is
+        no part of what the query is worth.
 
     """
 
@@ -50,12 +53,13 @@ class Logged:
     latency_weight: float
     cost_scale_usd: float
     latency_scale_s: float
+    budget_weight: float = 0.0
 
     @property
     def utility(self) -> float | None:
         """`quality − cost_weight·cost/cost_scale − latency_weight·latency/latency_scale`.
 
-        None where a part is unknown that counts.
+        None where a part is unknown that counts. Without `budget_weight`: see `predicted_utility`.
         """
         value = self.quality
         for weight, amount, scale in (

@@ -25,7 +25,7 @@ class Metric:
     reward
         Of one decision, None where it is not known.
     predicted
-        The candidates' field that predicts it.
+        What was expected of it for each candidate, `(n, K)`, NaN where nothing was.
     bounds
         Between which the reward lies; None where nothing bounds it. Utilities are at most 1, and
         taken to be at least -1 until one is not.
@@ -34,13 +34,13 @@ class Metric:
 
     name: str
     reward: Callable[[Logged], float | None]
-    predicted: str
+    predicted: Callable[[Decisions], Floats]
     bounds: tuple[float, float] | None = None
 
     def measure(self, decisions: Decisions) -> Measured:
         """The decisions with their rewards and predictions."""
         reward = numbers([self.reward(row) for row in decisions.rows])
-        predicted = np.nan_to_num(decisions.expected[self.predicted], nan=0.0)
+        predicted = _or_0(self.predicted(decisions))
         return Measured(decisions, reward, predicted)
 
 
@@ -65,12 +65,41 @@ class Measured:
         )
 
 
+def predicted_utility(decisions: Decisions) -> Floats:
+    """The utility expected of each candidate, as the reward has it: without the budgets' price.
+
+    `utility + budget_weight·cost/cost_scale`, `(n, K)`. Where that is not known (the router then
+    weighed a cost by a guess), it is the quality less the weighted cost and latency that are known.
+    A prediction with the price left in would be as right and useless: doubly robust scores vary
+    with what it is wrong by.
+    """
+    rows, expected = decisions.rows, decisions.expected
+    cost = expected["cost_usd"] / numbers([row.cost_scale_usd for row in rows])[:, None]
+    latency = expected["latency_s"] / numbers([row.latency_scale_s for row in rows])[:, None]
+    budget_weight = numbers([row.budget_weight for row in rows])[:, None]
+    cost_weight = numbers([row.cost_weight for row in rows])[:, None]
+    latency_weight = numbers([row.latency_weight for row in rows])[:, None]
+    without_price = expected["utility"] + np.where(budget_weight == 0, 0.0, budget_weight * cost)
+    known_parts = expected["quality"] - _or_0(cost_weight * cost) - _or_0(latency_weight * latency)
+    return np.where(np.isnan(without_price), known_parts, without_price)
+
+
+def _or_0(values: Floats) -> Floats:
+    """With 0 for what is not known."""
+    return np.nan_to_num(values, nan=0.0)
+
+
+def _field(name: str) -> Callable[[Decisions], Floats]:
+    """A field of the candidates, as it was logged."""
+    return lambda decisions: decisions.expected[name]
+
+
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("utility", lambda row: row.utility, "utility", (-1.0, 1.0)),
-        Metric("quality", lambda row: row.quality, "quality", (0.0, 1.0)),
-        Metric("cost", lambda row: row.cost_usd, "cost_usd"),
-        Metric("latency", lambda row: row.latency_s, "latency_s"),
+        Metric("utility", lambda row: row.utility, predicted_utility, (-1.0, 1.0)),
+        Metric("quality", lambda row: row.quality, _field("quality"), (0.0, 1.0)),
+        Metric("cost", lambda row: row.cost_usd, _field("cost_usd")),
+        Metric("latency", lambda row: row.latency_s, _field("latency_s")),
     )
 }

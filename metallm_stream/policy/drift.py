@@ -8,17 +8,22 @@ long as an arm stays what it is, residuals scatter around a mean that hardly mov
 queries are about, once the fit that predicts has learned of the arm. So the first answers of an arm
 are not watched, nor any that were decided before those could be learned from, however late their
 labels come. River takes seconds to load, so it is loaded when the first residual is watched.
+A state that cannot be read, or that another version of River has written, begins the watch anew.
 """
 
 from __future__ import annotations
 
-import base64
-import importlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from metallm_stream.policy.detectors import (
+    DEFAULT_DETECTOR,
+    DETECTORS,
+    Detector,
+    UnreadableState,
+)
 
 # Answers that a fit must have learned from, anew after a shift, which makes it forget the others.
 SETTLE = 50
@@ -78,99 +83,13 @@ class ArmWatch:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-class Detector(Protocol):
-    """A detector of River's whose state can be written down."""
-
-    def update(self, value: float) -> bool:
-        """Take in one residual; whether the mean has moved."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """All that is remembered, as JSON takes it."""
-        ...
-
-
-class PageHinkley:
-    """Page and Hinkley's cumulated deviations from the mean, both ways.
-
-    Shifts of less than `DELTA` go unnoticed, also those of a fit that goes on learning.
-
-    References
-    ----------
-    Page (1954), Continuous inspection schemes.
-
-    """
-
-    DELTA, THRESHOLD = 0.15, 10.0
-    _SUMS = ("_sum_increase", "_sum_decrease", "_min_increase", "_max_decrease")
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        module = importlib.import_module("river.drift.page_hinkley")
-        self._river = module.PageHinkley(delta=self.DELTA, threshold=self.THRESHOLD)
-        if state:
-            self._river._x_mean.n, self._river._x_mean._mean = state["n"], state["mean"]  # noqa: SLF001
-            for name in self._SUMS:
-                value = state[name.strip("_")]
-                setattr(self._river, name, math.inf if value is None else value)
-
-    def update(self, value: float) -> bool:
-        """Take in one residual."""
-        self._river.update(value)
-        return bool(self._river.drift_detected)
-
-    def state(self) -> dict[str, Any]:
-        """Count, mean and the four cumulated sums; an infinite one is None."""
-        mean = self._river._x_mean  # noqa: SLF001
-        sums = {name.strip("_"): float(getattr(self._river, name)) for name in self._SUMS}
-        finite = {name: value if math.isfinite(value) else None for name, value in sums.items()}
-        return {"n": float(mean.n), "mean": float(mean.get())} | finite
-
-
-class Adwin:
-    """Bifet and Gavaldà's adaptive window: cut where its older part has another mean.
-
-    Notices a drop of 0.3 about as soon as `PageHinkley` with fewer false alarms, and smaller drops
-    sooner: see `benchmarks/policy/drift_alarms.py`.
-
-    References
-    ----------
-    Bifet & Gavaldà (2007), Learning from time-changing data with adaptive windowing.
-
-    """
-
-    DELTA, CLOCK = 0.02, 8
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        module = importlib.import_module("river.drift.adwin")
-        self._river = module.ADWIN(delta=self.DELTA, clock=self.CLOCK)
-        if state:
-            self._river._helper.__setstate__(base64.b64decode(state["window"]))  # noqa: SLF001
-
-    def update(self, value: float) -> bool:
-        """Take in one residual."""
-        self._river.update(value)
-        return bool(self._river.drift_detected)
-
-    def state(self) -> dict[str, Any]:
-        """River's own bytes of its window, in base64."""
-        raw = bytes(self._river._helper.__getstate__())  # noqa: SLF001
-        return {"window": base64.b64encode(raw).decode()}
-
-
-DETECTORS: dict[str, type[PageHinkley | Adwin]] = {
-    "adwin": Adwin,
-    "page-hinkley": PageHinkley,
-}
-DEFAULT_DETECTOR = "adwin"
-
-
 class ResidualWatch:
     """Watches arms with one kind of detector.
 
     Parameters
     ----------
     detector
-        A name in `DETECTORS`; raises `ValueError` for another.
+        A name in `policy.detectors.DETECTORS`; raises `ValueError` for another.
     settle
         Answers of an arm that are learned from before it is watched, at least 1.
 
@@ -205,20 +124,24 @@ class ResidualWatch:
 
         What comes at `now` can be learned from now. The watch begins anew where another shift,
         which any learner may have seen, took effect (`last_shift_s`, seconds since 1970), where the
-        detector is another one, and after a drift; what comes behind the drift is not watched.
+        detector is another one or cannot read its state, and after a drift; what comes behind the
+        drift is not watched.
         """
-        watch = held or ArmWatch(self.detector, last_shift_s)
+        anew = ArmWatch(self.detector, last_shift_s)
+        watch = held or anew
         if (watch.detector, watch.since_s) != (self.detector, last_shift_s):
-            watch = ArmWatch(self.detector, last_shift_s)
+            watch = anew
         detector: Detector | None = None
         for residual in residuals:
-            if not _is_watched(watch, residual):
+            if detector is None and _is_watched(watch, residual):
+                detector = _detector(watch)
+                watch = anew if detector is None else watch
+            if detector is None or not _is_watched(watch, residual):
                 watch = self._settled(watch, residual, now)
                 continue
             watch = _with(watch, residual.value)
-            detector = detector or DETECTORS[self.detector](watch.state)
             if detector.update(residual.value):
-                return ArmWatch(self.detector, last_shift_s), _drift(residual.arm, watch)
+                return anew, _drift(residual.arm, watch)
         return (watch if detector is None else replace(watch, state=detector.state())), None
 
     def _settled(self, watch: ArmWatch, residual: Residual, now: datetime) -> ArmWatch:
@@ -229,6 +152,14 @@ class ResidualWatch:
         learned = watch.learned + 1
         from_s = now.timestamp() + LAG_S if learned >= self.settle else None
         return replace(watch, learned=learned, watched_from_s=from_s)
+
+
+def _detector(watch: ArmWatch) -> Detector | None:
+    """The detector as the watch left it, or None if its state cannot be read."""
+    try:
+        return DETECTORS[watch.detector](watch.state)
+    except UnreadableState:
+        return None
 
 
 def _is_watched(watch: ArmWatch, residual: Residual) -> bool:

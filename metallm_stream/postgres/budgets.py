@@ -18,15 +18,21 @@ from metallm_stream.route import Account, Budget, account_of, record_of
 Place = tuple[str, str]  # name of the budget, and value of its metadata key
 
 
-def lock_accounts(conn: Connection, places: Iterable[Place]) -> dict[Place, Account]:
-    """Lock accounts, in one order for everybody, and read them; new ones are empty."""
+def lock_accounts(
+    conn: Connection, budgets: Mapping[str, Budget], places: Iterable[Place]
+) -> dict[Place, Account]:
+    """Lock accounts of these budgets, in one order for everybody, and read them.
+
+    New ones are empty. In one that was kept in another unit than its budget is set in today, what
+    that unit measured starts anew.
+    """
     wanted = sorted(set(places))
     if not wanted:
         return {}
     columns = {"budgets": [b for b, _ in wanted], "keys": [k for _, k in wanted]}
     conn.execute(statements.MAKE_ACCOUNTS, columns)
     rows = conn.execute(statements.LOCK_ACCOUNTS, columns)
-    return {(row.budget, row.key): _account(row.account) for row in rows}
+    return {(row.budget, row.key): _account(row.account, budgets[row.budget]) for row in rows}
 
 
 def save_accounts(
@@ -54,13 +60,13 @@ def save_accounts(
         conn.execute(statements.SAVE_ACCOUNTS, {"rows": orjson.dumps(rows).decode()})
 
 
-def load_accounts(conn: Connection, budgets: Iterable[str]) -> dict[Place, Account]:
-    """All accounts of the named budgets."""
+def load_accounts(conn: Connection, budgets: Mapping[str, Budget]) -> dict[Place, Account]:
+    """All accounts of these budgets, read as `lock_accounts` reads them."""
     rows = conn.execute(statements.LOAD_ACCOUNTS, {"budgets": list(budgets)})
-    return {(row.budget, row.key): _account(row.account) for row in rows}
+    return {(row.budget, row.key): _account(row.account, budgets[row.budget]) for row in rows}
 
 
-def _account(record: str | None) -> Account:
+def _account(record: str | None, budget: Budget) -> Account:
     if record is None:
         return Account()
-    return account_of(BudgetAccount.model_validate_json(record))
+    return account_of(BudgetAccount.model_validate_json(record), budget)

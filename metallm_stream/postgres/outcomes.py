@@ -44,7 +44,7 @@ def _logged(row: Row[Any], default_latency_scale_s: float) -> Logged:
     """The statement's columns are in the order of the fields; by position they cost a third."""
     values: tuple[Any, ...] = tuple(row)
     *decided, candidates = values[:4]
-    *outcome, latency_scale_s = values[4:]
+    *outcome, latency_scale_s, budget_weight = values[4:]
     scale_s = latency_scale_s or default_latency_scale_s
-    fields: tuple[Any, ...] = (*decided, orjson.loads(candidates), *outcome, scale_s)
+    fields: tuple[Any, ...] = (*decided, orjson.loads(candidates), *outcome, scale_s, budget_weight)
     return Logged(*fields)

@@ -93,19 +93,28 @@ LOAD_CLOCKS = text("""
     SELECT effective_at, NULL, arm, factor FROM metallm.shifts
 """)
 
-# A database that has learned nothing yet takes the half-life for all times, another one for those
-# to come. By the server's clock, which is the same for all learners.
+HAS_WEIGHED = text("SELECT EXISTS (SELECT FROM metallm.sums)")
+
+# Waits for whoever has read the clocks and may yet weigh by them, and lets nobody read them.
+LOCK_HALF_LIVES = text("LOCK TABLE metallm.half_lives IN ACCESS EXCLUSIVE MODE")
+
+# A database that has learned nothing yet takes the half-life for all times, however often it
+# changes till then, another one for those to come. By the server's clock, which is the same for all
+# learners.
 CLAIM_HALF_LIFE = text("""
-    INSERT INTO metallm.half_lives (effective_at, half_life_s)
+    INSERT INTO metallm.half_lives AS h (effective_at, half_life_s)
     SELECT CASE WHEN EXISTS (SELECT FROM metallm.sums)
+                  OR EXISTS (SELECT FROM metallm.half_lives WHERE effective_at > to_timestamp(0))
                 THEN clock_timestamp() + make_interval(secs => :margin_s)
-                ELSE timestamptz '1970-01-01 00:00:00+00' END,
+                ELSE to_timestamp(0) END,
            CAST(:half_life_s AS double precision)
     WHERE CAST(:half_life_s AS double precision) IS DISTINCT FROM (
         SELECT half_life_s FROM metallm.half_lives ORDER BY effective_at DESC LIMIT 1
     )
-    ON CONFLICT (effective_at) DO NOTHING
-    RETURNING effective_at, half_life_s
+    ON CONFLICT (effective_at) DO UPDATE
+    SET half_life_s = excluded.half_life_s, recorded_at = excluded.recorded_at
+    WHERE NOT EXISTS (SELECT FROM metallm.sums)
+    RETURNING h.effective_at, h.half_life_s
 """)
 
 # One at a time, and the last thing in a transaction, so that nobody waits behind the lock.
@@ -167,7 +176,7 @@ STREAM_DAY = text("""
 
 STREAM_OUTCOMES = text("""
     SELECT query_id, arm, propensity, candidates::text, quality, cost_usd, latency_s, cost_weight,
-           latency_weight, cost_scale_usd, latency_scale_s
+           latency_weight, cost_scale_usd, latency_scale_s, budget_weight
     FROM metallm.outcomes
     WHERE (CAST(:since AS timestamptz) IS NULL OR decided_at >= CAST(:since AS timestamptz))
       AND (CAST(:until AS timestamptz) IS NULL OR decided_at < CAST(:until AS timestamptz))

@@ -1,12 +1,14 @@
 """Watches of each learner, and the shifts that they have led to.
 
-Invariant: of two learners that see one shift, one records it.
+Invariant: of two learners that see one shift, one records it. A stored watch that this version
+cannot read, as after a change of version, is no watch: it stops nobody.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 
 import orjson
@@ -20,10 +22,32 @@ from metallm_stream.postgres.clocks import MARGIN_S
 GAP_S = 60.0
 
 
-def load_watches(conn: Connection, slot: str) -> dict[str, ArmWatch]:
-    """A slot's watches by arm."""
+def load_watches(conn: Connection, slot: str) -> dict[str, ArmWatch | None]:
+    """A slot's watches by arm; None where one cannot be read."""
     rows = conn.execute(statements.LOAD_WATCHES, {"slot": slot})
-    return {arm: ArmWatch(**state) for arm, state in rows}
+    return {arm: read_watch(state) for arm, state in rows}
+
+
+def read_watch(state: object) -> ArmWatch | None:
+    """The watch that was written as this JSON value, or None if it is not what is written now."""
+    names = {field.name for field in fields(ArmWatch)}
+    if not isinstance(state, dict) or state.keys() != names:
+        return None
+    optional = [state[name] for name in ("since_s", "watched_from_s")]
+    numbers = [state["mean"], state["recent"], *(value for value in optional if value is not None)]
+    counts = [state["learned"], state["seen"]]
+    is_right = (
+        isinstance(state["detector"], str)
+        and isinstance(state["state"], dict)
+        and all(_is_number(value) for value in numbers)
+        and all(isinstance(value, int) and _is_number(value) and value >= 0 for value in counts)
+    )
+    return ArmWatch(**state) if is_right else None
+
+
+def _is_number(value: object) -> bool:
+    """Whether it can be reckoned with as a finite float."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def save_watches(conn: Connection, slot: str, watches: Mapping[str, ArmWatch]) -> None:

@@ -2,7 +2,9 @@
 
 Invariant: a charge counts from its decision on, at its expected cost until the real one is known.
 The fold of a prefix, stored with the positions that it has read, and then of what follows, is the
-fold of all: this is how learner and routers share an account.
+fold of all: this is how learner and routers share an account. Its time never goes back, and a new
+decision is charged to the period that the account is in, whatever time the decision claims: a
+clock that is behind cannot spend from a period that is over, and thus from none.
 
 Two queues measure how far spending is ahead. `over_usd` is the reflected walk of costs less the
 amount: the largest excess of any run of queries that ends now. `ahead_usd` is the same against a
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from metallm_stream.route.budget import Budget
+from metallm_stream.route.budget import Budget, Per
 
 TOLERANCE: Final = 0.015  # of a window, by which any run of queries may exceed its amount
 PRICE_STEP: Final = 0.004  # of a window, ahead of the target, for which the price grows e-fold
@@ -64,7 +66,7 @@ class Account:
     over_usd, ahead_usd
         How far committed costs are ahead of the amount, and of the target.
     period_usd
-        Committed in the hour or day of `at`.
+        Committed in the hour or day of `at`; 0 of a budget by the query.
     at
         Time of the newest decision.
     reserved_squares, expected_squares, error_squares
@@ -88,16 +90,18 @@ class Account:
     next_offsets: Mapping[int, int] = field(default_factory=dict)
 
     def revised(self, budget: Budget, before: Charge | None, after: Charge | None) -> Account:
-        """The account when one decision's charge `before` becomes `after`; None: no charge."""
+        """The account when one decision's charge `before` becomes `after`; None: no charge.
+
+        A new charge counts in the account's period, even if it is dated in an earlier one; what
+        becomes of it later counts in the period that it is dated in, or in none that is left.
+        """
         charge = after or before
         if charge is None:
             return self
         change = _committed(after) - _committed(before)
         opened = self._opened(budget, charge) if before is None else self
         floor = 0.0 if before is None else -math.inf  # a new decision finds no savings
-        is_current = opened.at is not None and (
-            budget.period(charge.decided_at) == budget.period(opened.at)
-        )
+        counts = budget.per != "query" and (before is None or opened.is_current(budget, charge))
         squares = _reserved(after) ** 2 - _reserved(before) ** 2
         return replace(
             opened if before is not None and before.cost_usd is not None else opened.learned(after),
@@ -107,7 +111,7 @@ class Account:
             reserved_squares=max(0.0, self.reserved_squares + squares),
             over_usd=max(floor, opened.over_usd + change),
             ahead_usd=max(floor, opened.ahead_usd + change),
-            period_usd=opened.period_usd + (change if is_current else 0.0),
+            period_usd=opened.period_usd + (change if counts else 0.0),
         )
 
     def at_time(self, budget: Budget, now: datetime) -> Account:
@@ -157,6 +161,20 @@ class Account:
             ahead_usd=self.ahead_usd - accrued * (1 - self.margin(budget)),
             period_usd=self.period_usd if same else 0.0,
         )
+
+    def is_current(self, budget: Budget, charge: Charge) -> bool:
+        """Whether a charge is dated in the account's hour or day."""
+        return self.at is not None and budget.period(charge.decided_at) == budget.period(self.at)
+
+    def in_unit_of(self, budget: Budget, per: Per | None) -> Account:
+        """The account of a budget that was set `per` another unit until now; None: not known.
+
+        What the old unit measures starts anew: how far spending is ahead, and the period's sum.
+        Totals, what is in flight and the errors of expectations have no such scale.
+        """
+        if per is not None and per != budget.per:
+            return replace(self, over_usd=0.0, ahead_usd=0.0, period_usd=0.0)
+        return replace(self, period_usd=0.0) if budget.per == "query" else self
 
     def learned(self, charge: Charge | None) -> Account:
         """With the error of what was expected, if the cost is known."""

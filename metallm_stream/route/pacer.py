@@ -115,7 +115,7 @@ class Pacer:
         known = self._ledgers.get((record.budget, record.key))
         if known is None:
             known = self._ledgers[record.budget, record.key] = _Ledger(budget)
-        known.adopt(account_of(record))
+        known.adopt(account_of(record, budget))
 
     def refusal(self, metadata: Mapping[str, str], cost_usd: float, now: datetime) -> str:
         """What a query is told for which no arm fits; `cost_usd` is the cheapest one's."""
@@ -181,9 +181,9 @@ def counted(account: Account, budget: Budget, item: Reserve) -> Account:
     return replace(after, next_offsets={**account.next_offsets, item.partition: reached})
 
 
-def account_of(record: BudgetAccount) -> Account:
-    """The account in a record."""
-    return Account(
+def account_of(record: BudgetAccount, budget: Budget) -> Account:
+    """The account in a record, in the unit that the budget is set in today."""
+    account = Account(
         queries=record.queries,
         spent_usd=record.spent_usd,
         reserved_usd=record.reserved_usd,
@@ -196,17 +196,18 @@ def account_of(record: BudgetAccount) -> Account:
         error_squares=record.error_squares,
         next_offsets=record.next_offsets,
     )
+    return account.in_unit_of(budget, record.per)
 
 
 def record_of(budget: Budget, key: str, account: Account) -> BudgetAccount:
     """The account as the record that is published."""
     fields = {name: getattr(account, name) for name in Account.__dataclass_fields__}
-    return BudgetAccount(budget=budget.name, key=key, **fields)
+    return BudgetAccount(budget=budget.name, key=key, per=budget.per, **fields)
 
 
 def _exhausted(budget: Budget, key: str, account: Account, cost_usd: float, now: datetime) -> str:
     of = f" of {budget.metadata_key} {key!r}" if budget.metadata_key is not None else ""
-    free_at = budget.next_period_at(now)
+    free_at = budget.next_period_at(now if account.at is None else max(now, account.at))
     when = (
         "each further query frees its amount"
         if free_at is None

@@ -71,7 +71,7 @@ class Accountant:
         changes = sorted(self._changes(pairs), key=lambda change: change.order)
         places = {change.place for change in changes}
         places |= {place for decision in decisions for place in self._places(decision)}
-        accounts = lock_accounts(conn, places)
+        accounts = lock_accounts(conn, self._budgets, places)
         for change in changes:
             budget = self._budgets[change.place[0]]
             known = accounts[change.place]
@@ -98,7 +98,7 @@ class Accountant:
             return
         self._due_at = time.monotonic() + self._refresh_s
         with engine.begin() as conn:
-            accounts = lock_accounts(conn, self._unpublished)
+            accounts = lock_accounts(conn, self._budgets, self._unpublished)
             write(producer, [self._record(place, item) for place, item in accounts.items()])
         self._unpublished = set()
 

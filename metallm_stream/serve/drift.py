@@ -51,9 +51,13 @@ class DriftWatch:
         self._held: dict[str, ArmWatch] = {}
 
     def load(self, conn: Connection) -> None:
-        """Go on from what the slot's former learner has seen."""
-        if self._watch is not None:
-            self._held = load_watches(conn, self._slot)
+        """Go on from what the slot's former learner has seen, where that can be read."""
+        if self._watch is None:
+            return
+        stored = load_watches(conn, self._slot)
+        self._held = {arm: watch for arm, watch in stored.items() if watch is not None}
+        for arm in sorted(stored.keys() - self._held.keys()):
+            log.warning("the stored watch of %s cannot be read: it begins anew", arm)
 
     def observe(
         self,

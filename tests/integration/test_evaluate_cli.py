@@ -69,6 +69,8 @@ def test_time_is_told_by_date_or_by_how_long_ago(week: Engine) -> None:
             ["--policy", "always:"],
             "'always:' is none of all, logged, greedy, uniform and always:ARM",
         ),
+        (["--task", "a\0b"], "Invalid value for '--task': 'a\\x00b' has a NUL or is not UTF-8"),
+        (["--task", "a\udcff"], "Invalid value for '--task': 'a\\udcff' has a NUL or is not UTF-8"),
         (["--policy", "always:huge"], "that arm was never allowed; these were: [odd] 'arm', large"),
     ):
         result = evaluate(week, *words)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Attempt, Decision, Feedback, Result
@@ -131,6 +133,66 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
         assert drop_days_before(conn, tomorrow, encoder, DIMENSIONS)
     assert pipeline.rebuilt().interactions == 0
     assert_rebuilt(pipeline)
+
+
+def half_lives(pipeline: Pipeline) -> list[tuple[object, object]]:
+    """All rows: from when on, and the half-life."""
+    rows = pipeline.sql(
+        "SELECT effective_at, half_life_s FROM metallm.half_lives ORDER BY effective_at"
+    )
+    return [(row["effective_at"], row["half_life_s"]) for row in rows]
+
+
+def weigh(pipeline: Pipeline) -> None:
+    """Sums of a slot, as of a learner that has learned something."""
+    with pipeline.engine.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO metallm.sums (slot, arm, sums, observations) VALUES ('9', 'a', '', 0)"
+            )
+        )
+
+
+def test_of_several_half_lives_before_anything_is_learned_the_last_is_in_force(
+    pipeline: Pipeline,
+) -> None:
+    """Also none at all, and none of them is seen afterwards; once sums exist no row changes."""
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    for half_life_s in (HALF_LIFE_S, 86_400.0, None):
+        with pipeline.engine.begin() as conn:
+            assert claim_half_life(conn, half_life_s) == start
+        assert half_lives(pipeline) == [(start, half_life_s)]
+        with pipeline.engine.begin() as conn:
+            assert claim_half_life(conn, half_life_s) is None
+    weigh(pipeline)
+    with pipeline.engine.begin() as conn:
+        changed_at = claim_half_life(conn, HALF_LIFE_S)
+    assert half_lives(pipeline) == [(start, None), (changed_at, HALF_LIFE_S)]
+    pipeline.sql("DELETE FROM metallm.sums WHERE slot = '9' RETURNING slot")
+    with pipeline.engine.begin() as conn:
+        assert claim_half_life(conn, 60.0) not in (None, start)
+    assert [row[1] for row in half_lives(pipeline)] == [None, HALF_LIFE_S, 60.0]
+
+
+def test_a_claim_waits_for_who_may_yet_weigh_by_the_half_life_in_force(pipeline: Pipeline) -> None:
+    """A learner has read the clocks and then commits the first sums: the claim is for later."""
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    with pipeline.engine.begin() as conn:
+        assert claim_half_life(conn, HALF_LIFE_S) == start
+
+    def claim() -> datetime | None:
+        with pipeline.engine.begin() as conn:
+            return claim_half_life(conn, None)
+
+    waiting = "SELECT 1 AS n FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+    with ThreadPoolExecutor(1) as pool:
+        with pipeline.engine.begin() as learner:
+            load_forgetting(learner)
+            claimed = pool.submit(claim)
+            eventually(lambda: bool(pipeline.sql(waiting)), 30)
+            weigh(pipeline)
+        changed_at = claimed.result(30)
+    assert half_lives(pipeline) == [(start, HALF_LIFE_S), (changed_at, None)]
 
 
 def test_a_half_life_is_for_all_times_where_nothing_was_learned(pipeline: Pipeline) -> None:

@@ -44,7 +44,7 @@ def booked(
             accountant.book(conn, events, pairs)
         joined = after
     with engine.begin() as conn:
-        return load_accounts(conn, [budget.name for budget in BUDGETS])
+        return load_accounts(conn, {budget.name: budget for budget in BUDGETS})
 
 
 def stream(sample: Sample) -> tuple[list[Decision], list[Result]]:
@@ -125,6 +125,44 @@ def test_the_view_shows_what_an_account_holds(engine: Engine, sample: Sample) ->
         assert row["left_usd"] == pytest.approx(account.left_usd(budget))
         assert row["weight"] == pytest.approx(account.price(budget))
         assert row["usd_per_query"] == pytest.approx(row["committed_usd"] / account.queries)
+
+
+def test_another_unit_keeps_totals_and_starts_its_period_anew(
+    engine: Engine, sample: Sample
+) -> None:
+    """From the first transaction after the settings have changed, in the account and the view."""
+    decisions, results = stream(sample)
+    before = booked(engine, [decisions, results])["all", ""]
+    assert (before.period_usd, before.spent_usd) == (0.0, pytest.approx(0.06))
+    assert before.over_usd > 0
+    day = Budget("all", 0.05, "day", hard=True)
+    accountant = Accountant([day], topic="policy", refresh_s=1.0)
+    decision = sample.decision(11, reserved_usd=0.004)
+    with engine.begin() as conn:
+        anew = load_accounts(conn, {"all": day})["all", ""]
+        assert (anew.over_usd, anew.ahead_usd, anew.period_usd) == (0.0, 0.0, 0.0)
+        pair = (None, Interaction("q11", decision=decision))
+        accountant.book(conn, [decision], [pair])
+    with engine.begin() as conn:
+        after = load_accounts(conn, {"all": day})["all", ""]
+        row = conn.execute(text("SELECT * FROM metallm.budgets WHERE budget = 'all'")).one()
+    assert (after.queries, after.spent_usd) == (11, before.spent_usd)
+    assert after.left_usd(day) == pytest.approx(0.046)
+    assert (row.per, row.left_usd) == ("day", pytest.approx(0.046))
+
+
+def test_decisions_of_a_clock_that_is_behind_count_today(engine: Engine, sample: Sample) -> None:
+    """Dated yesterday and read after one of today, they still leave less of the day."""
+    today = sample.decision(1, reserved_usd=0.1, metadata={"team": "red"})
+    behind = [
+        sample.decision(i, reserved_usd=0.1, metadata={"team": "red"}).model_copy(
+            update={"decided_at": today.decided_at - timedelta(days=1)}
+        )
+        for i in (2, 3)
+    ]
+    account = booked(engine, [[today], behind])["team", "red"]
+    assert (account.period_usd, account.reserved_usd) == (pytest.approx(0.3), pytest.approx(0.3))
+    assert account.at == today.decided_at
 
 
 def test_without_budgets_nothing_is_booked(engine: Engine, sample: Sample) -> None:

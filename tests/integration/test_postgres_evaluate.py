@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg.errors import InvalidParameterValue
 from sqlalchemy import Engine, Row, text
 from sqlalchemy.exc import DataError
 
 from metallm_stream.evaluate import METRICS, PolicyValue
+from metallm_stream.events import Candidate
 from tests.integration.conftest import Sample
 from tests.readme import REPOSITORY, blocks
 from tests.stored_log import ARMS, FAILED, joined, library, save, save_week
@@ -119,6 +122,56 @@ def test_an_unknown_metric_is_refused(engine: Engine) -> None:
     """By name, with those that there are."""
     with pytest.raises(DataError, match="no metric speed: utility, quality, cost or latency"):
         rows(engine, "SELECT * FROM metallm.evaluate(metric => 'speed')")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, None, math.nan, math.inf])
+def test_a_scale_of_latency_that_cannot_divide_is_refused(
+    engine: Engine, scale: float | None
+) -> None:
+    """By name and value, whatever the rows."""
+    with pytest.raises(DataError, match=r"latency_scale_s is .+: it must be .* above 0") as refused:
+        rows(engine, "SELECT * FROM metallm.evaluate(latency_scale_s => :scale)", scale=scale)
+    assert isinstance(refused.value.orig, InvalidParameterValue)
+
+
+def test_a_bound_that_is_null_is_none(week: Engine) -> None:
+    """From the beginning to the end."""
+    unbounded = "SELECT * FROM metallm.evaluate(since => NULL, until => NULL)"
+    assert rows(week, unbounded) == rows(week, "TABLE metallm.policy_values")
+
+
+def test_the_price_of_budgets_is_in_no_prediction_but_chooses(
+    engine: Engine, sample: Sample
+) -> None:
+    """Greedy goes by the logged utility, price included; without a cost, quality says what it can.
+
+    At a price of 1,000 large was worth -999.45 to the router, and is predicted to be worth 0.55.
+    """
+    mini = {"arm": "mini", "probability": 0.75, "quality": 0.6, "utility": -99.41}
+    large = {"arm": "large", "probability": 0.25, "quality": 0.65, "utility": -999.45}
+    priced = (Candidate(**mini, cost_usd=0.001), Candidate(**large, cost_usd=0.01))
+    guessed = (
+        Candidate(**mini | {"utility": -1_000.0}, latency_s=2.0), Candidate(**large, cost_usd=0.01)
+    )  # fmt: skip
+    decisions = [
+        sample.decision(0, candidates=priced, budget_weight=1_000.0),
+        sample.decision(1, candidates=guessed, budget_weight=1_000.0, latency_weight=0.5),
+    ]
+    save(
+        engine,
+        [
+            joined(decision, sample.result(i, latency_s=1.0), sample.feedback(i, "A"))
+            for i, decision in enumerate(decisions)
+        ],
+    )
+    stored = [tuple(row[:3]) for row in rows(engine, "TABLE metallm.policy_values")]
+    predicted, rewards = (0.59, 0.6 - 0.5 * 0.2), (0.99, 0.99 - 0.5 * 0.1)
+    scores = [q + (r - q) / 0.75 for q, r in zip(predicted, rewards, strict=True)]
+    for source in (stored, [row[:3] for row in compared(library(engine, "utility"))]):
+        found = {target: value for target, estimator, value in source if estimator == "dr"}
+        assert found["always:mini"] == pytest.approx(sum(scores) / 2)
+        assert found["always:large"] == pytest.approx(0.55)
+        assert found["greedy"] == pytest.approx((scores[0] + 0.55) / 2)
 
 
 def test_values_of_two_decisions_by_hand(engine: Engine, sample: Sample) -> None:

@@ -25,6 +25,7 @@ from metallm_stream.route import (
     decide,
     record_of,
 )
+from metallm_stream.route.budget import Per
 from metallm_stream.route.pacer import Reserve, counted
 from tests.property.test_route import NOW, D, catalogue, policy
 
@@ -58,7 +59,7 @@ def test_an_account_is_the_fold_of_its_charges_at_every_cut(
 ) -> None:
     """Published, read back and continued, it is what it would have been."""
     record = record_of(budget, "", folded(budget, charges[:cut]))
-    restored = account_of(BudgetAccount.parse(record.encode()))
+    restored = account_of(BudgetAccount.parse(record.encode()), budget)
     assert folded(budget, charges[cut:], restored) == folded(budget, charges)
 
 
@@ -123,6 +124,50 @@ def test_a_router_that_restarts_knows_what_it_knew(
         expected = counted(expected, budget, item)
     price = expected.at_time(budget, now).price(budget)
     assert whole.weight({}, now) == pytest.approx(price)
+
+
+@given(
+    per=st.sampled_from(["hour", "day"]),
+    steps=st.lists(
+        st.tuples(st.floats(0, 20_000), st.floats(0, 100_000), st.floats(0, 1), st.booleans()),
+        min_size=1,
+        max_size=60,
+    ),
+)
+def test_clocks_that_are_behind_spend_no_more_than_a_hard_budget(
+    per: Per, steps: list[tuple[float, float, float, bool]]
+) -> None:
+    """Whatever routers take the time to be, and whenever the learner publishes what they spent."""
+    budget, one = Budget("b", 1.0, per, hard=True), np.ones(1, bool)
+    pacer, account, now = Pacer([budget]), Account(), START
+    newest, spent = START, dict[int, float]()
+    for offset, (later, behind, cost, publishes) in enumerate(steps):
+        now += timedelta(seconds=later)
+        told = now - timedelta(seconds=behind)
+        newest = told if offset == 0 else max(newest, told)
+        fits = pacer.limited({}, one, np.array([cost]), one, told).any()
+        charge = Charge(told, cost if fits else 0.0)
+        pacer.reserve({}, 0, offset, charge)
+        account = counted(account, budget, Reserve(0, offset, charge))
+        period = budget.period(newest)
+        spent[period] = spent.get(period, 0.0) + charge.expected_usd
+        if publishes:
+            pacer.adopt(record_of(budget, "", account))
+    assert max(spent.values()) <= budget.amount_usd + 1e-9
+    assert account.reserved_usd == pytest.approx(sum(spent.values()))
+
+
+@given(charges=st.lists(CHARGES, max_size=20), per=st.sampled_from(["query", "hour", "day"]))
+def test_what_a_query_costs_adds_up_in_a_period_only_where_there_are_some(
+    charges: list[Charge], per: Per
+) -> None:
+    """By the query never; and in another unit an account of any past has spent nothing yet."""
+    by_query, other = Budget("b", 1.0, "query"), Budget("b", 1.0, per)
+    account = folded(by_query, charges)
+    assert account.period_usd == 0
+    read = account_of(record_of(by_query, "", account), other)
+    assert (read.queries, read.spent_usd) == (account.queries, account.spent_usd)
+    assert per == "query" or read.left_usd(other) == other.amount_usd
 
 
 def decided(pacer: Pacer | None, queries: list[Query], seed: int) -> list[Decided]:

@@ -115,6 +115,63 @@ def test_a_metric_has_its_outcome_and_prediction(
     assert log.weights == pytest.approx([0.5 / 0.75])
 
 
+def test_the_price_of_budgets_is_taken_out_of_predicted_utilities() -> None:
+    """Where the cost is not known: quality less the weighted latency, as far as that is known."""
+    large = {**LARGE, "utility": 0.8 - 1_000.0}
+    unpriced = {**MINI, "cost_usd": None, "utility": -50.0}
+    priced = replace(
+        ROW, budget_weight=1_000.0, candidates=({**MINI, "utility": 0.59 - 100}, large)
+    )
+    guessed = replace(priced, candidates=(unpriced, large))
+    timed = replace(priced, candidates=({**unpriced, "latency_s": 2.0}, large))
+    decisions = Decisions.of([priced, guessed, timed])
+    predicted = METRICS["utility"].measure(decisions).predicted
+    assert predicted == pytest.approx(np.array([[0.59, 0.8], [0.6, 0.8], [0.56, 0.8]]))
+    assert priced.utility == ROW.utility
+
+
+def made_under(budget_weight: float) -> Decisions:
+    """A thousand decisions whose logged utilities have the price of a budget."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for i in range(1_000):
+        drawn, price = int(rng.random() < 0.25), budget_weight / 0.01
+        costs = rng.uniform(0.001, 0.01, size=2)
+        seen = [
+            {**one, "cost_usd": cost, "utility": one["quality"] - (0.1 / 0.01 + price) * cost}
+            for one, cost in zip(({**MINI}, {**LARGE}), costs.tolist(), strict=True)
+        ]
+        rows.append(
+            replace(
+                ROW,
+                query_id=f"q{i}",
+                arm=("mini", "large")[drawn],
+                propensity=(0.75, 0.25)[drawn],
+                candidates=tuple(seen),
+                quality=float(rng.random() < (0.6, 0.9)[drawn]),
+                cost_usd=float(costs[drawn]),
+                budget_weight=budget_weight,
+            )
+        )
+    return Decisions.of(rows)
+
+
+@pytest.mark.parametrize("target", ["always:large", "uniform", "logged"])
+def test_doubly_robust_intervals_are_as_narrow_under_a_dear_budget(target: str) -> None:
+    """A price of 1,000 in the logged utilities changes neither value nor width."""
+    found = []
+    for budget_weight in (0.0, 1_000.0):
+        evaluation = LogEvaluation("utility", target)
+        evaluation.add(made_under(budget_weight))
+        (value,) = evaluation.values()
+        found.append({one.estimator: (one.value, one.low, one.high) for one in value.estimates})
+    free, dear = found
+    for estimator in ("dr", "dr_weighted", "dr_anytime"):
+        assert dear[estimator] == pytest.approx(free[estimator], rel=1e-6)
+    _, low, high = dear["dr"]
+    assert 0 < high - low < 0.3
+
+
 def test_rows_count_for_always_an_arm_where_it_was_allowed() -> None:
     """Two for large, one for mini; each target says how many."""
     evaluation = LogEvaluation("quality")

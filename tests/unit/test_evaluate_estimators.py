@@ -120,6 +120,25 @@ def test_a_reward_out_of_range_leaves_no_anytime_interval() -> None:
     assert "dr_anytime" not in estimates(log(), bounds=None)
 
 
+def test_the_anytime_value_lies_inside_its_interval() -> None:
+    """Where the scores' mean is above all that is possible, and where it is below."""
+    lucky = log(50, chosen=np.zeros(50, dtype=np.int64), reward=np.ones(50))
+    for pieces, end in (((lucky,), 1.0), ((replace(lucky, reward=np.zeros(50)),), 0.0)):
+        found = estimates(*pieces)
+        assert not 0 <= found["dr"].value <= 1
+        anytime = found["dr_anytime"]
+        assert anytime.low <= anytime.value <= anytime.high
+        assert anytime.value == end
+
+
+def test_anytime_ends_that_have_crossed_leave_no_interval() -> None:
+    """Ten thousand draws of a half, all the same arm, all the best: no chance does that."""
+    n = 10_000
+    found = estimates(log(n, chosen=np.zeros(n, dtype=np.int64), reward=np.ones(n)))["dr_anytime"]
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert "crossed" in found.note
+
+
 @pytest.mark.parametrize("bounds", [(0.0, math.inf), (math.nan, 1.0), (1.0, 1.0)])
 def test_an_anytime_interval_needs_a_range(bounds: tuple[float, float]) -> None:
     """Of finite ends, the lower below the upper."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
-from metallm_stream.policy.drift import DETECTORS, ArmWatch, Drift, Residual, ResidualWatch
+from metallm_stream.policy.detectors import DETECTORS
+from metallm_stream.policy.drift import ArmWatch, Drift, Residual, ResidualWatch
+from metallm_stream.postgres.watches import read_watch
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 every_detector = pytest.mark.parametrize("detector", DETECTORS)
@@ -40,7 +45,9 @@ def settled(detector: str) -> ArmWatch:
 
 def restored(watch: ArmWatch) -> ArmWatch:
     """The watch as it comes back from JSON."""
-    return ArmWatch(**orjson.loads(orjson.dumps(asdict(watch))))
+    found = read_watch(orjson.loads(orjson.dumps(asdict(watch))))
+    assert found is not None
+    return found
 
 
 @every_detector
@@ -126,6 +133,82 @@ def test_another_detector_does_not_go_on_from_a_foreign_state() -> None:
     assert (changed.detector, changed.learned, changed.seen) == ("page-hinkley", 1, 0)
     with pytest.raises(ValueError, match="there are adwin, page-hinkley"):
         ResidualWatch("psychic")
+
+
+@every_detector
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"surprise": 1},
+        {"mean": "0.1"},
+        {"mean": None},
+        {"recent": float("inf")},
+        {"watched_from_s": 10**400},
+        {"seen": -1},
+        {"learned": 1.5},
+        {"detector": None},
+        {"state": []},
+    ],
+    ids=str,
+)
+def test_a_stored_watch_with_foreign_fields_is_none(detector: str, changed: dict[str, Any]) -> None:
+    """Unknown ones, and values that are not what they should be: no error."""
+    stored = asdict(settled(detector))
+    assert read_watch(stored) == settled(detector)
+    assert read_watch(stored | changed) is None
+
+
+def test_a_stored_watch_with_missing_fields_is_none() -> None:
+    """Whichever it is; nor is anything but an object one."""
+    stored = asdict(settled("adwin"))
+    for name in stored:
+        assert read_watch({key: value for key, value in stored.items() if key != name}) is None
+    others: list[object] = [None, [], "adwin", 1]
+    for other in others:
+        assert read_watch(other) is None
+
+
+def without_its_end(state: dict[str, Any], *, size: int) -> dict[str, Any]:
+    """A state of ADWIN whose window has lost all but its first bytes, with a right checksum."""
+    raw = base64.b64decode(state["window"])[:size]
+    return state | {"window": base64.b64encode(raw).decode(), "crc32": zlib.crc32(raw)}
+
+
+def unreadable(detector: str, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """What may have become of a state."""
+    found = [{key: value for key, value in state.items() if key != name} for name in state]
+    foreign: list[object] = [None, "?", [], {}, -1]
+    found += [state | {name: value} for name in state for value in foreign]
+    found += [state | {"river": "0.0.1"}]
+    if detector == "adwin":
+        window = state["window"]
+        found += [state | {"window": window[:length]} for length in (0, 3, 4, len(window) - 4)]
+        found += [state | {"window": ("B" if window[0] == "A" else "A") + window[1:]}]
+        found += [without_its_end(state, size=size) for size in (0, 1, 100)]
+    return [one for one in found if not _is_number_of_page_hinkley(one, state)]
+
+
+def _is_number_of_page_hinkley(changed: dict[str, Any], state: dict[str, Any]) -> bool:
+    """-1 is a mean and a sum like any other."""
+    return any(changed.get(name) == -1 for name in state if name not in ("n", "river", "crc32"))
+
+
+@every_detector
+def test_a_state_that_cannot_be_read_begins_the_watch_anew(detector: str) -> None:
+    """Missing, foreign, cut off, damaged, of another River: no error, and the arm settles again."""
+    watch = ResidualWatch(detector)
+    held, _ = watch.observe(settled(detector), residuals([0.1, -0.1] * 100), START)
+    states = unreadable(detector, held.state)
+    assert len(states) > 15
+    for state in states:
+        damaged = restored(replace(held, state=state))
+        again, drift = watch.observe(damaged, residuals([0.1] * 49), START)
+        assert (again, drift) == (ArmWatch(detector, learned=49), None), state
+        again, _ = watch.observe(again, residuals([0.1]), START)
+        later = residuals([0.1] * 20, START + timedelta(seconds=5))
+        again, _ = watch.observe(again, later, START)
+        assert again.seen == 20
+        assert again.state.keys() == held.state.keys()
 
 
 def test_river_is_not_loaded_before_it_is_needed() -> None:

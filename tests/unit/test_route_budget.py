@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from metallm_stream.route import (
     decide,
     record_of,
 )
+from metallm_stream.route.pacer import Reserve, counted
 from tests import records
 from tests.unit.test_route_decide import ARMS, COST, ENCODER, ask, catalogue, policy
 
@@ -120,6 +122,71 @@ def test_hours_and_days_start_anew() -> None:
     assert late_cost.left_usd(day) == pytest.approx(0.8)
 
 
+def test_a_decision_that_is_read_late_counts_in_the_period_of_the_account() -> None:
+    """The totals have all of it; what its cost differs by belongs to the hour of its date."""
+    hour = Budget("hour", 1.0, "hour")
+    account = Account().revised(hour, None, Charge(at(minutes=5), 0.1))
+    late = Charge(at(minutes=-10), 0.2)
+    account = account.revised(hour, None, late)
+    assert (account.at, account.queries) == (at(minutes=5), 2)
+    assert account.left_usd(hour) == pytest.approx(0.7)
+    known = account.revised(hour, late, replace(late, cost_usd=0.5))
+    assert known.left_usd(hour) == pytest.approx(0.7)
+    assert (known.spent_usd, known.reserved_usd) == (0.5, pytest.approx(0.1))
+    assert known.over_usd == pytest.approx(account.over_usd + 0.3)
+
+
+def test_a_router_whose_clock_is_behind_keeps_to_a_hard_budget() -> None:
+    """After a charge by one whose clock is right, calls dated 40 minutes before count as well."""
+    hour = Budget("hour", 1.0, "hour", hard=True)
+    behind, cost, one = at(minutes=-10), 1 / 64, np.ones(1, bool)
+    account = Account().revised(hour, None, Charge(at(minutes=30), cost, cost))
+    pacer, allowed = Pacer([hour]), 0
+    pacer.adopt(record_of(hour, "", account))
+    for offset in range(5_000):
+        if pacer.limited({}, one, np.array([cost]), one, behind).any():
+            charge = Charge(behind, cost)
+            pacer.reserve({}, 1, offset, charge)
+            account = counted(account, hour, Reserve(1, offset, charge))
+            account = account.revised(hour, charge, replace(charge, cost_usd=cost))
+            allowed += 1
+        if offset % 7 == 0:  # the learner has read what was decided so far
+            pacer.adopt(record_of(hour, "", account))
+    assert allowed == 63
+    assert account.spent_usd == hour.amount_usd
+    assert "free again at 2026-03-01T13:00:00Z" in pacer.refusal({}, cost, behind)
+    assert pacer.limited({}, one, np.array([cost]), one, at(minutes=60)).all()
+
+
+def test_a_budget_by_the_query_has_no_period() -> None:
+    """Nothing adds up for as long as it lives; what an earlier record has added up is dropped."""
+    account = Account()
+    for _ in range(3):
+        account = account.revised(ALL, None, Charge(NOON, 0.01))
+        account = account.revised(ALL, Charge(NOON, 0.01), Charge(NOON, 0.01, 0.02))
+    assert account.period_usd == 0
+    earlier = record_of(ALL, "", account).model_copy(update={"per": None, "period_usd": 7.0})
+    assert account_of(earlier, ALL) == account
+
+
+def test_another_unit_starts_anew_and_keeps_the_totals() -> None:
+    """A budget that was by the query refuses nothing on the first day, whatever it has spent."""
+    account = Account(900, 9.0, 0.25, 0.1, 0.2, 0.3, NOON, 0.01, 0.02, 0.03, {3: 17})
+    units = [Budget("all", 1.0, per, hard=True) for per in ("query", "hour", "day")]
+    for old in units:
+        record = BudgetAccount.parse(record_of(old, "", account).encode())
+        for new in units:
+            if old != new:
+                anew = replace(account, over_usd=0.0, ahead_usd=0.0, period_usd=0.0)
+                assert account_of(record, new) == anew
+    pacer = Pacer([units[-1]])
+    pacer.adopt(record_of(units[0], "", replace(account, period_usd=9.0)))
+    assert pacer.limited({}, np.ones(1, bool), np.array([0.9]), np.ones(1, bool), NOON).all()
+    assert pacer.weight({}, NOON) == 0
+    unknown = record_of(units[-1], "", account).model_copy(update={"per": None})
+    assert account_of(unknown, units[-1]) == account
+
+
 def test_time_alone_lowers_the_price() -> None:
     """Under a budget by the hour, spending that is ahead is caught up with by waiting."""
     hour = Budget("hour", 1.0, "hour")
@@ -142,10 +209,11 @@ def test_the_target_stays_further_below_when_more_is_in_flight() -> None:
 
 def test_an_account_survives_the_wire() -> None:
     """Positions included, whose partitions are numbers in Python and texts in JSON."""
+    day = Budget("day", 1.0, "day")
     account = Account(1, 0.5, 0.25, 0.1, -0.1, 0.3, NOON, 0.01, 0.02, 0.03, {3: 17, 0: 4})
-    record = BudgetAccount.parse(record_of(ALL, "red", account).encode())
-    assert (record.budget, record.key) == ("all", "red")
-    assert account_of(record) == account
+    record = BudgetAccount.parse(record_of(day, "red", account).encode())
+    assert (record.budget, record.key, record.per) == ("day", "red", "day")
+    assert account_of(record, day) == account
 
 
 def test_a_call_of_unknown_cost_is_charged_as_expected() -> None:

@@ -9,6 +9,7 @@ SELECT i.query_id, i.day, i.task, i.decided_at, i.arm, i.propensity, i.quality,
        ) THEN i.cost_usd END AS cost_usd,
        i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd,
        (i.decision ->> 'latency_scale_s')::double precision AS latency_scale_s,
+       coalesce((i.decision ->> 'budget_weight')::double precision, 0) AS budget_weight,
        i.decision -> 'candidates' AS candidates
 FROM metallm.interactions AS i
 WHERE i.arm IS NOT NULL AND i.result IS NOT NULL
@@ -24,7 +25,8 @@ WHERE i.arm IS NOT NULL AND i.result IS NOT NULL
 
 COMMENT ON VIEW metallm.outcomes IS
     'One row a decision that has its result: the arm, its propensity, what came of it, and every '
-    'candidate with its probability and predictions. What is not known is null.';
+    'candidate with its probability and predictions. What is not known is null. The candidates'' '
+    'utility is less budget_weight * cost_usd / cost_scale_usd, what came of it is not.';
 
 CREATE FUNCTION metallm.evaluate(
     since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
@@ -44,11 +46,20 @@ BEGIN
         RAISE EXCEPTION 'no metric %: utility, quality, cost or latency', evaluate.metric
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- NaN counts as larger than any number.
+    IF (evaluate.latency_scale_s > 0 AND evaluate.latency_scale_s < 'Infinity') IS NOT TRUE THEN
+        RAISE EXCEPTION 'latency_scale_s is %: it must be a number of seconds above 0',
+            evaluate.latency_scale_s USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     RETURN QUERY
     WITH logged AS (
         SELECT row_number() OVER (ORDER BY o.decided_at, o.query_id COLLATE "C") AS id,
-               o.arm, o.propensity, o.candidates, r.reward
+               o.arm, o.propensity, o.candidates, o.budget_weight, o.cost_weight,
+               o.latency_weight, o.cost_scale_usd, s.latency_scale_s, r.reward
         FROM metallm.outcomes AS o
+        CROSS JOIN LATERAL (
+            SELECT coalesce(o.latency_scale_s, evaluate.latency_scale_s) AS latency_scale_s
+        ) AS s
         CROSS JOIN LATERAL (
             SELECT CASE evaluate.metric
                 WHEN 'quality' THEN o.quality
@@ -58,11 +69,11 @@ BEGIN
                     - CASE WHEN o.cost_weight = 0 THEN 0
                            ELSE o.cost_weight * o.cost_usd / o.cost_scale_usd END
                     - CASE WHEN o.latency_weight = 0 THEN 0
-                           ELSE o.latency_weight * o.latency_s
-                                / coalesce(o.latency_scale_s, evaluate.latency_scale_s) END
+                           ELSE o.latency_weight * o.latency_s / s.latency_scale_s END
             END AS reward
         ) AS r
-        WHERE o.decided_at >= evaluate.since AND o.decided_at < evaluate.until
+        WHERE o.decided_at >= coalesce(evaluate.since, '-infinity')
+          AND o.decided_at < coalesce(evaluate.until, 'infinity')
           AND (evaluate.task IS NULL OR o.task = evaluate.task)
           AND r.reward IS NOT NULL
     ), seen AS (
@@ -71,7 +82,13 @@ BEGIN
                    WHEN 'quality' THEN c.quality
                    WHEN 'cost' THEN c.cost_usd
                    WHEN 'latency' THEN c.latency_s
-                   ELSE c.utility
+                   -- As the reward, without the price of budgets that the logged utility has.
+                   ELSE coalesce(
+                       c.utility + CASE WHEN l.budget_weight = 0 THEN 0
+                           ELSE l.budget_weight * (c.cost_usd / l.cost_scale_usd) END,
+                       c.quality - coalesce(l.cost_weight * (c.cost_usd / l.cost_scale_usd), 0)
+                           - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
+                   )
                END, 0) AS predicted,
                rank() OVER (
                    PARTITION BY l.id ORDER BY coalesce(c.utility, '-Infinity') DESC
@@ -144,9 +161,9 @@ $$;
 
 COMMENT ON FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision) IS
     'What always each arm, the greedy, the uniform and the logging policy are worth per decision, '
-    'from decisions since (inclusive) to until (exclusive): value with a 95 % interval by inverse '
-    'propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not trust intervals of few '
-    'effective decisions (below 100), or where unsupported is above 0.';
+    'from decisions since (inclusive) to until (exclusive), null for no bound: value with a 95 % '
+    'interval by inverse propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not '
+    'trust intervals of few effective decisions (below 100), or where unsupported is above 0.';
 
 CREATE VIEW metallm.policy_values AS
 SELECT target, estimator, value, low, high, decisions, effective_decisions, largest_weight,
