@@ -92,7 +92,7 @@ half_lives = Table(
     Column("half_life_s", Double, comment="Null: nothing is forgotten with time."),
     Column("recorded_at", MOMENT, nullable=False, server_default=func.now()),
     CheckConstraint("half_life_s > 0", name="half_life_positive"),
-    comment="The half-life of evidence from each time on; rows are added, and never changed once anything was learned.",
+    comment="The half-life of evidence from each time on; rows stay once anything was learned.",
 )
 
 shifts = Table(
@@ -109,7 +109,7 @@ shifts = Table(
     Column("mean_after", Double, comment="Mean residual since, as far as it was seen."),
     CheckConstraint("factor > 0 AND factor <= 1", name="factor_in_range"),
     CheckConstraint("direction IN ('down', 'up')", name="direction_known"),
-    comment="Where an arm's quality has changed; rows are added, and never changed once anything was learned.",
+    comment="Where an arm's quality has changed; rows are added, never changed.",
 )
 
 warmups = Table(

@@ -8,7 +8,7 @@ CREATE TABLE metallm.half_lives (
     CONSTRAINT half_lives_half_life_positive CHECK (half_life_s > 0)
 );
 
-COMMENT ON TABLE metallm.half_lives IS 'The half-life of evidence from each time on; rows are added, and never changed once anything was learned.';
+COMMENT ON TABLE metallm.half_lives IS 'The half-life of evidence from each time on; rows stay once anything was learned.';
 
 COMMENT ON COLUMN metallm.half_lives.half_life_s IS 'Null: nothing is forgotten with time.';
 
@@ -27,7 +27,7 @@ CREATE TABLE metallm.shifts (
     CONSTRAINT shifts_direction_known CHECK (direction IN ('down', 'up'))
 );
 
-COMMENT ON TABLE metallm.shifts IS 'Where an arm''s quality has changed; rows are added, and never changed once anything was learned.';
+COMMENT ON TABLE metallm.shifts IS 'Where an arm''s quality has changed; rows are added, never changed.';
 
 COMMENT ON COLUMN metallm.shifts.factor IS 'What older evidence counts from then on.';
 
