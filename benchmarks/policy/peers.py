@@ -45,15 +45,14 @@ class Contestant(Protocol):
         ...
 
 
-class RiverLinUCB:
-    """River's LinUCBDisjoint, on dicts."""
+class OnDicts:
+    """Any policy of River's kind, on dicts of features."""
 
-    name, batches = "river LinUCBDisjoint", False
+    name, batches = "river", False
 
-    def __init__(self, arms: Sequence[str], d: int) -> None:
-        del d
+    def __init__(self, policy: Any, arms: Sequence[str]) -> None:  # noqa: ANN401
         self._arms = list(arms)
-        self._policy = importlib.import_module("river.bandit").LinUCBDisjoint(seed=1)
+        self._policy = policy
 
     def prepare(self, batch: Batch) -> list[tuple[str, dict[int, float], float]]:
         """Dicts of features."""
@@ -68,6 +67,16 @@ class RiverLinUCB:
         """One at a time."""
         for arm, context, reward in prepared:
             self._policy.update(arm, context, reward)
+
+
+class RiverLinUCB(OnDicts):
+    """River's LinUCBDisjoint."""
+
+    name = "river LinUCBDisjoint"
+
+    def __init__(self, arms: Sequence[str], d: int) -> None:
+        del d
+        super().__init__(importlib.import_module("river.bandit").LinUCBDisjoint(seed=1), arms)
 
 
 class ParetoBandit:

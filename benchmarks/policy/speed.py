@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import Batch, Contestant, installed
+from peers import Batch, Contestant, OnDicts, installed
 from streams import unit_contexts
 from tables import parser, say_versions, show, write
 from threadpoolctl import threadpool_limits
@@ -96,24 +96,14 @@ class Arrays:
         self._policy.update_many(prepared.arms, prepared.contexts, prepared.rewards)
 
 
-class Dicts(Arrays):
+class Dicts(OnDicts):
     """MultiTaskRidge as a River policy."""
 
-    name, batches = "MultiTaskRidge, dicts", False
+    name = "MultiTaskRidge, dicts"
 
-    def prepare(self, batch: Batch) -> Any:  # noqa: ANN401
-        """Dicts of features."""
-        contexts = [dict(enumerate(row)) for row in batch.contexts.tolist()]
-        return list(zip(batch.arms, contexts, batch.rewards.tolist(), strict=True))
-
-    def choose(self, prepared: Any) -> object:  # noqa: ANN401
-        """One at a time."""
-        return [self._policy.pull(self._arms, context) for _, context, _ in prepared]
-
-    def learn(self, prepared: Any) -> None:  # noqa: ANN401
-        """One at a time."""
-        for arm, context, reward in prepared:
-            self._policy.update(arm, context, reward)
+    def __init__(self, arms: Sequence[str], d: int) -> None:
+        del d
+        super().__init__(MultiTaskRidge(seed=1), arms)
 
 
 class Service(Arrays):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
-from metallm_stream.policy.chooser import even, floored
+from metallm_stream.policy.chooser import floored
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ class InverseGap:
         """
         beliefs.check(allowed)
         tried = allowed & (beliefs.observations >= self.first_pulls)
-        share = even(allowed)
         tried_total = tried.sum(axis=1, keepdims=True)
         weighted = self._inverse_gap(beliefs.utility, tried, tried @ beliefs.observations)
         shares: NDArray[np.float64] = np.where(tried, weighted * tried_total, allowed)
-        return floored(shares * share.max(axis=1, keepdims=True), allowed, self.floor)
+        return floored(shares / allowed.sum(axis=1, keepdims=True), allowed, self.floor)
 
     def _inverse_gap(
         self,
