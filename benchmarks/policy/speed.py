@@ -147,8 +147,7 @@ def service_path(arms: Sequence[str], d: int) -> Callable[[Floats], object]:
     def choose(contexts: Floats) -> object:
         beliefs = published.scorer.beliefs(contexts, names)
         beliefs = replace(beliefs, utility=beliefs.utility - penalties)
-        allowed = np.ones(beliefs.utility.shape, dtype=np.bool_)
-        return sample(rule.probabilities(beliefs, allowed), rng)
+        return sample(rule.probabilities(beliefs, None), rng)
 
     return choose
 

@@ -67,20 +67,25 @@ class SoftElimination:
         if not self.horizon > 0:
             raise ValueError(f"horizon must be above 0, got {self.horizon!r}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
         beliefs.check(allowed)
-        utility = np.where(allowed, beliefs.utility, -np.inf)
-        gap = np.maximum.reduce(utility, axis=1, keepdims=True) - utility
-        variance = beliefs.noise_variance * beliefs.uncertainty * np.sqrt(self._schedule(beliefs))
-        relative = gap * gap / (2.0 * np.where(allowed, variance, 1.0))
+        utility, uncertainty = beliefs.utility, beliefs.uncertainty
+        if allowed is not None:
+            utility = np.where(allowed, utility, -np.inf)
+            uncertainty = np.where(allowed, uncertainty, 1.0)
+        gap = utility.max(axis=1, keepdims=True) - utility
+        schedule = self._schedule(beliefs, uncertainty)
+        relative = gap * gap / (uncertainty * np.sqrt(schedule) * (2.0 * beliefs.noise_variance))
         weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
         return floored(weights / weights.sum(axis=1, keepdims=True), allowed, self.floor)
 
-    def _schedule(self, beliefs: Beliefs) -> NDArray[np.float64]:
+    def _schedule(self, beliefs: Beliefs, uncertainty: NDArray[np.float64]) -> NDArray[np.float64]:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
-        events = max(labels, float(beliefs.observations.sum()), 3.0 * k)
-        passed = np.log(np.maximum(beliefs.uncertainty * events / k, 1.0)) / math.log(events / k)
-        schedule: NDArray[np.float64] = np.clip(passed, _LEAST, 1.0)
+        events = max(labels, sum(beliefs.observations.tolist()), 3.0 * k)
+        passed = np.log(np.maximum(uncertainty * (events / k), 1.0)) / math.log(events / k)
+        schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)
         return schedule

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +102,7 @@ class MultiTaskRidge(BatchPolicy):
         if self._scorer is None:
             return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
-        beliefs = self._scorer.beliefs(contexts[:, :known], arms)
-        return replace(beliefs, label_share=self._label_share)
+        return self._scorer.beliefs(contexts[:, :known], arms, self._label_share)
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]

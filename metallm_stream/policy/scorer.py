@@ -96,17 +96,22 @@ class Scorer:
     def scores(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Scores:
         """Quality, leverage and uncertainty, `(n, K)` each, of contexts `(n, d)`.
 
-        In two products for all arms, in the precision of the contexts.
+        In two products for all arms, in the precision of the contexts. What is returned is
+        arm by arm in memory, so that sums over a few arms run along the many queries.
         """
         asked, k = self._asked(arms, contexts.dtype), len(arms)
         product = contexts @ asked.products
-        turned = product[:, k:] @ asked.roots - asked.centres
-        squares = np.square(turned, out=turned).reshape(len(contexts), k, self.roots.shape[1])
-        leverage = squares.sum(axis=2, dtype=np.float64)
+        turned = product[:, k:] @ asked.roots
+        turned -= asked.centres
+        turned = turned.reshape(len(contexts), k, self.roots.shape[1])
+        leverage = np.vecdot(turned, turned).astype(np.float64, order="F")
         uncertainty = asked.mean_uncertainty + _CONTEXT_SHARE * leverage
-        return Scores(product[:, :k] + asked.intercepts, leverage, uncertainty)
+        quality = np.add(product[:, :k], asked.intercepts, order="F")
+        return Scores(quality, leverage, uncertainty)
 
-    def beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
+    def beliefs(
+        self, contexts: NDArray[np.floating], arms: Sequence[str], label_share: float = 1.0
+    ) -> Beliefs:
         """What a rule of choice may go by where quality is all that counts."""
         scores = self.scores(contexts, arms)
         return Beliefs(
@@ -115,6 +120,7 @@ class Scorer:
             uncertainty=scores.uncertainty,
             observations=self.observed(arms),
             noise_variance=self.noise_variance,
+            label_share=label_share,
         )
 
     def observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
