@@ -70,8 +70,8 @@ def floored(
     shares: NDArray[np.float64], allowed: NDArray[np.bool_] | None, floor: float
 ) -> NDArray[np.float64]:
     """Shares `(n, K)` of which a part `floor` is spread evenly over the allowed arms."""
-    spread = floor / shares.shape[1] if allowed is None else floor * even(allowed)
-    mixed: NDArray[np.float64] = (1.0 - floor) * shares + spread
+    evenly = 1.0 / shares.shape[1] if allowed is None else even(allowed)
+    mixed: NDArray[np.float64] = (1.0 - floor) * shares + floor * evenly
     return mixed
 
 

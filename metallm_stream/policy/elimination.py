@@ -86,6 +86,6 @@ class SoftElimination:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
         events = max(labels, sum(beliefs.observations.tolist()), 3.0 * k)
-        passed = np.log(np.maximum(uncertainty * (events / k), 1.0)) / math.log(events / k)
+        passed = np.log(uncertainty * (events / k)) / math.log(events / k)
         schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)
         return schedule

@@ -17,6 +17,7 @@ from metallm_stream.policy.batch_policy import BatchPolicy
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser
 from metallm_stream.policy.event_memory import EventMemory
+from metallm_stream.policy.pending import Pending
 from metallm_stream.policy.registry import DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import RidgeFit, fit
 from metallm_stream.policy.scorer import Scorer
@@ -82,7 +83,8 @@ class MultiTaskRidge(BatchPolicy):
         self.evidence_growth = evidence_growth
         self.half_life = half_life
         self.drift = drift
-        self.sums = Sums(0)
+        self._sums = Sums(0)
+        self._pending = Pending()
         self.memory = EventMemory(half_life, drift)
         self._chooser = chooser(rule)
         self._fit: RidgeFit | None = None
@@ -90,6 +92,12 @@ class MultiTaskRidge(BatchPolicy):
         self._label_share = 1.0
         self._refresh_at = 1
         self._evidence_at = 1
+
+    @property
+    def sums(self) -> Sums:
+        """All that was learned so far."""
+        self._pending.settle(self._sums)
+        return self._sums
 
     def until_refresh(self) -> float:
         """Labelled events until the weights are refreshed."""
@@ -107,8 +115,8 @@ class MultiTaskRidge(BatchPolicy):
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
-        if contexts.shape[1] > self.sums.dimensions:
-            self.sums = self.sums.widened(contexts.shape[1])
+        if contexts.shape[1] > self._sums.dimensions:
+            self._sums = self.sums.widened(contexts.shape[1])
         names = np.asarray(arms, dtype=object)
         shifted = self._observe(names, contexts, rewards)
         done = 0
@@ -158,8 +166,7 @@ class MultiTaskRidge(BatchPolicy):
         for arm in sorted(set(names[part])):
             rows = np.flatnonzero(names[part] == arm) + part.start
             scale = self.memory.log2_scale(arm, self._n + rows)
-            ones = np.ones(len(rows))
-            self.sums.add_quality(arm, contexts[rows], rewards[rows], ones, scale)
+            self._pending.add(self._sums, arm, contexts[rows], rewards[rows], scale)
 
     def _refreshes(self, n: int) -> list[tuple[int, bool]]:
         """Positions in a batch of n events after which to refresh, and whether priors are chosen.

@@ -80,6 +80,8 @@ def _probabilities(
     beliefs: Beliefs, allowed: NDArray[np.bool_], chooser: Chooser
 ) -> NDArray[np.float64]:
     """The chooser's probabilities, `(n, K)`; rows without an allowed arm are 0 throughout."""
+    if allowed.size and allowed.all():
+        return np.clip(chooser.probabilities(beliefs, None), 0, 1)
     answered = np.asarray(allowed.any(axis=1))
     probabilities = np.zeros(allowed.shape)
     if answered.any():
