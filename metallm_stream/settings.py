@@ -93,7 +93,7 @@ class LearnerSettings(Section):
     policies_kept: Annotated[int, Field(ge=1)] = 10_000
     half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
     drift: Literal["adwin", "page-hinkley", "off"] = "adwin"
-    drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.05
+    drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.02
 
 
 class BudgetEntry(Section):

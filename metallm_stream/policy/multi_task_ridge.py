@@ -37,14 +37,15 @@ class MultiTaskRidge(BatchPolicy):
     rule
         Name of the rule of choice in the registry.
     refresh_growth
-        Weights are refreshed when labelled events have grown by this share.
+        Weights are refreshed when labelled events have grown by this share; after a shift, those
+        since the shift, since much is learned of few again.
     evidence_growth
         Prior strengths are chosen anew when labelled events have grown by this share.
     half_life
         Events after which an event counts half as much; None: as much as ever.
     drift
         Detector of shifts, `adwin` or `page-hinkley`, after which an arm's older events count
-        little; None: none. A shift brings a refresh.
+        little, and newer ones age; None: none. A shift brings a refresh.
     reward_obj, burn_in, seed
         See `BatchPolicy`.
 
@@ -90,6 +91,7 @@ class MultiTaskRidge(BatchPolicy):
         self._fit: RidgeFit | None = None
         self._scorer: Scorer | None = None
         self._label_share = 1.0
+        self._grows_from = 0
         self._refresh_at = 1
         self._evidence_at = 1
 
@@ -126,7 +128,9 @@ class MultiTaskRidge(BatchPolicy):
             done = stop
         self._accumulate(names, contexts, rewards, slice(done, len(names)))
         if shifted:
-            self._refresh(self._n + len(names), anew=False)
+            self._grows_from = self._n + len(names)
+            self._refresh_at = self._grows_from + 1
+            self._refresh(self._grows_from, anew=False)
 
     def _observe(
         self,
@@ -180,6 +184,7 @@ class MultiTaskRidge(BatchPolicy):
             if anew:
                 due.pop(False, None)
                 self._evidence_at = math.ceil(self._refresh_at * (1 + self.evidence_growth))
-            step = math.ceil(self._refresh_at * (1 + self.refresh_growth))
+            grown = (self._refresh_at - self._grows_from) * (1 + self.refresh_growth)
+            step = self._grows_from + math.ceil(grown)
             self._refresh_at = max(self._refresh_at + 1, step)
         return sorted((position, anew) for anew, position in due.items())

@@ -44,7 +44,12 @@ from metallm_stream.postgres.slots import (
     slot_versions,
 )
 from metallm_stream.postgres.warmups import Warmup, load_warmups, remove_warmup, save_warmup
-from metallm_stream.postgres.watches import load_watches, record_shift, save_watches
+from metallm_stream.postgres.watches import (
+    load_all_watches,
+    load_watches,
+    record_shift,
+    save_watches,
+)
 
 __all__ = [
     "ARCHIVE_SLOT",
@@ -68,6 +73,7 @@ __all__ = [
     "forget_other_models",
     "head_revision",
     "load_accounts",
+    "load_all_watches",
     "load_for_update",
     "load_forgetting",
     "load_offsets",

@@ -107,8 +107,12 @@ shifts = Table(
     Column("direction", Text, nullable=False),
     Column("mean_before", Double, comment="Mean residual before the shift."),
     Column("mean_after", Double, comment="Mean residual since, as far as it was seen."),
+    Column(
+        "ageing_s", Double, comment="Time scale at which evidence ages since; null: it does not."
+    ),
     CheckConstraint("factor > 0 AND factor <= 1", name="factor_in_range"),
     CheckConstraint("direction IN ('down', 'up')", name="direction_known"),
+    CheckConstraint("ageing_s >= 1", name="ageing_in_range"),
     comment="Where an arm's quality has changed; rows are added, never changed.",
 )
 

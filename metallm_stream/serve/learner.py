@@ -276,8 +276,9 @@ class Learner:
             # 5. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
             # 6. Last, since a shift takes effect so soon after it was written: drift.
-            observed = self._drift.observe(pairs, self._encoder, forgetting, self._now())
-            self._drift.save(conn, observed)
+            now = self._now()
+            observed = self._drift.observe(pairs, self._encoder, forgetting, now)
+            self._drift.save(conn, observed, now)
         # 7. Committed: only now is it known here.
         self._accountant.committed(accounts)
         self._sums, self._lease = sums, lease

@@ -247,13 +247,15 @@ COMMENT ON VIEW metallm.learning_curve IS
     'utility are over the labelled ones.';
 
 CREATE VIEW metallm.drift AS
-SELECT arm, detected_at, effective_at, direction, mean_before, mean_after, factor, detector, slot
+SELECT arm, detected_at, effective_at, direction, mean_before, mean_after, factor, detector, slot,
+       ageing_s
 FROM metallm.shifts
 ORDER BY effective_at DESC, arm;
 
 COMMENT ON VIEW metallm.drift IS
     'Where the quality of an arm has moved away from what was predicted, newest first: the mean of '
-    'quality less prediction before and after, and what its older evidence counts since.';
+    'quality less prediction before and after, what its older evidence counts since, and the time '
+    'scale at which it ages.';
 
 CREATE FUNCTION metallm.explain(query_id text) RETURNS TABLE (
     arm text, probability double precision, quality double precision, cost_usd double precision,
