@@ -222,6 +222,7 @@ class Decision(Event):
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
+    prompt_characters: Annotated[int, Field(ge=0)] | None = None
     budget_weight: Weight | None = None
     reserved_usd: Usd | None = None
     refusal: Failure | None = None
@@ -337,6 +338,7 @@ class PolicyArm(Event):
     output_tokens: Annotated[float, Field(ge=0)] | None = None
     latency_s: Seconds | None = None
     failure_rate: Probability | None = None
+    prompt_characters: Annotated[float, Field(ge=0)] | None = None
 
 
 class PolicyManifest(Event):
@@ -362,6 +364,9 @@ class PolicyManifest(Event):
     shared_precision: Annotated[float, Field(gt=0)]
     arm_precision: Annotated[float, Field(gt=0)]
     log_evidence: float | None = None
+    cost_elasticity: Probability | None = None
+    cost_variation: Annotated[float, Field(ge=0)] | None = None
+    prompt_characters: Annotated[float, Field(ge=0)] | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ need none of it.
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser, sample
+from metallm_stream.policy.costs import CostCurve
 from metallm_stream.policy.elimination import SoftElimination
 from metallm_stream.policy.epsilon_greedy import EpsilonGreedy
 from metallm_stream.policy.fixed import Fixed
@@ -20,14 +21,16 @@ from metallm_stream.policy.scorer import Scores
 from metallm_stream.policy.sums import Sums, merged
 from metallm_stream.policy.thompson import Thompson
 from metallm_stream.policy.uniform import Uniform
-from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
+from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of, usage_of_call
 
 __all__ = [
+    "CHARACTERS",
     "CHOOSERS",
     "DEFAULT_CHOOSER",
     "NOTHING_FORGOTTEN",
     "Beliefs",
     "Chooser",
+    "CostCurve",
     "EpsilonGreedy",
     "Fixed",
     "Forgetting",

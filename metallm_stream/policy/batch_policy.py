@@ -94,6 +94,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         arm_ids: Sequence[ArmID],
         *,
         penalties: ArrayLike | None = None,
+        variances: ArrayLike | None = None,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Pulls:
         """Choose an arm for each of n queries.
@@ -106,7 +107,9 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
             The K arms that can be pulled.
         penalties
             What is subtracted from the expected rewards (weighted costs); broadcasts to `(n, K)`;
-            default: nothing.
+            default: nothing. Where given, rewards are taken to be at most 1.
+        variances
+            How uncertain the penalties are, likewise; default: not at all.
         allowed
             Which arms each query may use, `(n, K)`; default: all.
 
@@ -115,7 +118,8 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         if given.ndim != 2:
             raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
         _check_finite("contexts", given, "query")
-        return self._choose(self._features.rows_of_array(given), arm_ids, penalties, allowed)
+        rows = self._features.rows_of_array(given)
+        return self._choose(rows, arm_ids, penalties, variances, allowed)
 
     def update_many(
         self, arm_ids: Sequence[ArmID], contexts: ArrayLike, rewards: ArrayLike
@@ -149,7 +153,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         self, arm_ids: Iterable[ArmID], context: Mapping[Any, float] | None
     ) -> ArmID:
         arms = list(arm_ids)
-        pulls = self._choose(self._features.row_of_dict(context or {}), arms, None, None)
+        pulls = self._choose(self._features.row_of_dict(context or {}), arms, None, None, None)
         return arms[int(pulls.columns[0])]
 
     def _choose(
@@ -157,6 +161,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         contexts: NDArray[np.floating],
         arm_ids: Sequence[ArmID],
         penalties: ArrayLike | None,
+        variances: ArrayLike | None,
         allowed: NDArray[np.bool_] | None,
     ) -> Pulls:
         arms = [str(arm_id) for arm_id in arm_ids]
@@ -164,7 +169,12 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
             raise ValueError("there is no arm to choose from: name at least one")
         beliefs = self._beliefs(contexts, arms)
         if penalties is not None:
-            beliefs = replace(beliefs, utility=beliefs.utility - np.asarray(penalties))
+            expected = beliefs.utility
+            beliefs = replace(
+                beliefs, utility=expected - np.asarray(penalties), headroom=1.0 - expected
+            )
+        if variances is not None:
+            beliefs = beliefs.with_variance(np.asarray(variances))
         probabilities = self._rule().probabilities(beliefs, allowed)
         self.pulls += len(probabilities)
         return Pulls(sample(probabilities, self._rng), probabilities)

@@ -31,6 +31,8 @@ class Beliefs:
         Variance of one event around its expectation, above 0.
     label_share
         Labelled events a decision so far, in (0, 1].
+    headroom
+        What a perfect answer would bring beyond the expected utility, `(n, K)`; None if not known.
 
     """
 
@@ -40,6 +42,7 @@ class Beliefs:
     observations: NDArray[np.float64]
     noise_variance: float
     label_share: float = 1.0
+    headroom: NDArray[np.float64] | None = None
 
     @classmethod
     def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
@@ -49,12 +52,21 @@ class Beliefs:
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
         """The beliefs about some of the queries."""
-        return replace(self, utility=self.utility[rows], uncertainty=self.uncertainty[rows])
+        return replace(
+            self,
+            utility=self.utility[rows],
+            uncertainty=self.uncertainty[rows],
+            headroom=None if self.headroom is None else self.headroom[rows],
+        )
 
     def mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Which arms each query may use, `(n, K)`, after `check`; None stands for all."""
         self.check(allowed)
         return np.ones(self.utility.shape, dtype=np.bool_) if allowed is None else allowed
+
+    def with_variance(self, variance: NDArray[np.float64]) -> Beliefs:
+        """The beliefs where the utility is uncertain by more than quality, `(n, K)`."""
+        return replace(self, uncertainty=self.uncertainty + variance / self.noise_variance)
 
     def check(self, allowed: NDArray[np.bool_] | None) -> None:
         """Raise `ValueError` where shapes differ, a row allows no arm or a number is not finite."""

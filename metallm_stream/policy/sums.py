@@ -24,7 +24,9 @@ from metallm_stream.policy.usage import Usage
 _HEADER = struct.Struct("<4sHHI")  # magic, layout version, length of the usage vector, dimensions
 _EXPONENT = struct.Struct("<q")  # follows the header since layout 2; in layout 1 it is 0
 _MAGIC = b"MLSU"
-_LAYOUT = 2
+_LAYOUT = 3
+# Length of the usage vector in each layout; what came later counts nothing in older ones.
+_COLUMNS = {1: 11, 2: 11, _LAYOUT: len(Usage)}
 
 
 class Sums:
@@ -202,29 +204,32 @@ class Sums:
         return header + values.astype("<f8").tobytes()
 
     def add_from_bytes(self, arm: str, raw: bytes) -> None:
-        """Add what `arm_to_bytes` wrote, now or before there were exponents (layout 1).
+        """Add what `arm_to_bytes` wrote, now, before there were lengths (2) or exponents (1).
 
         Raises `ConfigurationError` if the bytes are not such a record, or of another dimension.
         """
         exponent, values = self._unpacked(arm, raw)
         size = self.dimensions + 2
         gram = np.zeros((size, size))
-        gram[np.triu_indices(size)] = values[: -len(Usage)]
-        self._add(arm, exponent, gram + np.triu(gram, 1).T, values[-len(Usage) :])
+        triangle = np.triu_indices(size)
+        usage = np.zeros(len(Usage))
+        usage[: len(values) - len(triangle[0])] = values[len(triangle[0]) :]
+        gram[triangle] = values[: len(triangle[0])]
+        self._add(arm, exponent, gram + np.triu(gram, 1).T, usage)
 
     def _unpacked(self, arm: str, raw: bytes) -> tuple[int, NDArray[np.float64]]:
         magic, layout, columns, dimensions = (
             _HEADER.unpack_from(raw) if len(raw) >= _HEADER.size else (b"", 0, 0, 0)
         )
-        if (magic, columns) != (_MAGIC, len(Usage)) or layout not in (1, _LAYOUT):
+        if magic != _MAGIC or columns != _COLUMNS.get(layout):
             raise ConfigurationError(
-                f"the stored sums of arm {arm!r} are not of layout 1 or {_LAYOUT}: "
+                f"the stored sums of arm {arm!r} are not of layout 1 to {_LAYOUT}: "
                 "rebuild them with `metallm rebuild`"
             )
         self._require(dimensions, f"the stored record of arm {arm!r}")
         size = self.dimensions + 2
-        start = _HEADER.size + (_EXPONENT.size if layout == _LAYOUT else 0)
-        expected = 8 * (size * (size + 1) // 2 + len(Usage))
+        start = _HEADER.size + (_EXPONENT.size if layout > 1 else 0)
+        expected = 8 * (size * (size + 1) // 2 + columns)
         if len(raw) - start != expected:
             raise ConfigurationError(
                 f"the stored sums of arm {arm!r} have {len(raw) - start} bytes instead of "
@@ -235,7 +240,7 @@ class Sums:
             raise ConfigurationError(
                 f"the stored sums of arm {arm!r} are not finite: rebuild with `metallm rebuild`"
             )
-        return _EXPONENT.unpack_from(raw, _HEADER.size)[0] if layout == _LAYOUT else 0, values
+        return _EXPONENT.unpack_from(raw, _HEADER.size)[0] if layout > 1 else 0, values
 
     def _require(self, dimensions: int, whose: str) -> None:
         if dimensions != self.dimensions:

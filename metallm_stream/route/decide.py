@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Beliefs, Chooser, Published, sample
-from metallm_stream.route.constraints import constrain
+from metallm_stream.route.constraints import constrain, prompt_characters
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
 from metallm_stream.route.pacer import Pacer
@@ -50,11 +50,11 @@ def decide(
     """
     _check(published, encoder, contexts, len(arrivals))
     queries = [arrival.query for arrival in arrivals]
-    outlook = Outlook.of(published, catalogue.arms, contexts)
+    outlook = Outlook.of(published, catalogue.arms, contexts, prompt_characters(queries))
     constraints = constrain(queries, list(catalogue.arms.values()), outlook)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    choose = partial(_choose, outlook.beliefs(utility, list(catalogue)), chooser, rng)
+    choose = partial(_choose, outlook.beliefs(utility, cost_weight, list(catalogue)), chooser, rng)
     if pacer is None:
         choices = at_once(constraints, utility, choose)
     else:

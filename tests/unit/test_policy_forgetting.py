@@ -166,13 +166,16 @@ def test_readers_whose_clock_is_behind_see_no_event_twice_as_heavy() -> None:
 
 
 def test_sums_that_the_first_release_stored_can_be_read() -> None:
-    """Layout 1 had no exponent: it is 0."""
+    """Layout 1 had no exponent, which is 0, and both 1 and 2 only eleven sums of usage."""
     sums = Sums(1)
     sums.add_quality("a", [[0.5]], [1.0], [1.0])
+    sums.add_usage("a", usage_of_call(cost_usd=0.5, latency_s=2.0))
     upper = sums.gram("a")[np.triu_indices(3)]
-    values = np.concatenate((upper, sums.usage("a"))).astype("<f8").tobytes()
-    restored = Sums(1)
-    restored.add_from_bytes("a", struct.pack("<4sHHI", b"MLSU", 1, len(Usage), 1) + values)
-    assert restored.difference(sums) == 0.0
+    values = np.concatenate((upper, sums.usage("a")[:11])).astype("<f8").tobytes()
+    for layout, exponent in ((1, b""), (2, struct.pack("<q", 0))):
+        restored = Sums(1)
+        header = struct.pack("<4sHHI", b"MLSU", layout, 11, 1)
+        restored.add_from_bytes("a", header + exponent + values)
+        assert restored.difference(sums) == 0.0
     restored.add_from_bytes("a", sums.arm_to_bytes("a"))
     assert restored.observations("a") == 2.0
