@@ -64,7 +64,14 @@ async def tapped(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     tap.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
     base_url = f"{tap.address}/v1" if wire == "openai" else tap.address
-    known = {"name": "v", "wire": wire, "base_url": base_url, "api_key": KEY, "headers": own or {}}
+    known = {
+        "name": "v",
+        "wire": wire,
+        "region": "eu-west-1",
+        "base_url": base_url,
+        "api_key": KEY,
+        "headers": own or {},
+    }
     provider = open_provider(ProviderSettings.model_validate(known | changed))
     try:
         yield tap, provider

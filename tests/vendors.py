@@ -45,7 +45,7 @@ class Vendor:
 
     def settings(self, **changed: Any) -> ProviderSettings:
         """How to reach this vendor, with changes."""
-        known = {"name": "vendor", "wire": self.wire, "api_key": KEY}
+        known = {"name": "vendor", "wire": self.wire, "region": "eu-west-1", "api_key": KEY}
         return ProviderSettings.model_validate(known | {"base_url": self.base_url} | changed)
 
 
@@ -74,5 +74,23 @@ def anthropic_vendor(**options: Any) -> AbstractAsyncContextManager[Vendor]:
     return _open(Vendor("anthropic", kinds=kinds), **options)
 
 
-VENDORS = {"openai": openai_vendor, "anthropic": anthropic_vendor}
-WIRES_UNDER_CONTRACT = {"openai", "anthropic"}
+def converse_vendor(**options: Any) -> AbstractAsyncContextManager[Vendor]:
+    """Bedrock's Converse, whose 200 holds no kind of error."""
+    arm = ARM.model_copy(update={"model": "us.meta.llama3-1-8b-instruct-v1:0"})
+    return _open(Vendor("bedrock", arm=arm, kinds=BEDROCK_KINDS), **options)
+
+
+def titan_vendor(**options: Any) -> AbstractAsyncContextManager[Vendor]:
+    """Bedrock's InvokeModel, for Titan's text."""
+    arm = ARM.model_copy(update={"model": "amazon.titan-text-express-v1"})
+    return _open(Vendor("bedrock", arm=arm, kinds=BEDROCK_KINDS), **options)
+
+
+BEDROCK_KINDS = {Fault.RATE_LIMITED_IN_200: ("malformed_answer", True)}
+VENDORS = {
+    "openai": openai_vendor,
+    "anthropic": anthropic_vendor,
+    "bedrock converse": converse_vendor,
+    "bedrock titan": titan_vendor,
+}
+WIRES_UNDER_CONTRACT = {"openai", "anthropic", "bedrock"}

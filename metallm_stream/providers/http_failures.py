@@ -24,7 +24,9 @@ _FILTERED = re.compile(
     r"content_filter|content filter|content_policy|content management policy"
     r"|responsibleaipolicy|moderation|flagged|usage polic"
 )
-_OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|insufficient (credit|balance|fund)")
+_OUT_OF_MONEY = re.compile(
+    r"insufficient_quota|servicequotaexceeded|billing|insufficient (credit|balance|fund)"
+)
 
 _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     401: ("authentication", False),

@@ -29,6 +29,7 @@ WIRES: Mapping[str, Wire] = MappingProxyType(
     {
         "openai": Wire("openai", "OpenAIProvider", "openai"),
         "anthropic": Wire("anthropic", "AnthropicProvider", "anthropic", "anthropic"),
+        "bedrock": Wire("bedrock", "BedrockProvider", "boto3", "bedrock"),
     }
 )
 
@@ -48,9 +49,10 @@ def open_provider(settings: ProviderSettings) -> Provider:
     try:
         module = import_module(f"metallm_stream.providers.{wire.module}")
     except ModuleNotFoundError as exc:
+        missing = str(exc.name).partition(".")[0]
         raise ConfigurationError(
             f"provider {settings.name!r}: the wire {settings.wire!r} needs the package "
-            f"{exc.name!r}, which is not installed: pip install 'metallm-stream[{wire.extra}]'"
+            f"{missing!r}, which is not installed: pip install 'metallm-stream[{wire.extra}]'"
         ) from exc
     provider: Provider = getattr(module, wire.provider)(settings)
     return provider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -257,6 +258,21 @@ def test_secrets_are_in_no_repr(vendors: Callable[..., Any]) -> None:
         assert not [text for text in shown if KEY in text or HEADER_VALUE in text]
 
     play(scene, vendors)
+
+
+def test_no_key_is_logged(vendors: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """With every logger at DEBUG, neither an answer nor a refusal that echoes the key shows it."""
+    caplog.set_level(logging.DEBUG)
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        provider = open_provider(vendor.settings(headers={"X-Team": HEADER_VALUE}))
+        await ask(vendor, provider)
+        vendor.fault = Fault.UNAUTHORIZED
+        await fail(vendor, provider)
+        await provider.close()
+
+    play(scene, vendors)
+    assert not [one for one in (KEY, HEADER_VALUE) if one in caplog.text]
 
 
 def test_loopback_is_reached_in_spite_of_a_proxy(

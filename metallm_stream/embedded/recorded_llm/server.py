@@ -18,6 +18,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from metallm_stream.embedded.recorded_llm.anthropic_wire import AnthropicWire
+from metallm_stream.embedded.recorded_llm.bedrock_wire import ConverseWire, TitanWire
 from metallm_stream.embedded.recorded_llm.faults import CHARGED, ChatRequest, Faults, no_faults
 from metallm_stream.embedded.recorded_llm.latency import Latency
 from metallm_stream.embedded.recorded_llm.ledger import Ledger
@@ -31,7 +32,7 @@ _LARGEST_REQUEST_BYTES = 32_000_000
 _SHUTDOWN_S = 0.2  # for answers under way; what hangs is cut off
 _BEGAN_S = web.RequestKey("began_s", float)
 _WIRE = web.RequestKey("wire", Wire)
-_WIRES: tuple[Wire, ...] = (OpenAIWire(), AnthropicWire())
+_WIRES: tuple[Wire, ...] = (OpenAIWire(), AnthropicWire(), ConverseWire(), TitanWire())
 _OPENAI = _WIRES[0]
 _ELSEWHERE = "http://elsewhere.invalid/v1/chat/completions"
 
