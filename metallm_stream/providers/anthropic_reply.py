@@ -49,20 +49,31 @@ class _OutputDetails(Part):
     thinking_tokens: Count | None = None
 
 
+class _CacheCreation(Part):
+    ephemeral_1h_input_tokens: Count | None = None
+
+
 class _Usage(Part):
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     cache_read_input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
+    cache_creation: _CacheCreation | None = None
     output_tokens_details: _OutputDetails | None = None
     service_tier: str | None = None
     speed: str | None = None
+    inference_geo: str | None = None
 
     def off_list(self) -> str | None:
         """Why the usual prices do not hold."""
         if self.service_tier in OFF_LIST:
             return self.service_tier
-        return self.speed if self.speed not in {None, "standard"} else None
+        if self.speed not in {None, "standard"}:
+            return self.speed
+        if self.inference_geo not in {None, "global", "not_available"}:
+            return f"inference in {self.inference_geo}"
+        kept = self.cache_creation or _CacheCreation()
+        return "a cache for an hour" if kept.ephemeral_1h_input_tokens else None
 
 
 class _StopDetails(Part):

@@ -93,11 +93,17 @@ class _Output(Part):
     message: _Message | None = None
 
 
-class _Usage(Part):
+class _Cache(Part):
+    ttl: str | None = None
     inputTokens: Count | None = None  # noqa: N815 - the wire's names
+
+
+class _Usage(Part):
+    inputTokens: Count | None = None  # noqa: N815
     outputTokens: Count | None = None  # noqa: N815
     cacheReadInputTokens: Count | None = None  # noqa: N815
     cacheWriteInputTokens: Count | None = None  # noqa: N815
+    cacheDetails: list[_Cache] | None = None  # noqa: N815
 
 
 class _Tier(Part):
@@ -127,7 +133,11 @@ class _Reply(Part):
         speed = (self.performanceConfig or _Performance()).latency
         if tier in OFF_LIST:
             return tier
-        return speed if speed not in {None, "standard"} else None
+        if speed not in {None, "standard"}:
+            return speed
+        kept = (self.usage or _Usage()).cacheDetails or ()
+        is_long = any(cache.inputTokens and cache.ttl != "5m" for cache in kept)
+        return "a long cache" if is_long else None
 
 
 def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer:

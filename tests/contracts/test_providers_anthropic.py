@@ -151,9 +151,12 @@ def test_stop_reasons_are_normalised(said: str, normal: str) -> None:
         ({"service_tier": "batch"}, "batch"),
         ({"service_tier": "priority"}, "priority"),
         ({"speed": "fast"}, "fast"),
+        ({"inference_geo": "us"}, "inference in us"),
+        ({"cache_creation": {"ephemeral_1h_input_tokens": 5}}, "a cache for an hour"),
+        ({"cache_creation": {"ephemeral_5m_input_tokens": 5}}, None),
     ],
 )
-def test_what_is_not_charged_by_the_list_says_so(usage: dict[str, str], why: str | None) -> None:
+def test_what_is_not_charged_by_the_list_says_so(usage: dict[str, Any], why: str | None) -> None:
     """Another tier or speed has other prices."""
     assert ask(ANSWER | {"usage": USAGE | usage}).off_list == why
 

@@ -303,6 +303,8 @@ def test_a_guardrails_own_words_are_the_message() -> None:
         ({"serviceTier": {"type": "flex"}}, "flex"),
         ({"performanceConfig": {"latency": "optimized"}}, "optimized"),
         ({"performanceConfig": {"latency": "standard"}}, None),
+        ({"usage": USAGE | {"cacheDetails": [{"ttl": "1h", "inputTokens": 5}]}}, "a long cache"),
+        ({"usage": USAGE | {"cacheDetails": [{"ttl": "5m", "inputTokens": 5}]}}, None),
     ],
 )
 def test_what_is_not_charged_by_the_list_says_so(told: Any, why: str | None) -> None:
