@@ -93,4 +93,3 @@ VENDORS = {
     "bedrock converse": converse_vendor,
     "bedrock titan": titan_vendor,
 }
-WIRES_UNDER_CONTRACT = {"openai", "anthropic", "bedrock"}

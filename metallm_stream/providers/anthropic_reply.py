@@ -9,6 +9,7 @@ from __future__ import annotations
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.http_failures import classify
 from metallm_stream.providers.reply import (
+    FINISHED,
     OFF_LIST,
     Count,
     Part,
@@ -18,14 +19,6 @@ from metallm_stream.providers.reply import (
     total,
 )
 
-# Anthropic's words for a reason to stop, where we have one of our own.
-_FINISHED = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-}
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -127,7 +120,7 @@ def _answer(reply: _Reply, text: str, request_id: str | None) -> Answer:
         output_tokens=usage.output_tokens,
         cached_input_tokens=cached,
         request_id=request_id,
-        finish_reason=_FINISHED.get(reply.stop_reason or "", reply.stop_reason),
+        finish_reason=FINISHED.get(reply.stop_reason or "", reply.stop_reason),
         cache_write_tokens=written,
         reasoning_tokens=details.thinking_tokens,
         off_list=usage.off_list(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -102,9 +103,13 @@ class BedrockClient:
             getattr(self._boto, operation)(**parameters)
         except CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001 - boto3 has no common base for what it raises
+        except Exception as exc:
+            # boto3 raises whatever comes when it reads what is not of the declared shape.
+            failure = failure_of(exc, was_reading=exchange.received is not None)
+            if failure is None:
+                raise
             secrets |= exchange.secrets
-            raise failure_of(exc).without(sorted(secrets, key=len, reverse=True)) from None
+            raise failure.without(sorted(secrets, key=len, reverse=True)) from None
         assert exchange.received is not None
         return exchange.received
 
@@ -220,12 +225,12 @@ def _boto(session: boto3.Session, settings: ProviderSettings) -> _Boto:
     return client
 
 
-def _credentials(session: boto3.Session, name: str) -> _Credentials:
+def _credentials(session: boto3.Session, name: str) -> _Credentials | None:
     try:
         found: _Credentials | None = session.get_credentials()
     except BotoCoreError as exc:
         raise ConfigurationError(f"provider {name!r}: AWS credentials: {exc}") from exc
-    if found is None:
+    if found is None and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
         raise ConfigurationError(
             f"provider {name!r}: no AWS credentials were found: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY (or what else boto3 reads), or name the variable of a Bedrock "

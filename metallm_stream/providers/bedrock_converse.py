@@ -13,6 +13,7 @@ from typing import Any
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer
 from metallm_stream.providers.reply import (
+    FINISHED,
     OFF_LIST,
     Count,
     Part,
@@ -21,18 +22,9 @@ from metallm_stream.providers.reply import (
     read_part,
     total,
 )
-from metallm_stream.providers.turns import output_limit, system_and_turns
+from metallm_stream.providers.turns import output_limit, system_and_turns, temperature_to_1
 
 METADATA_KEY = "idempotency-key"
-# Converse takes no higher one.
-_HIGHEST_TEMPERATURE = 1.0
-_FINISHED = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-}
 _DECLINED = {
     "guardrail_intervened": "a guardrail intervened",
     "content_filtered": "stopped by a content filter",
@@ -69,12 +61,9 @@ def _inference(model: Model, generation: Generation | None) -> dict[str, Any]:
         return {}
     # Claude's newer models refuse sampling parameters, by Bedrock as by Anthropic.
     sampled = "anthropic.claude" not in model.model
-    warmth = generation.temperature
     wanted = {
         "maxTokens": output_limit(model, generation),
-        "temperature": min(warmth, _HIGHEST_TEMPERATURE)
-        if sampled and warmth is not None
-        else None,
+        "temperature": temperature_to_1(generation) if sampled else None,
         "topP": generation.top_p if sampled else None,
         "stopSequences": None if generation.stop is None else list(generation.stop),
     }
@@ -174,7 +163,7 @@ def _answer(reply: _Reply, text: str, request_id: str | None) -> Answer:
         output_tokens=usage.outputTokens,
         cached_input_tokens=cached,
         request_id=request_id,
-        finish_reason=_FINISHED.get(reply.stopReason or "", reply.stopReason),
+        finish_reason=FINISHED.get(reply.stopReason or "", reply.stopReason),
         cache_write_tokens=written,
         off_list=reply.off_list(),
     )

@@ -6,6 +6,7 @@ Invariant: AWS' own error codes decide before the status they came with.
 from __future__ import annotations
 
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     CredentialRetrievalError,
     NoAuthTokenError,
@@ -14,7 +15,6 @@ from botocore.exceptions import (
     PartialCredentialsError,
     TokenRetrievalError,
 )
-from botocore.parsers import ResponseParserError
 
 from metallm_stream.providers.base import ProviderFailure
 from metallm_stream.providers.http_client import refused
@@ -43,23 +43,27 @@ _STATUS = {
 }
 
 
-def failure_of(exc: Exception) -> ProviderFailure:
-    """The failure that an exception of boto3's, or of our own below it, stands for."""
+def failure_of(exc: Exception, *, was_reading: bool) -> ProviderFailure | None:
+    """The failure that an exception of boto3's, or of our own below it, stands for.
+
+    What else it raises is a malformed answer if it was reading one, and else no failure (`None`).
+    """
     match exc:
         case ProviderFailure():
             return exc
         case ClientError():
             return _refused(exc)
-        case ResponseParserError():
-            said = f"the answer is unreadable: {exc}"
-            return ProviderFailure("malformed_answer", said, retriable=True)
         case ParamValidationError():
             return ProviderFailure("bad_request", str(exc), retriable=False)
         case _ if isinstance(exc, _NO_CREDENTIALS):
             return ProviderFailure("authentication", str(exc), retriable=False)
-        case _:
+        case BotoCoreError():
             said = f"{type(exc).__name__}: {exc}"
             return ProviderFailure("connection", said, retriable=False)
+        case _:
+            said = f"the answer is unreadable: {type(exc).__name__}: {exc}"
+            failure = ProviderFailure("malformed_answer", said, retriable=True)
+            return failure if was_reading else None
 
 
 def _refused(exc: ClientError) -> ProviderFailure:

@@ -12,11 +12,10 @@ from typing import Any
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer
+from metallm_stream.providers.bedrock_converse import METADATA_KEY
 from metallm_stream.providers.reply import Count, Part, declined, malformed, read_part
-from metallm_stream.providers.turns import output_limit, system_and_turns
+from metallm_stream.providers.turns import output_limit, system_and_turns, temperature_to_1
 
-METADATA_KEY = "idempotency-key"
-_HIGHEST_TEMPERATURE = 1.0
 _SPEAKERS = {"user": "User", "assistant": "Bot"}
 _FINISHED = {"FINISHED": "stop", "STOP_CRITERIA_MET": "stop", "LENGTH": "length"}
 
@@ -53,11 +52,10 @@ def _script(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _config(model: Model, generation: Generation | None) -> dict[str, Any]:
     wish = generation or Generation()
-    warmth = wish.temperature
     wanted = {
         # Without one, Titan stops after 512 tokens.
         "maxTokenCount": output_limit(model, generation) or model.max_output_tokens,
-        "temperature": None if warmth is None else min(warmth, _HIGHEST_TEMPERATURE),
+        "temperature": temperature_to_1(wish),
         "topP": wish.top_p,
         "stopSequences": None if wish.stop is None else list(wish.stop),
     }

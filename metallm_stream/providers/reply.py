@@ -14,6 +14,14 @@ from metallm_stream.providers.base import Answer, ProviderFailure
 Count = Annotated[int, Field(ge=0, le=10**9)]
 PartT = TypeVar("PartT", bound="Part")
 
+# Anthropic's reasons to stop, which Bedrock took over, where we have a word of our own.
+FINISHED = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+}
 # Tiers of service that have prices of their own, by any vendor's word.
 OFF_LIST = frozenset({"batch", "flex", "priority", "reserved"})
 

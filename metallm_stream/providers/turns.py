@@ -29,3 +29,8 @@ def output_limit(model: Model, generation: Generation | None) -> int | None:
         return None
     wish = generation.max_output_tokens
     return wish if model.max_output_tokens is None else min(wish, model.max_output_tokens)
+
+
+def temperature_to_1(generation: Generation) -> float | None:
+    """The query's temperature for wires that take none above 1."""
+    return None if generation.temperature is None else min(generation.temperature, 1.0)

@@ -218,6 +218,17 @@ def test_no_credentials_are_told_at_start(aws: pytest.MonkeyPatch) -> None:
         open_provider(ProviderSettings(name="v", wire="bedrock", region="eu-west-1"))
 
 
+def test_awss_own_variable_of_an_api_key_is_enough(aws: pytest.MonkeyPatch) -> None:
+    """It goes to no host without TLS, and is not told."""
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    aws.delenv("AWS_SECRET_ACCESS_KEY")
+    aws.setenv("AWS_BEARER_TOKEN_BEDROCK", SESSION_TOKEN)
+    failure = fail(LLAMA, CONVERSED, api_key=None, region="eu-west-1")
+    assert (failure.kind, failure.retriable) == ("connection", False)
+    assert "requires an HTTPS endpoint" in failure.message
+    assert SESSION_TOKEN not in failure.message
+
+
 def test_no_region_is_told_at_start(aws: pytest.MonkeyPatch) -> None:
     """With the setting that names one."""
     del aws
@@ -310,6 +321,16 @@ def test_a_guardrails_own_words_are_the_message() -> None:
 def test_what_is_not_charged_by_the_list_says_so(told: Any, why: str | None) -> None:
     """Another tier or speed has other prices."""
     assert ask(LLAMA, CONVERSED | told)[0].off_list == why
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], "text", None, {"usage": 5}, {"output": []}, {"output": {"message": [1]}}, b"\xff"],
+)
+def test_what_boto3_cannot_read_is_malformed(answer: Any) -> None:
+    """Whatever it raises then."""
+    failure = fail(LLAMA, answer)
+    assert (failure.kind, failure.retriable) == ("malformed_answer", True)
 
 
 ERRORS = [
