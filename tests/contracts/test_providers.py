@@ -70,14 +70,14 @@ def play(
 
 
 async def ask(
-    vendor: Vendor, provider: Provider, *, timeout_s: float = 5.0, key: str = "key-1"
+    vendor: Vendor, provider: Provider, *, timeout_s: float = 60.0, key: str = "key-1"
 ) -> Answer:
     return await provider.complete(
         vendor.arm, MESSAGES, None, timeout_s=timeout_s, idempotency_key=key
     )
 
 
-async def fail(vendor: Vendor, provider: Provider, *, timeout_s: float = 5.0) -> ProviderFailure:
+async def fail(vendor: Vendor, provider: Provider, *, timeout_s: float = 60.0) -> ProviderFailure:
     with pytest.raises(ProviderFailure) as caught:
         await ask(vendor, provider, timeout_s=timeout_s)
     return caught.value
@@ -115,7 +115,7 @@ def test_a_fault_is_a_failure_of_its_kind_and_leaves_the_provider_usable(
 
     async def scene(vendor: Vendor, provider: Provider) -> None:
         vendor.fault = fault
-        timeout_s = 0.2 if fault in {Fault.HANG, Fault.TRICKLE} else 10.0
+        timeout_s = 0.2 if fault in {Fault.HANG, Fault.TRICKLE} else 60.0
         began_s = time.monotonic()
         failure = await fail(vendor, provider, timeout_s=timeout_s)
         expected = (FAILURES | vendor.kinds)[fault]
@@ -202,7 +202,7 @@ def test_an_unknown_model_is_a_bad_request(vendors: Callable[..., Any]) -> None:
     async def scene(vendor: Vendor, provider: Provider) -> None:
         unknown = vendor.arm.model_copy(update={"model": f"{vendor.arm.model}-none"})
         with pytest.raises(ProviderFailure) as caught:
-            await provider.complete(unknown, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            await provider.complete(unknown, MESSAGES, None, timeout_s=60, idempotency_key="k")
         assert (caught.value.kind, caught.value.retriable) == ("bad_request", False)
         assert unknown.model in caught.value.message
 
@@ -237,7 +237,7 @@ def test_calls_that_were_cancelled_or_timed_out_free_their_connections(
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(one) for one in ended} == {ProviderFailure, asyncio.CancelledError}
         vendor.fault = None
-        answers = await asyncio.gather(*(ask(vendor, provider, timeout_s=5) for _ in range(32)))
+        answers = await asyncio.gather(*(ask(vendor, provider, timeout_s=60) for _ in range(32)))
         await provider.close()
         assert {answer.text for answer in answers} == {"4"}
 

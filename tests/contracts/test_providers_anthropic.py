@@ -44,7 +44,7 @@ def ask(answer: Any, **options: Any) -> Answer:
 
     async def run() -> Answer:
         async with tapped("anthropic", answer, **options) as (_tap, provider):
-            return await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            return await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
 
     return asyncio.run(run())
 
@@ -68,7 +68,7 @@ def test_parameters_are_sent_by_the_vendors_names() -> None:
         async with tapped("anthropic", ANSWER) as (tap, provider):
             for model, generation in ((arm, wish), (arm, None), (ARM, None)):
                 await provider.complete(
-                    model, MESSAGES, generation, timeout_s=5, idempotency_key="k1"
+                    model, MESSAGES, generation, timeout_s=60, idempotency_key="k1"
                 )
         common = {"model": ARM.model, "messages": [MESSAGES[1]], "system": "Be brief."}
         assert tap.bodies == [
@@ -93,7 +93,7 @@ def test_only_what_the_settings_say_leaves_for_a_host(monkeypatch: pytest.Monkey
 
     async def run() -> None:
         async with tapped("anthropic", ANSWER, own={"X-Team": HEADER_VALUE}) as (tap, provider):
-            await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
         sent = tap.headers[0]
         assert not [value for value in sent.values() if "planted.invalid" in value]
         assert (sent["Authorization"], sent["X-Team"]) == (f"Bearer {KEY}", HEADER_VALUE)

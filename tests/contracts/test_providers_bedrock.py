@@ -55,7 +55,7 @@ def ask(
     async def run() -> tuple[Answer, Tap]:
         async with tapped("bedrock", answer, **options) as (tap, provider):
             said = await provider.complete(
-                model, MESSAGES, wish, timeout_s=10, idempotency_key="k1"
+                model, MESSAGES, wish, timeout_s=60, idempotency_key="k1"
             )
             return said, tap
 
@@ -120,7 +120,7 @@ def test_turns_of_one_side_are_one_turn() -> None:
 
     async def run() -> Any:
         async with tapped("bedrock", CONVERSED) as (tap, provider):
-            await provider.complete(LLAMA, turns, None, timeout_s=10, idempotency_key="k")
+            await provider.complete(LLAMA, turns, None, timeout_s=60, idempotency_key="k")
             return tap.bodies[0]["messages"]
 
     assert asyncio.run(run()) == [
@@ -185,7 +185,7 @@ def test_the_variables_change_neither_host_nor_number_of_tries(aws: pytest.Monke
             "bedrock", {"message": "no"}, status=503, api_key=None, region="eu-west-1"
         ) as (tap, provider):
             with pytest.raises(ProviderFailure):
-                await provider.complete(LLAMA, MESSAGES, None, timeout_s=10, idempotency_key="k")
+                await provider.complete(LLAMA, MESSAGES, None, timeout_s=60, idempotency_key="k")
             return len(tap.requests)
 
     assert asyncio.run(run()) == 1
@@ -199,7 +199,7 @@ def test_without_an_address_the_regions_own_is_asked(aws: pytest.MonkeyPatch) ->
     async def run() -> Any:
         provider = open_provider(settings)
         with pytest.raises(ProviderFailure) as caught:
-            await provider.complete(LLAMA, MESSAGES, None, timeout_s=10, idempotency_key="k")
+            await provider.complete(LLAMA, MESSAGES, None, timeout_s=60, idempotency_key="k")
         await provider.close()
         return provider, caught.value
 

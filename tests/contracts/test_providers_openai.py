@@ -35,7 +35,7 @@ def test_generation_parameters_are_sent_by_the_vendors_names() -> None:
     async def run() -> None:
         async with tapped("openai", ANSWER) as (tap, provider):
             for wish in (generation, None):
-                await provider.complete(arm, MESSAGES, wish, timeout_s=5, idempotency_key="k1")
+                await provider.complete(arm, MESSAGES, wish, timeout_s=60, idempotency_key="k1")
         common = {"model": ARM.model, "messages": list(MESSAGES)}
         sent = {"temperature": 0.0, "top_p": 0.9, "max_tokens": 64, "stop": ["END"], "seed": 7}
         assert tap.bodies == [common | sent, common]
@@ -54,7 +54,7 @@ def test_only_what_the_settings_say_leaves_for_a_host(monkeypatch: pytest.Monkey
 
     async def run() -> None:
         async with tapped("openai", ANSWER, own={"X-Team": HEADER_VALUE}) as (tap, provider):
-            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
         assert answer.text == "yes"
         assert (answer.input_tokens, answer.cost_usd) == (None, None)
         sent = tap.headers[0]
@@ -72,7 +72,7 @@ def test_no_reported_cost_is_no_cost() -> None:
         async with RecordedLLM(recording) as server:
             settings = ProviderSettings(name="vendor", base_url=server.base_url, api_key=KEY)
             provider = open_provider(settings)
-            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
             await provider.close()
         assert answer.cost_usd is None
 
