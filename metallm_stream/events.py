@@ -155,12 +155,17 @@ class Query(UserEvent):
 
 
 class Price(UserEvent):
-    """An arm's price list, in USD."""
+    """An arm's price list, in USD.
+
+    With `table`, the name of a vendor in the price table of `genai-prices`, tries are booked as
+    that table has it at their time: tiers by length, cache writes and changes of price included.
+    """
 
     input_usd_per_mtok: PriceUsd
     output_usd_per_mtok: PriceUsd
     cached_input_usd_per_mtok: PriceUsd | None = None
     call_usd: PriceUsd = 0.0
+    table: Name | None = None
 
 
 class Model(UserEvent):
@@ -252,6 +257,8 @@ class Attempt(Event):
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     cached_input_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
     cost_usd: Usd | None = None
     provider_request_id: Note | None = None
 

@@ -110,6 +110,7 @@ class ProviderEntry(Section):
 
     wire: str = "openai"
     base_url: str | None = None
+    region: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")
     headers: dict[str, SecretStr] = Field(default_factory=dict)
 

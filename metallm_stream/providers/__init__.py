@@ -6,7 +6,7 @@ In goes a `Call`; out comes one `Result`, or a `Forward` to another provider.
 from metallm_stream.providers.answer import AnswerSettings, Forward, answer_call, idempotency_key
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure, ProviderSettings
 from metallm_stream.providers.clock import Clock, SystemClock
-from metallm_stream.providers.pricing import cost_usd
+from metallm_stream.providers.pricing import Listed, cost_usd, listed
 from metallm_stream.providers.registry import WIRES, open_provider
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "AnswerSettings",
     "Clock",
     "Forward",
+    "Listed",
     "Provider",
     "ProviderFailure",
     "ProviderSettings",
@@ -22,5 +23,6 @@ __all__ = [
     "answer_call",
     "cost_usd",
     "idempotency_key",
+    "listed",
     "open_provider",
 ]
