@@ -31,6 +31,8 @@ class Beliefs:
         Variance of one event around its expectation, above 0.
     label_share
         Labelled events a decision so far, in (0, 1].
+    contexts
+        `(n, d)`, for rules that go by more than expectations; None where nobody gave them.
 
     """
 
@@ -40,6 +42,7 @@ class Beliefs:
     observations: NDArray[np.float64]
     noise_variance: float
     label_share: float = 1.0
+    contexts: NDArray[np.floating] | None = None
 
     @classmethod
     def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
@@ -49,7 +52,9 @@ class Beliefs:
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
         """The beliefs about some of the queries."""
-        return replace(self, utility=self.utility[rows], uncertainty=self.uncertainty[rows])
+        contexts = None if self.contexts is None else self.contexts[rows]
+        utility, uncertainty = self.utility[rows], self.uncertainty[rows]
+        return replace(self, utility=utility, uncertainty=uncertainty, contexts=contexts)
 
     def mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Which arms each query may use, `(n, K)`, after `check`; None stands for all."""

@@ -54,7 +54,8 @@ def decide(
     constraints = constrain(queries, list(catalogue.arms.values()), outlook)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    choose = partial(_choose, outlook.beliefs(utility, list(catalogue)), chooser, rng)
+    beliefs = replace(outlook.beliefs(utility, list(catalogue)), contexts=contexts)
+    choose = partial(_choose, beliefs, chooser, rng)
     if pacer is None:
         choices = at_once(constraints, utility, choose)
     else:
