@@ -28,9 +28,9 @@ PART_BYTES = 660_000  # 880 kB in base64: brokers take records of 1 MB by defaul
 MAX_PARTS = 32
 # Parts of River that learn; not those that read files, listen to streams or wrap other libraries.
 _RIVER = frozenset((
-    "active", "anomaly", "bandit", "base", "cluster", "compose", "covariance", "drift", "dummy",
-    "ensemble", "facto", "feature_extraction", "feature_selection", "forest", "imblearn",
-    "linear_model", "metrics", "misc", "model_selection", "multiclass", "multioutput",
+    "_river_rust", "active", "anomaly", "bandit", "base", "cluster", "compose", "covariance",
+    "drift", "dummy", "ensemble", "facto", "feature_extraction", "feature_selection", "forest",
+    "imblearn", "linear_model", "metrics", "misc", "model_selection", "multiclass", "multioutput",
     "naive_bayes", "neighbors", "optim", "preprocessing", "proba", "rules", "stats",
     "time_series", "tree", "utils",
 ))  # fmt: skip
@@ -57,7 +57,10 @@ class UnsafeState(ConfigurationError):
 
 
 def to_bytes(policy: RiverPolicy, learned: ContextualPolicy) -> bytes:
-    """The policy as bytes. Raises `ConfigurationError` where it is too large, or no pickle."""
+    """The policy as bytes that were read back once.
+
+    Raises `ConfigurationError` where it is too large, no pickle, or not one to be read.
+    """
     stream = io.BytesIO()
     try:
         _Pickler(stream, PROTOCOL).dump(learned)
@@ -70,6 +73,7 @@ def to_bytes(policy: RiverPolicy, learned: ContextualPolicy) -> bytes:
             f"{MAX_PARTS * PART_BYTES:,} can be published: use an encoder of fewer dimensions "
             "(METALLM_ENCODER=wordllama:32), fewer arms, or another METALLM_ROUTER__POLICY"
         )
+    from_bytes(policy, raw)
     return raw
 
 
@@ -108,11 +112,8 @@ def nothing_learned(policy: RiverPolicy, dimensions: int) -> bytes:
             if trial.pull(["a", "b"], river_context(context)) not in ("a", "b"):
                 raise ValueError("it pulls arms that it was not given")
             trial.update(arm, river_context(context), 0.5)  # type: ignore[no-untyped-call]
-    except UNFIT as exc:
-        raise policy.unfit(exc) from exc
-    try:
-        from_bytes(policy, to_bytes(policy, trial))
-    except UnsafeState as exc:
+        to_bytes(policy, trial)
+    except (*UNFIT, UnsafeState) as exc:
         raise policy.unfit(exc) from exc
     return to_bytes(policy, policy.make())
 

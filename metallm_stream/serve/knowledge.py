@@ -124,7 +124,9 @@ class Knowledge:
         published = Published.from_records(manifest, self._arms.values())
         if self._rule is not None and manifest.river is not None:
             self._rule.adopt(manifest.river, self._parts)
-        elif self._rule is not None:
+        elif self._rule is not None and (
+            self.published is None or self.published.manifest.river is not None
+        ):
             log.warning(
                 "policy %d comes without a state of the policy that chooses here: set "
                 "METALLM_ROUTER__POLICY for the learner as well",

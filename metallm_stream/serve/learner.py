@@ -346,8 +346,11 @@ class Learner:
         """Some pupils must learn from every partition."""
         names = self._names
         joined = (names.decisions, names.results, names.feedback)
-        topics = consumer.list_topics(timeout=KAFKA_TIMEOUT_S).topics
-        existing = sum(len(topics[topic].partitions) for topic in joined)
+
+        def existing() -> int:
+            topics = consumer.list_topics(timeout=KAFKA_TIMEOUT_S).topics
+            return sum(len(topics[topic].partitions) for topic in joined)
+
         self._pupil.require_all(sum(topic in joined for topic, _ in self._positions), existing)
 
 

@@ -7,7 +7,7 @@ batch that taught it, and is only known here once that is done.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,8 +60,8 @@ class Pupil(Protocol):
         """Drop the lessons of interactions that are no longer kept."""
         ...
 
-    def require_all(self, owned: int, existing: int) -> None:
-        """Raise `ConfigurationError` if learning from some of the partitions is not enough."""
+    def require_all(self, owned: int, existing: Callable[[], int]) -> None:
+        """Raise `ConfigurationError` if so many of the existing partitions are not enough."""
         ...
 
 
@@ -83,14 +83,14 @@ class NoPupil:
     def retain(self, conn: Connection) -> None:
         """Nothing is kept."""
 
-    def require_all(self, owned: int, existing: int) -> None:
+    def require_all(self, owned: int, existing: Callable[[], int]) -> None:
         """Any share of the partitions is fine."""
 
 
 def open_pupil(settings: Settings, encoder: str, dimensions: int) -> Pupil:
     """What the settings want taught. River is loaded for a policy of its own alone."""
     if not is_river(settings.router.policy):
-        chooser(settings.router.policy, **settings.router.policy_parameters)
+        chooser(settings.router.policy)  # a name of River's that is misspelt must not pass for none
         return NoPupil()
     module = importlib.import_module("metallm_stream.serve.river")
     pupil: Pupil = module.open_river_pupil(settings, encoder, dimensions)

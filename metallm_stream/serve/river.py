@@ -7,7 +7,7 @@ the order in which its queries' ids sort, each complete interaction once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection
 
@@ -118,13 +118,14 @@ class RiverPupil:
         lessons = taught((item.learned for item in old), self._dimensions)
         rebase_river(conn, learn(self._policy, row.base, lessons), old[-1].number)
 
-    def require_all(self, owned: int, existing: int) -> None:
+    def require_all(self, owned: int, existing: Callable[[], int]) -> None:
         """Raise `ConfigurationError` unless this learner reads every partition."""
-        if owned < existing:
+        wanted = existing()
+        if owned < wanted:
             raise ConfigurationError(
                 f"METALLM_SLOT={self._slot}: policy {self._policy.name} (METALLM_ROUTER__POLICY) "
                 f"is taught by one learner, which must read every partition, but other learners "
-                f"read {existing - owned} of {existing}: stop them, or name a policy of sums"
+                f"read {wanted - owned} of {wanted}: stop them, or name a policy of sums"
             )
 
     def _described(self, state: bytes, lessons: int) -> Learned:
