@@ -1,47 +1,30 @@
-"""What a River policy has learned, as bytes: a pickle that is read without trusting it.
+"""What a River policy has learned, as bytes, and how lessons change it.
 
-Invariant: reading makes nothing but instances of River's classes, of the policy's own module, and
-of a few harmless types of Python; NumPy arrays are rebuilt from numbers alone. What is read is the
-policy that the settings name, or an error.
+Invariant: the state is the fold of its lessons in their order, wherever it is cut. What is read is
+the policy that the settings name, or an error.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import io
 import pickle
-import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from river.bandit.base import ContextualPolicy
-from river.base import Base
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.policy import restricted_pickle
 from metallm_stream.policy.river_policy import UNFIT, RiverPolicy, river_context
 
-PROTOCOL = 4  # without out-of-band buffers, and with opcodes for what protocol 2 needs functions
 PART_BYTES = 660_000  # 880 kB in base64: brokers take records of 1 MB by default
 MAX_PARTS = 32
-# Parts of River that learn; not those that read files, listen to streams or wrap other libraries.
-_RIVER = frozenset((
-    "_river_rust", "active", "anomaly", "bandit", "base", "cluster", "compose", "covariance",
-    "drift", "dummy", "ensemble", "facto", "feature_extraction", "feature_selection", "forest",
-    "imblearn", "linear_model", "metrics", "misc", "model_selection", "multiclass", "multioutput",
-    "naive_bayes", "neighbors", "optim", "preprocessing", "proba", "rules", "stats",
-    "time_series", "tree", "utils",
-))  # fmt: skip
-_PLAIN = {
-    "builtins": ["bool", "complex", "dict", "float", "frozenset", "int", "list", "object", "set"],
-    "collections": ["Counter", "OrderedDict", "defaultdict", "deque"],
-    "datetime": ["date", "datetime", "timedelta"],
-    "functools": ["partial"],
-    "random": ["Random"],
-}
-_NUMBERS = "biufc"  # kinds of NumPy types that hold numbers and no references
+
+
+class UnsafeState(ConfigurationError):
+    """A state that holds what no policy should, or another policy."""
 
 
 class Taught(NamedTuple):
@@ -52,21 +35,15 @@ class Taught(NamedTuple):
     reward: float
 
 
-class UnsafeState(ConfigurationError):
-    """A state that holds what no policy should; it was not written by this service."""
-
-
 def to_bytes(policy: RiverPolicy, learned: ContextualPolicy) -> bytes:
     """The policy as bytes that were read back once.
 
     Raises `ConfigurationError` where it is too large, no pickle, or not one to be read.
     """
-    stream = io.BytesIO()
     try:
-        _Pickler(stream, PROTOCOL).dump(learned)
+        raw = restricted_pickle.dumps(learned)
     except (pickle.PicklingError, *UNFIT) as exc:
         raise policy.unfit(exc) from exc
-    raw = stream.getvalue()
     if len(raw) > MAX_PARTS * PART_BYTES:
         raise ConfigurationError(
             f"the state of policy {policy.name} has {len(raw):,} bytes, at most "
@@ -83,10 +60,13 @@ def from_bytes(policy: RiverPolicy, raw: bytes) -> ContextualPolicy:
     Raises `UnsafeState` for anything that is not allowed, and for what is another policy.
     """
     try:
-        learned = _Unpickler(io.BytesIO(raw), policy.cls.__module__).load()
-    except (pickle.UnpicklingError, EOFError, ImportError, *UNFIT) as exc:
-        raise UnsafeState(f"the state of policy {policy.name} cannot be read: {exc}") from exc
-    if type(learned) is not policy.cls:
+        learned = restricted_pickle.loads(raw, policy.cls.__module__)
+    except pickle.UnpicklingError as exc:
+        raise UnsafeState(
+            f"the state of policy {policy.name} cannot be read: {exc}; it was not written by this "
+            "service, or the policy holds what states do not carry (docs/river.md)"
+        ) from exc
+    if not (isinstance(learned, policy.cls) and type(learned) is policy.cls):
         raise UnsafeState(
             f"the state of policy {policy.name} is a {type(learned).__name__} instead"
         )
@@ -175,67 +155,3 @@ def _distance(a: NDArray[Any], b: NDArray[Any]) -> float:
         return 0.0
     apart = np.max(np.abs(a - b)) / max(1.0, float(np.max(np.abs(b))))
     return float(apart) if np.isfinite(apart) else np.inf
-
-
-# What stands in the pickle for the two things that would need an unsafe function to be rebuilt.
-
-
-def array(kind: str, shape: tuple[int, ...], order: str, raw: bytes) -> NDArray[Any]:
-    """A NumPy array of numbers."""
-    if np.dtype(kind).kind not in _NUMBERS or order not in ("C", "F"):
-        raise pickle.UnpicklingError(f"an array of {kind!r} in order {order!r}")
-    flat = np.frombuffer(raw, dtype=np.dtype(kind))
-    return flat.reshape(shape, order="F" if order == "F" else "C").copy(order="K")
-
-
-def scalar(kind: str, raw: bytes) -> object:
-    """A NumPy number."""
-    return array(kind, (1,), "C", raw)[0]
-
-
-def maker(example: Base) -> Callable[[], Base]:
-    """River's way to make new statistics: the `clone` of an example."""
-    if not isinstance(example, Base):
-        raise pickle.UnpicklingError(f"the clone of a {type(example).__name__}")
-    return example.clone
-
-
-_OWN = {"array": array, "scalar": scalar, "maker": maker}
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, obj: object) -> Any:  # noqa: ANN401 - as the standard library has it
-        if type(obj) is np.ndarray and obj.dtype.kind in _NUMBERS:
-            is_fortran = obj.flags.f_contiguous and not obj.flags.c_contiguous
-            raw = obj.tobytes("F") if is_fortran else obj.tobytes("C")
-            return array, (obj.dtype.str, obj.shape, "F" if is_fortran else "C", raw)
-        if isinstance(obj, np.generic) and obj.dtype.kind in _NUMBERS:
-            return scalar, (obj.dtype.str, obj.tobytes())
-        if isinstance(obj, types.MethodType) and obj.__name__ == "clone":
-            return maker, (obj.__self__,)
-        return NotImplemented
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, module: str) -> None:
-        super().__init__(stream)
-        self._module = module
-
-    def find_class(self, module: str, name: str) -> object:
-        if module == __name__ and name in _OWN:
-            return _OWN[name]
-        is_named = module == self._module or _learns(module)
-        if (is_named or name in _PLAIN.get(module, ())) and "." not in name:
-            found = getattr(importlib.import_module(module), name, None)
-            # Neither functions, nor what a module of River has itself imported from elsewhere.
-            if isinstance(found, type) and found.__module__ == module:
-                return found
-        raise UnsafeState(
-            f"the policy's state asks for {module}.{name}, which no state of ours holds: it was "
-            "not written by this service, or holds objects of a class that snapshots do not carry"
-        )
-
-
-def _learns(module: str) -> bool:
-    first, _, rest = module.partition(".")
-    return first == "river" and rest.partition(".")[0] in _RIVER and ".datasets" not in module

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from river import bandit
 from river.bandit.base import ContextualPolicy
 
@@ -150,6 +152,23 @@ def test_a_policy_that_draws_what_is_not_allowed_is_refused() -> None:
         rule.probabilities(beliefs(np.ones((1, 2))), np.array([[True, False, True]]))
     with pytest.raises(ConfigurationError, match="it pulls arms that it was not given"):
         nothing_learned(river_policy(OWN, {"wanted": "z"}), 2)
+
+
+@given(seed=st.integers(0, 2**32 - 1), floor=st.sampled_from([0.01, 0.05, 0.5, 1.0]))
+@settings(max_examples=30)
+def test_rows_are_distributions_over_the_allowed_arms(seed: int, floor: float) -> None:
+    """As the contract of all rules has it: each has its part of the floor, and one the rest."""
+    rng = np.random.default_rng(seed)
+    contexts = rng.normal(size=(4, 3)).astype(np.float32)
+    allowed = rng.random((4, 3)) < 0.6
+    allowed[~allowed.any(axis=1), 0] = True
+    probabilities = RiverRule(LINUCB, floor).probabilities(beliefs(contexts), allowed)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-12)
+    assert (probabilities[~allowed] == 0).all()
+    for row, may in zip(probabilities, allowed, strict=True):
+        share = floor / may.sum()
+        expected = [*[share] * int(may.sum() - 1), 1 - floor + share]
+        assert np.sort(row[may]).tolist() == pytest.approx(expected)
 
 
 def test_contexts_and_a_floor_are_needed() -> None:

@@ -19,7 +19,7 @@ from river import linear_model, preprocessing, stats, stream, tree
 from river.bandit.base import ContextualPolicy
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.policy import river_state
+from metallm_stream.policy import restricted_pickle
 from metallm_stream.policy.river_policy import river_policy
 from metallm_stream.policy.river_state import (
     MAX_PARTS,
@@ -114,7 +114,8 @@ ATTACKS = [
     ("random", "SystemRandom"),
     ("copyreg", "_reconstructor", object, object, None),
     ("metallm_stream.policy.river_state", "from_bytes", None, b""),
-    ("metallm_stream.policy.river_state", "importlib.import_module", "os"),
+    ("metallm_stream.policy.restricted_pickle", "loads", b"N.", "os"),
+    ("metallm_stream.policy.restricted_pickle", "importlib.import_module", "os"),
     (__name__, "helper"),
     (__name__, "os.system", "echo"),
 ]
@@ -129,6 +130,53 @@ def test_what_could_run_something_is_refused(
     for policy in (LINUCB, OWN):
         with pytest.raises(UnsafeState, match=f"asks for {module}.{name}"):
             from_bytes(policy, raw)
+
+
+def program(*parts: object) -> bytes:
+    """Instructions, and between them objects that are written as usual; texts are strings."""
+    out = io.BytesIO()
+    writer = pickle._Pickler(out, 4)
+    for part in parts:
+        out.write(part) if isinstance(part, bytes) else writer.save(part)
+    return b"\x80\x04" + out.getvalue() + pickle.STOP
+
+
+MEAN = ("river.stats.mean", "Mean", pickle.STACK_GLOBAL)
+ARRAY = ("metallm_stream.policy.restricted_pickle", "array", pickle.STACK_GLOBAL)
+NOTHING = pickle.EMPTY_TUPLE
+ONE = (*MEAN, NOTHING, pickle.REDUCE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ((*MEAN, (None, {"get": 1}), pickle.BUILD), "it changes Mean"),
+        ((*ARRAY, {"x": 1}, pickle.BUILD), "it changes array"),
+        (
+            (*MEAN, NOTHING, pickle.REDUCE, {"__setstate__": 1}, pickle.BUILD),
+            "it sets __setstate__",
+        ),
+        (
+            (*MEAN, NOTHING, pickle.REDUCE, (None, {"__class__": 1}), pickle.BUILD),
+            "it sets __class__",
+        ),
+        ((*MEAN, NOTHING, pickle.REDUCE, NOTHING, pickle.REDUCE), "it calls a Mean"),
+        ((*MEAN, NOTHING, pickle.REDUCE, NOTHING, pickle.NEWOBJ), "it calls a Mean"),
+        ((*MEAN, NOTHING, pickle.REDUCE, NOTHING, {}, pickle.NEWOBJ_EX), "it calls a Mean"),
+        ((pickle.MARK, *MEAN, pickle.OBJ), "KeyError"),
+        ((pickle.MARK, pickle.INST + b"os\nsystem\n"), "KeyError"),
+        (("name", pickle.BINPERSID), "KeyError"),
+        ((pickle.EXT1 + b"\x01",), "KeyError"),
+        ((pickle.GLOBAL + b"os\nsystem\n",), "it asks for os.system"),
+        ((pickle.BYTEARRAY8 + b"\xff" * 8,), "KeyError"),
+    ],
+)
+def test_what_is_found_is_neither_changed_nor_abused(parts: tuple[object], reason: str) -> None:
+    """Classes keep their attributes, objects are not called, and old instructions are unknown."""
+    before = dict(vars(stats.Mean))
+    with pytest.raises(UnsafeState, match=reason):
+        from_bytes(LINUCB, program(*parts))
+    assert dict(vars(stats.Mean)) == before
 
 
 def test_the_attack_would_work_on_a_reader_that_trusts() -> None:
@@ -148,14 +196,14 @@ def test_functions_do_not_come_in_behind_a_policy(value: object) -> None:
 @pytest.mark.parametrize("kind", ["O", "V8", "i4,O", "M8[s]", "U3"])
 def test_arrays_are_of_numbers(kind: str) -> None:
     """What holds references, or has a type made up of others, is none."""
-    raw = call("metallm_stream.policy.river_state", "array", kind, (1,), "C", b"12345678")
+    raw = call("metallm_stream.policy.restricted_pickle", "array", kind, (1,), "C", b"12345678")
     with pytest.raises(UnsafeState, match="an array of"):
         from_bytes(LINUCB, raw)
 
 
 def test_only_objects_of_rivers_have_a_clone_to_hold() -> None:
     """Not whatever else has an attribute of that name."""
-    raw = call("metallm_stream.policy.river_state", "maker", {})
+    raw = call("metallm_stream.policy.restricted_pickle", "maker", {})
     with pytest.raises(UnsafeState, match="the clone of a dict"):
         from_bytes(LINUCB, raw)
 
@@ -300,4 +348,4 @@ def test_the_reader_is_not_pickles_own() -> None:
     """What is written can also be read by it, so the reader's list is what protects."""
     raw = nothing_learned(LINUCB, D)
     assert type(pickle.loads(raw)) is LINUCB.cls  # noqa: S301 - our own bytes
-    assert river_state.PROTOCOL == 4
+    assert restricted_pickle.PROTOCOL == 4
