@@ -19,6 +19,7 @@ from river.bandit.base import ContextualPolicy
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy.detectors import river_version
+from metallm_stream.policy.registry import CHOOSERS
 
 # What a policy that cannot work raises when it is tried.
 UNFIT = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
@@ -136,6 +137,6 @@ def _is_contextual(item: object) -> TypeGuard[type[ContextualPolicy]]:
 def _unknown(name: str, reason: str) -> ConfigurationError:
     own = ", ".join(f"river:{known}" for known in contextual_policies())
     return ConfigurationError(
-        f"METALLM_ROUTER__POLICY={name}: {reason}; choose {own}, or the full path of a class of "
-        "your own that is one"
+        f"METALLM_ROUTER__POLICY={name}: {reason}; choose {own}, the full path of a class of your "
+        f"own that is one, or a policy of sums: {', '.join(sorted(CHOOSERS))}"
     )

@@ -74,10 +74,16 @@ def from_bytes(policy: RiverPolicy, raw: bytes) -> ContextualPolicy:
 
 
 def learn(policy: RiverPolicy, state: bytes, lessons: Iterable[Taught]) -> bytes:
-    """The state after further lessons, one by one in their order."""
+    """The state after further lessons, one by one in their order.
+
+    Raises `ConfigurationError` if the policy fails at one.
+    """
     learned = from_bytes(policy, state)
-    for arm, context, reward in lessons:
-        learned.update(arm, river_context(context), reward)  # type: ignore[no-untyped-call]
+    try:
+        for arm, context, reward in lessons:
+            learned.update(arm, river_context(context), reward)  # type: ignore[no-untyped-call]
+    except UNFIT as exc:
+        raise policy.unfit(exc) from exc
     return to_bytes(policy, learned)
 
 

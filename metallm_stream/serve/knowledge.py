@@ -103,8 +103,9 @@ class Knowledge:
             self._arms[arm.arm] = arm
             return
         if kind == "river":
-            part = RiverPart.parse(value)
-            self._parts[part.part] = part
+            if self._rule is not None:
+                part = RiverPart.parse(value)
+                self._parts[part.part] = part
             return
         if kind == "budget":
             account = BudgetAccount.parse(value)
