@@ -65,13 +65,15 @@ class RiverRule:
         self._learned = from_bytes(self.policy, raw)
         self._sha256 = state.sha256
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities given the policy's draws, `(n, K)`; see `Chooser.probabilities`.
 
         Each row is `(1 − ε)·1[arm = drawn] + ε/K`. The policy is asked once a row, and for allowed
         arms alone. Raises `ConfigurationError` if it draws another arm.
         """
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         if beliefs.contexts is None:
             raise ValueError("a River policy chooses by contexts: give them in the beliefs")
         drawn = np.zeros(allowed.shape)

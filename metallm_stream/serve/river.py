@@ -15,6 +15,7 @@ from metallm_stream.encode import context_from_bytes
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import RiverState
 from metallm_stream.join import Reward, Rewards
+from metallm_stream.policy import Chooser
 from metallm_stream.policy.detectors import river_version
 from metallm_stream.policy.river_policy import RiverPolicy, river_policy
 from metallm_stream.policy.river_rule import RiverRule
@@ -168,7 +169,7 @@ def open_river_pupil(settings: Settings, encoder: str, dimensions: int) -> River
     )
 
 
-def open_river_rule(settings: Settings) -> RiverRule:
+def open_river_rule(settings: Settings) -> Chooser:
     """The rule of choice that the settings name."""
     return RiverRule(policy_of(settings), settings.router.floor)
 

@@ -145,6 +145,14 @@ def test_a_policy_is_asked_for_allowed_arms_alone_and_in_its_context() -> None:
     assert probabilities[1].tolist() == pytest.approx([0, 1, 0])
 
 
+def test_no_mask_stands_for_all_arms() -> None:
+    """As the router gives none where nothing is excluded."""
+    given = beliefs(np.array([[0.5, -1.0], [2.0, 0.0]], np.float32))
+    rule = RiverRule(river_policy(OWN), 0.3)
+    expected = rule.probabilities(given, np.ones((2, 3), bool))
+    assert (rule.probabilities(given, None) == expected).all()
+
+
 def test_a_policy_that_draws_what_is_not_allowed_is_refused() -> None:
     """Rather than logged with a propensity that is wrong."""
     rule = RiverRule(river_policy(OWN, {"wanted": "b"}), 0.05)
