@@ -348,6 +348,31 @@ class PolicyArm(Event):
     prompt_characters: Annotated[float, Field(ge=0)] | None = None
 
 
+class RiverState(Event):
+    """What a policy of River's has learned, of which the head of a published policy tells.
+
+    `parameters` is JSON. The state is in `parts` records of `version`, and has this `sha256`.
+    """
+
+    policy: Name
+    parameters: Annotated[str, Field(max_length=10_000)]
+    river_version: Name
+    version: Annotated[int, Field(ge=1, le=2**62)]
+    lessons: Annotated[int, Field(ge=0)]
+    parts: Annotated[int, Field(ge=1, le=32)]
+    sha256: Name
+
+
+class RiverPart(Event):
+    """One part of the state of a policy of River's: bytes of a pickle."""
+
+    kind: Literal["river"] = "river"
+    policy: Name
+    version: Annotated[int, Field(ge=1, le=2**62)]
+    part: Annotated[int, Field(ge=0, lt=32)]
+    state: bytes
+
+
 class PolicyManifest(Event):
     """The head of a published policy, written last in the transaction of its arms.
 
@@ -375,6 +400,7 @@ class PolicyManifest(Event):
     cost_variation: Annotated[float, Field(ge=0)] | None = None
     prompt_characters: Annotated[float, Field(ge=0)] | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
+    river: RiverState | None = None
 
 
 class BudgetAccount(Event):

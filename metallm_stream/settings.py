@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,12 +58,18 @@ class Objective(Section):
 
 
 class RouterSettings(Section):
-    """`batch_size` queries or `linger_s`, whichever comes first, make one transaction."""
+    """`batch_size` queries or `linger_s`, whichever comes first, make one transaction.
+
+    `policy` is made with `policy_parameters`; `floor` is the share of an even draw beside a policy
+    of River's, whose learner reads these settings too.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 500
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.02
     recent_ids: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     policy: str = "ridge-elimination"
+    policy_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    floor: Annotated[float, Field(ge=1e-4, le=1)] = 0.05
     seed: int | None = None
 
 

@@ -20,6 +20,7 @@ from metallm_stream.events import (
     PolicyManifest,
     Query,
     Result,
+    RiverPart,
 )
 
 TOPICS: dict[str, Any] = {
@@ -29,7 +30,7 @@ TOPICS: dict[str, Any] = {
     "results": Result,
     "feedback": Feedback,
     "models": Model,
-    "policy": PolicyManifest | PolicyArm | BudgetAccount,
+    "policy": PolicyManifest | PolicyArm | BudgetAccount | RiverPart,
 }
 
 

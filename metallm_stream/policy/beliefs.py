@@ -33,6 +33,8 @@ class Beliefs:
         Labelled events a decision so far, in (0, 1].
     headroom
         What a perfect answer would bring beyond the expected utility, `(n, K)`; None if not known.
+    contexts
+        `(n, d)`, for rules that go by more than expectations; None where nobody gave them.
 
     """
 
@@ -43,6 +45,7 @@ class Beliefs:
     noise_variance: float
     label_share: float = 1.0
     headroom: NDArray[np.float64] | None = None
+    contexts: NDArray[np.floating] | None = None
 
     @classmethod
     def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
@@ -52,11 +55,11 @@ class Beliefs:
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
         """The beliefs about some of the queries."""
+        contexts = None if self.contexts is None else self.contexts[rows]
+        headroom = None if self.headroom is None else self.headroom[rows]
+        utility, uncertainty = self.utility[rows], self.uncertainty[rows]
         return replace(
-            self,
-            utility=self.utility[rows],
-            uncertainty=self.uncertainty[rows],
-            headroom=None if self.headroom is None else self.headroom[rows],
+            self, utility=utility, uncertainty=uncertainty, headroom=headroom, contexts=contexts
         )
 
     def mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -6,11 +6,13 @@ propensities can be trusted by any later estimate.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy.beliefs import Beliefs
 
 
@@ -35,6 +37,15 @@ class Chooser(Protocol):
             Which arms each query may use, `(n, K)`, at least one a row; None stands for all.
 
         """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A rule of choice that follows a state of its own, published with the policy."""
+
+    def adopt(self, state: RiverState, parts: Mapping[int, RiverPart]) -> None:
+        """Choose by this state from now on. Raises `InvalidEvent` if it is not whole."""
         ...
 
 

@@ -54,7 +54,9 @@ def decide(
     constraints = constrain(queries, list(catalogue.arms.values()), outlook)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    choose = partial(_choose, outlook.beliefs(utility, cost_weight, list(catalogue)), chooser, rng)
+    beliefs = outlook.beliefs(utility, cost_weight, list(catalogue))
+    beliefs = replace(beliefs, contexts=contexts)
+    choose = partial(_choose, beliefs, chooser, rng)
     if pacer is None:
         choices = at_once(constraints, utility, choose)
     else:

@@ -21,6 +21,7 @@ from metallm_stream.events import (
     PolicyManifest,
     Query,
     Result,
+    RiverPart,
     UserEvent,
 )
 
@@ -39,6 +40,7 @@ KINDS: dict[str, type[Event]] = {
     "arm": PolicyArm,
     "manifest": PolicyManifest,
     "budget": BudgetAccount,
+    "river": RiverPart,
 }
 
 golden = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
