@@ -111,8 +111,8 @@ def expected(contexts: np.ndarray, final: np.ndarray, withdrawn: set[int]) -> Su
 
 
 def usage() -> np.ndarray:
-    """One call of 0.01 USD and half a second: the vector in its documented order."""
-    return np.array([1, 0, 1, 0.01, 0.0001, 0, 0, 0, 1, 0.5, 0.25])
+    """One call of 0.01 USD and half a second: the vector in its documented order; the prompt is not known."""
+    return np.array([1, 0, 1, 0.01, 0.0001, 0, 0, 0, 1, 0.5, 0.25, 0, 0, 0, 0, 0])
 
 
 def live(pipeline: Pipeline) -> Sums:
