@@ -77,6 +77,7 @@ class WorkerSettings(Section):
     budget_s: Annotated[float, Field(gt=0, le=7_200)] = 120.0
     backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.25
     drain_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+    circuit_share: Annotated[float, Field(gt=0, le=2)] = 0.5
 
 
 class LearnerSettings(Section):

@@ -19,6 +19,7 @@ from metallm_stream.judge.dispatch import parse, prompt
 from metallm_stream.providers import (
     AnswerSettings,
     Forward,
+    Guard,
     Provider,
     ProviderSettings,
     answer_call,
@@ -67,7 +68,12 @@ class Stage:
         return next(self.script)
 
     def answer(
-        self, call: Call, *faults: Fault | None, clock: Any = None, **changed: Any
+        self,
+        call: Call,
+        *faults: Fault | None,
+        clock: Any = None,
+        guard: Guard | None = None,
+        **changed: Any,
     ) -> Result | Forward:
         """Run `answer_call` with these faults first and answers afterwards."""
         assert self.provider is not None
@@ -82,6 +88,7 @@ class Stage:
                 settings=AnswerSettings(**changed),
                 clock=clock if clock is not None else SkippingClock(),
                 rng=np.random.default_rng(5),
+                guard=guard,
             )
         )
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    ArmHealth,
     BudgetAccount,
     Call,
     Decision,
@@ -30,6 +31,7 @@ TOPICS: dict[str, Any] = {
     "feedback": Feedback,
     "models": Model,
     "policy": PolicyManifest | PolicyArm | BudgetAccount,
+    "health": ArmHealth,
 }
 
 

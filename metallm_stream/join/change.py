@@ -45,9 +45,14 @@ def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
 
 
 def usage(attempts: Iterable[Attempt]) -> dict[str, NDArray[np.float64]]:
-    """Calls, failures, cost, tokens and latency of the attempts, summed by arm."""
+    """Calls, failures, cost, tokens and latency of the attempts, summed by arm.
+
+    A try that was broken off since another arm was faster tells nothing of its own arm.
+    """
     totals: dict[str, NDArray[np.float64]] = {}
     for attempt in attempts:
+        if attempt.failure is not None and attempt.failure.kind == "superseded":
+            continue
         vector = usage_of_call(
             failed=attempt.failure is not None,
             cost_usd=attempt.cost_usd,

@@ -3,18 +3,23 @@
 In goes a `Call`; out comes one `Result`, or a `Forward` to another provider.
 """
 
-from metallm_stream.providers.answer import AnswerSettings, Forward, answer_call, idempotency_key
+from metallm_stream.providers.answer import Forward, answer_call
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure, ProviderSettings
+from metallm_stream.providers.circuit import Circuits
 from metallm_stream.providers.clock import Clock, SystemClock
+from metallm_stream.providers.guard import Guard
 from metallm_stream.providers.pricing import cost_usd
 from metallm_stream.providers.registry import WIRES, open_provider
+from metallm_stream.providers.tries import AnswerSettings, idempotency_key
 
 __all__ = [
     "WIRES",
     "Answer",
     "AnswerSettings",
+    "Circuits",
     "Clock",
     "Forward",
+    "Guard",
     "Provider",
     "ProviderFailure",
     "ProviderSettings",

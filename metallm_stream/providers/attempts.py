@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from metallm_stream.events import Attempt, Call, Failure, Model, Result
+from metallm_stream.events import Attempt, Call, Failure, Model, Result, Skip
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.pricing import cost_usd
 
@@ -55,6 +55,7 @@ def finish(
     call: Call,
     attempts: Sequence[Attempt],
     *,
+    skipped: Sequence[Skip] = (),
     finished_at: datetime,
     text: str | None = None,
     prediction: str | None = None,
@@ -73,6 +74,7 @@ def finish(
         prediction=prediction,
         failure=failure,
         attempts=tuple(attempts),
+        skipped=tuple(skipped),
         input_tokens=sum(one.input_tokens or 0 for one in attempts),
         output_tokens=sum(one.output_tokens or 0 for one in attempts),
         cost_usd=sum(one.cost_usd or 0.0 for one in attempts),

@@ -13,6 +13,8 @@ from metallm_stream.judge import parse, prompt
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
     AnswerSettings,
+    Circuits,
+    Guard,
     ProviderSettings,
     SystemClock,
     answer_call,
@@ -33,6 +35,8 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         )
     kafka = connection(settings, f"metallm-worker-{provider}")
     check(kafka.admin(), names(settings), (provider,))
+    clock = SystemClock()
+    circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
     answer = partial(
         answer_call,
         prompt=prompt,
@@ -43,8 +47,9 @@ def open_worker(settings: Settings, provider: str) -> Worker:
             retry_budget_s=settings.worker.budget_s,
             backoff_s=settings.worker.backoff_s,
         ),
-        clock=SystemClock(),
+        clock=clock,
         rng=np.random.default_rng(),
+        guard=Guard(circuits),
     )
     return Worker(
         kafka,
@@ -57,6 +62,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         commit_interval_s=settings.worker.commit_interval_s,
         drain_s=settings.worker.drain_s,
         now=utc_now,
+        health=circuits.news,
     )
 
 

@@ -11,13 +11,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Failure, Result
+from metallm_stream.events import ArmHealth, Call, Failure, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -25,6 +25,7 @@ from metallm_stream.kafka import (
     Record,
     TopicNames,
     Work,
+    begin_write,
     dead_letter,
 )
 from metallm_stream.providers import Forward, Provider
@@ -57,6 +58,8 @@ class Worker:
         next.
     now
         Time, aware UTC.
+    health
+        What there is to tell of the arms' health, asked for with every step.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Worker:
         commit_interval_s: float,
         drain_s: float,
         now: Callable[[], datetime],
+        health: Callable[[], Sequence[ArmHealth]] = tuple,
     ) -> None:
         self._names = names
         self._topic = names.calls(provider)
@@ -79,6 +83,9 @@ class Worker:
         self._commit_interval_s = commit_interval_s
         self._drain_s = drain_s
         self._now = now
+        self._health = health
+        self._health_producer = connection.producer()
+        self._down: set[str] = set()
         self._calls = CallThread(open_provider, answer)
         self._in_flight: dict[Work, Future[Result | Forward]] = {}
         self._is_full = False
@@ -109,12 +116,25 @@ class Worker:
             self._begin(work)
         self._finish(0.0 if limit else self._commit_interval_s)
         self._loop.commit()
+        self._tell_health()
 
     def _free(self) -> int:
         """How many calls may begin; 0 until a quarter is free again, so that we pause seldom."""
         free = self._concurrency - len(self._in_flight)
         self._is_full = free < (max(1, self._concurrency // 4) if self._is_full else 1)
         return 0 if self._is_full else free
+
+    def _tell_health(self) -> None:
+        """Hand over what is new of the arms' health, without waiting for the brokers."""
+        for health in self._health():
+            was_down = health.key in self._down
+            if health.state == "open" and not was_down:
+                self._down.add(health.key)
+                log.warning("%s is down: %s", health.arm or health.provider, health.reason)
+            elif health.state == "closed" and was_down:
+                self._down.discard(health.key)
+                log.warning("%s is up again", health.arm or health.provider)
+            begin_write(self._health_producer, Record.of(self._names.health, health.key, health))
 
     def _begin(self, work: Work) -> None:
         try:

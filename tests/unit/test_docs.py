@@ -32,10 +32,11 @@ SECTIONS = {
     "queries": (events.Query, events.Message, events.Generation),
     "decisions": (events.Decision, events.Candidate, events.Failure),
     "calls": (events.Call,),
-    "results": (events.Result, events.Attempt),
+    "results": (events.Result, events.Attempt, events.Skip),
     "feedback": (events.Feedback,),
     "models": (events.Model, events.Price),
     "policy": (events.PolicyManifest, events.PolicyArm, events.BudgetAccount),
+    "health": (events.ArmHealth,),
 }
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
 

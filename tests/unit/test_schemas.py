@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from metallm_stream.cli.schemas import TOPICS, generate
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    ArmHealth,
     BudgetAccount,
     Call,
     Decision,
@@ -34,6 +35,7 @@ RECORDS: dict[str, type[Event]] = {
     "results": Result,
     "feedback": Feedback,
     "models": Model,
+    "health": ArmHealth,
 }
 KINDS: dict[str, type[Event]] = {
     "arm": PolicyArm,

@@ -67,6 +67,10 @@ async def _unauthorized(deed: Misdeed) -> web.StreamResponse:
     return error_response(401, message, kind="invalid_request_error", code="invalid_api_key")
 
 
+async def _bad_request(_deed: Misdeed) -> web.StreamResponse:
+    return error_response(400, "'temperature' must be a number.", kind="invalid_request_error")
+
+
 async def _context_too_long(_deed: Misdeed) -> web.StreamResponse:
     message = "The maximum context length of this model is 8192 tokens; the messages have more."
     code = "context_length_exceeded"
@@ -154,6 +158,7 @@ _MISDEEDS: dict[Fault, Callable[[Misdeed], Awaitable[web.StreamResponse]]] = {
     Fault.RATE_LIMITED: _rate_limited,
     Fault.OUT_OF_QUOTA: _out_of_quota,
     Fault.UNAUTHORIZED: _unauthorized,
+    Fault.BAD_REQUEST: _bad_request,
     Fault.CONTEXT_TOO_LONG: _context_too_long,
     Fault.ERROR_IN_200: _error_in_200,
     Fault.RATE_LIMITED_IN_200: _rate_limited_in_200,
