@@ -10,6 +10,7 @@ from metallm_stream.providers.clock import Clock, SystemClock
 from metallm_stream.providers.guard import Guard
 from metallm_stream.providers.pricing import cost_usd
 from metallm_stream.providers.registry import WIRES, open_provider
+from metallm_stream.providers.shares import Shares
 from metallm_stream.providers.tries import AnswerSettings, idempotency_key
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Provider",
     "ProviderFailure",
     "ProviderSettings",
+    "Shares",
     "SystemClock",
     "answer_call",
     "cost_usd",

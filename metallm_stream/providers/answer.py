@@ -78,9 +78,9 @@ async def answer_call(
                     }
                 )
             )
-        await tries.ask(model)
+        await tries.ask(model, is_last=position == len(call.ranking) - 1)
     if not tries.over and tries.shut_out is not None:
-        await tries.ask(tries.shut_out, at_any_rate=True)
+        await tries.ask(tries.shut_out, is_last=True, at_any_rate=True)
     text = tries.answer
     return finish(
         call,

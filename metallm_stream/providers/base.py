@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from metallm_stream.errors import ProviderUnavailable
 from metallm_stream.events import FailureKind, Generation, Model
+from metallm_stream.providers.rate_headers import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Answer:
     """What a provider returned for one try; `None` where it did not say.
 
     `cached_input_tokens` are part of `input_tokens`. `cost_usd` is the vendor's own figure for
-    this try, never a computed one.
+    this try, never a computed one. `limits` are the vendor's rate limits after it.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Answer:
     cost_usd: float | None = None
     request_id: str | None = None
     finish_reason: str | None = None
+    limits: RateLimits | None = None
 
 
 class ProviderFailure(ProviderUnavailable):
@@ -51,6 +53,8 @@ class ProviderFailure(ProviderUnavailable):
         The vendor's identity of the try, for its support.
     billed
         The tokens and cost of a try that was charged although it brought nothing usable.
+    limits
+        The vendor's rate limits after it.
     """
 
     kind: FailureKind
@@ -64,10 +68,12 @@ class ProviderFailure(ProviderUnavailable):
         retry_after_s: float | None = None,
         request_id: str | None = None,
         billed: Answer | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         super().__init__(kind, message, retriable=retriable, retry_after_s=retry_after_s)
         self.request_id = request_id
         self.billed = billed
+        self.limits = limits
 
     def without(self, secrets: Iterable[str]) -> ProviderFailure:
         """The same failure with every secret in its message blacked out."""
@@ -81,6 +87,7 @@ class ProviderFailure(ProviderUnavailable):
             retry_after_s=self.retry_after_s,
             request_id=self.request_id,
             billed=self.billed,
+            limits=self.limits,
         )
 
 

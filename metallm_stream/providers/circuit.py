@@ -177,5 +177,6 @@ class Circuits:
         if isinstance(ended, Answer):
             self._usual_s[arm] = latency_s if usual_s is None else 0.9 * usual_s + 0.1 * latency_s
             return None
+        fails = ended.kind in _FAILING or (ended.kind == "rate_limited" and not ended.retriable)
         too_late = ended.kind == "deadline" and (usual_s is None or latency_s > LATE * usual_s)
-        return f"{ended.kind}: {ended.message}" if ended.kind in _FAILING or too_late else None
+        return f"{ended.kind}: {ended.message}" if fails or too_late else None

@@ -1,13 +1,31 @@
-"""What stands before every try of one worker: the circuits of its arms.
+"""What stands before every try of one worker: circuits, shares of rate limits, and lanes.
 
-Invariant: every try that was let in is told when it ends, however it ends.
+Invariant: every try that was let in leaves again, however it ends, and what it taught is used by
+all calls of the worker.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from metallm_stream.events import Failure, Model
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.circuit import Circuits
+from metallm_stream.providers.clock import Clock
+from metallm_stream.providers.lanes import Lanes
+from metallm_stream.providers.shares import Share, Shares
+
+_OVERLOADED = {"rate_limited", "timeout"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one try was let in with."""
+
+    model: Model
+    share: Share
+    lanes: Lanes
+    began_s: float
 
 
 class Guard:
@@ -15,20 +33,64 @@ class Guard:
 
     Parameters
     ----------
-    circuits
-        The circuits of the provider's arms.
+    circuits, shares
+        The circuits of the provider's arms, and its rate limits.
+    concurrency
+        Calls of one arm in flight, at most.
+    clock
+        Time.
     """
 
-    def __init__(self, circuits: Circuits) -> None:
+    def __init__(self, circuits: Circuits, shares: Shares, concurrency: int, clock: Clock) -> None:
         self._circuits = circuits
+        self._shares = shares
+        self._concurrency = concurrency
+        self._clock = clock
+        self._lanes: dict[str, Lanes] = {}
 
-    def enter(self, model: Model, *, at_any_rate: bool) -> Failure | None:
-        """None if the arm may be asked now; else why not. An open circuit can be overridden."""
+    async def enter(
+        self, model: Model, *, tokens: float, patience_s: float, at_any_rate: bool = False
+    ) -> Pass | Failure:
+        """Let a try of about so many tokens in, within `patience_s`; or say why not.
+
+        An open circuit is passed `at_any_rate`.
+        """
         reason = self._circuits.enter(model)
-        if reason is None or at_any_rate:
-            return None
-        return Failure(kind="circuit_open", message=reason)
+        if reason is not None and not at_any_rate:
+            return Failure(kind="circuit_open", message=reason)
+        now_s = self._clock.monotonic()
+        wait_s = self._shares.wait_s(model.arm, tokens, now_s)
+        if wait_s > patience_s:
+            return _busy(f"its rate limit leaves no share for {wait_s:.3g} s")
+        share = self._shares.take(model.arm, tokens, now_s)
+        if wait_s > 0:
+            await self._clock.sleep(wait_s)
+        lanes = self._lanes.get(model.arm)
+        if lanes is None:
+            lanes = self._lanes[model.arm] = Lanes(self._concurrency, self._clock)
+        if not await lanes.enter(patience_s - wait_s):
+            return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
+        return Pass(model, share, lanes, self._clock.monotonic())
 
-    def leave(self, model: Model, ended: Answer | ProviderFailure, latency_s: float) -> None:
-        """Note how a try ended."""
-        self._circuits.leave(model, ended, latency_s)
+    def leave(self, held: Pass, ended: Answer | ProviderFailure | None) -> None:
+        """Note how a try ended; None if it was broken off."""
+        now_s = self._clock.monotonic()
+        failed = ended if isinstance(ended, ProviderFailure) else None
+        held.lanes.leave(
+            began_s=held.began_s,
+            answered=isinstance(ended, Answer),
+            overloaded=failed is not None and _is_overload(failed),
+        )
+        if ended is not None:
+            self._shares.settle(held.share, ended, now_s)
+            self._circuits.leave(held.model, ended, now_s - held.began_s)
+
+
+def _busy(message: str) -> Failure:
+    return Failure(kind="rate_limited", message=f"not asked: {message}")
+
+
+def _is_overload(failed: ProviderFailure) -> bool:
+    """Trouble that fewer calls at a time may mend."""
+    asked_to_wait = failed.kind == "server_error" and failed.retry_after_s is not None
+    return failed.retriable and (failed.kind in _OVERLOADED or asked_to_wait)

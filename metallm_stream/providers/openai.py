@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSetti
 from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.openai_clients import OPENAI_URL, OpenAIClients
 from metallm_stream.providers.openai_reply import read_reply
+from metallm_stream.providers.rate_headers import read_limits
 
 _CONNECT_S = 10.0
 
@@ -63,11 +65,12 @@ class OpenAIProvider:
                         extra_headers={"Idempotency-Key": idempotency_key},
                         **_parameters(model, generation, self._url),
                     )
-            return read_reply(
+            answer = read_reply(
                 raw.content,
                 content_type=raw.headers.get("content-type", ""),
                 request_id=raw.headers.get("x-request-id"),
             )
+            return replace(answer, limits=read_limits(raw.headers, datetime.now(UTC)))
         except (TimeoutError, APIError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None
@@ -135,4 +138,5 @@ def _status_failure(exc: APIStatusError) -> ProviderFailure:
         retriable=retriable,
         retry_after_s=retry_after_s(response.headers, datetime.now(UTC)),
         request_id=exc.request_id,
+        limits=read_limits(response.headers, datetime.now(UTC)),
     )

@@ -19,9 +19,10 @@ from metallm_stream.events import Attempt, Call, Failure, Model, Skip
 from metallm_stream.providers.attempts import attempt, storable
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure
 from metallm_stream.providers.clock import Clock
-from metallm_stream.providers.guard import Guard
+from metallm_stream.providers.guard import Guard, Pass
 
 _BYTES_A_CHARACTER = 6  # in JSON, at most
+_CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class AnswerSettings:
         Upper limit of that random time.
     max_text_bytes
         A longer answer counts as malformed: text and prediction must fit into one record.
+    share_wait_s
+        How long a call waits for its share of an arm's rate limits before the next arm is asked.
     """
 
     attempt_timeout_s: float = 60.0
@@ -54,6 +57,7 @@ class AnswerSettings:
     backoff_s: float = 0.5
     max_backoff_s: float = 8.0
     max_text_bytes: int = 400_000
+    share_wait_s: float = 10.0
 
 
 def idempotency_key(call_id: str, arm: str) -> str:
@@ -90,6 +94,7 @@ class Tries:
         self.answer: str | None = None
         self.shut_out: Model | None = None
         self._guard = guard
+        self._tokens = _tokens(call, messages)
         self._is_final = False
         self._too_small_tokens = 0
         self._call = call
@@ -114,14 +119,21 @@ class Tries:
         """Note that the arm is not asked."""
         self.skipped.append(Skip(arm=model.arm, at=self._clock.now(), reason=reason))
 
-    async def ask(self, model: Model, *, at_any_rate: bool = False) -> None:
-        """Try the arm, once or more; an open circuit bars it unless `at_any_rate`."""
+    async def ask(self, model: Model, *, is_last: bool, at_any_rate: bool = False) -> None:
+        """Try the arm, once or more; an open circuit bars it unless `at_any_rate`.
+
+        The last arm of a call has more patience for its share of a rate limit.
+        """
         number = 0
         while not self.over:
             number += 1
-            if self._is_barred(model, number, at_any_rate=at_any_rate):
+            held = await self._enter(model, is_last=is_last, at_any_rate=at_any_rate)
+            if isinstance(held, Failure):
+                self.pass_over(model, held)
+                if number == 1 and held.kind == "circuit_open" and self.shut_out is None:
+                    self.shut_out = model
                 return
-            ended = await self._try_once(model)
+            ended = await self._try_once(model, held)
             if isinstance(ended, str):
                 self.answer = ended
                 return
@@ -132,16 +144,19 @@ class Tries:
                 return
             await self._clock.sleep(wait_s)
 
-    def _is_barred(self, model: Model, number: int, *, at_any_rate: bool) -> bool:
+    async def _enter(
+        self, model: Model, *, is_last: bool, at_any_rate: bool
+    ) -> Pass | Failure | None:
         if self._guard is None:
-            return False
-        reason = self._guard.enter(model, at_any_rate=at_any_rate)
-        if reason is None:
-            return False
-        self.pass_over(model, reason)
-        if number == 1 and self.shut_out is None:
-            self.shut_out = model
-        return True
+            return None
+        settings = self._settings
+        longest_s = settings.retry_budget_s if is_last else settings.share_wait_s
+        return await self._guard.enter(
+            model,
+            tokens=self._tokens,
+            patience_s=min(longest_s, self._left_s()),
+            at_any_rate=at_any_rate,
+        )
 
     def _learn(self, model: Model, failed: ProviderFailure) -> None:
         """What the failure says of the arms to come."""
@@ -169,12 +184,24 @@ class Tries:
             message=f"no answer in {len(self.attempts)} attempts at {arms} arms{said}",
         )
 
-    async def _try_once(self, model: Model) -> str | ProviderFailure:
+    async def _try_once(self, model: Model, held: Pass | None) -> str | ProviderFailure:
         started_at, began_s = self._clock.now(), self._clock.monotonic()
         left_s = self._left_s()
-        ended: Answer | ProviderFailure
+        ended: Answer | ProviderFailure | None = None
         try:
-            ended = await self._provider.complete(
+            ended = await self._complete(model, left_s)
+        finally:
+            if self._guard is not None and held is not None:
+                self._guard.leave(held, ended)
+        if isinstance(ended, Answer):
+            ended = self._unless_too_long(ended)
+        latency_s = max(0.0, self._clock.monotonic() - began_s)
+        self.attempts.append(attempt(model, ended, started_at=started_at, latency_s=latency_s))
+        return storable(ended.text) if isinstance(ended, Answer) else ended
+
+    async def _complete(self, model: Model, left_s: float) -> Answer | ProviderFailure:
+        try:
+            return await self._provider.complete(
                 model,
                 self._messages,
                 self._call.query.generation,
@@ -182,16 +209,9 @@ class Tries:
                 idempotency_key=idempotency_key(self._call.call_id, model.arm),
             )
         except ProviderFailure as exc:
-            ended = exc
-        if isinstance(ended, Answer):
-            ended = self._unless_too_long(ended)
-        elif ended.kind == "timeout" and left_s < self._settings.attempt_timeout_s:
-            ended = ProviderFailure("deadline", ended.message, retriable=False)
-        latency_s = max(0.0, self._clock.monotonic() - began_s)
-        if self._guard is not None:
-            self._guard.leave(model, ended, latency_s)
-        self.attempts.append(attempt(model, ended, started_at=started_at, latency_s=latency_s))
-        return storable(ended.text) if isinstance(ended, Answer) else ended
+            if exc.kind == "timeout" and left_s < self._settings.attempt_timeout_s:
+                return ProviderFailure("deadline", exc.message, retriable=False)
+            return exc
 
     def _unless_too_long(self, answer: Answer) -> Answer | ProviderFailure:
         limit = self._settings.max_text_bytes
@@ -225,3 +245,10 @@ class Tries:
         if deadline_at is None:
             return float("inf")
         return (deadline_at - self._clock.now()) / timedelta(seconds=1)
+
+
+def _tokens(call: Call, messages: Sequence[Mapping[str, str]]) -> float:
+    """About how many tokens a try takes, as vendors count them beforehand."""
+    generation = call.query.generation
+    written = (generation.max_output_tokens or 0) if generation is not None else 0
+    return sum(len(turn["content"]) for turn in messages) / _CHARACTERS_A_TOKEN + written

@@ -16,6 +16,7 @@ from metallm_stream.providers import (
     Circuits,
     Guard,
     ProviderSettings,
+    Shares,
     SystemClock,
     answer_call,
     open_provider,
@@ -37,6 +38,8 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     check(kafka.admin(), names(settings), (provider,))
     clock = SystemClock()
     circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
+    entry = settings.providers[provider]
+    shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
     answer = partial(
         answer_call,
         prompt=prompt,
@@ -46,10 +49,11 @@ def open_worker(settings: Settings, provider: str) -> Worker:
             tries_per_arm=settings.worker.tries,
             retry_budget_s=settings.worker.budget_s,
             backoff_s=settings.worker.backoff_s,
+            share_wait_s=settings.worker.share_wait_s,
         ),
         clock=clock,
         rng=np.random.default_rng(),
-        guard=Guard(circuits),
+        guard=Guard(circuits, shares, settings.worker.concurrency, clock),
     )
     return Worker(
         kafka,

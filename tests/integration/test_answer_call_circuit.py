@@ -8,7 +8,7 @@ import pytest
 
 from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.events import Model, Result, Skip
-from metallm_stream.providers import Circuits, Forward, Guard
+from metallm_stream.providers import Circuits, Forward, Guard, Shares
 from tests.vendor_stage import SkippingClock, Stage, arm, call_of, kinds, open_stage
 
 
@@ -27,9 +27,15 @@ class FrozenClock(SkippingClock):
         return sum(self.waits_s)
 
 
+def new_guard() -> Guard:
+    """A guard without limits, for which no time passes."""
+    clock = FrozenClock()
+    return Guard(Circuits("here", "0", 0.5, clock), Shares(), 64, clock)
+
+
 def opened(stage: Stage, *names: str) -> Guard:
     """A guard that has seen these arms fail."""
-    guard = Guard(Circuits("here", "0", 0.5, FrozenClock()))
+    guard = new_guard()
     for name in names:
         for _ in range(2):
             call = call_of(arm(name))
@@ -57,7 +63,7 @@ def test_an_arm_with_an_open_circuit_is_passed_over(stage: Stage) -> None:
 
 def test_retries_end_when_the_circuit_opens(stage: Stage) -> None:
     """The sixth failure in a row is not awaited."""
-    guard = Guard(Circuits("here", "0", 0.5, FrozenClock()))
+    guard = new_guard()
     faults = [Fault.SERVER_ERROR] * 8
     result = stage.answer(call_of(arm("a"), arm("b")), *faults, guard=guard, tries_per_arm=8)
     assert [one.arm for one in result.attempts] == ["here/a"] * 5 + ["here/b"] * 3
