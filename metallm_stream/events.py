@@ -426,6 +426,22 @@ class ArmHealth(Event):
         return f"{self.provider}/{self.arm or ''}/{self.slot}"
 
 
+class WorkerSpend(Event):
+    """What one worker has spent since the start of an hour or day, under its cap on spending."""
+
+    kind: Literal["spend"] = "spend"
+    provider: Name
+    slot: Name
+    per: Literal["hour", "day"]
+    since: Moment
+    spent_usd: Usd
+
+    @property
+    def key(self) -> str:
+        """The record's key, which no arm's record can have."""
+        return f"spend {self.provider} {self.slot}"
+
+
 def explain(error: ValidationError, *, limit: int = 3) -> str:
     """A validation error in one line: field, reason and the start of the value.
 

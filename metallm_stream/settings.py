@@ -78,6 +78,9 @@ class WorkerSettings(Section):
     backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.25
     drain_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     share_wait_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    hedge_after_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spend_cap_per: Literal["hour", "day"] = "day"
     circuit_share: Annotated[float, Field(gt=0, le=2)] = 0.5
 
 

@@ -21,6 +21,7 @@ from metallm_stream.events import (
     PolicyManifest,
     Query,
     Result,
+    WorkerSpend,
 )
 
 TOPICS: dict[str, Any] = {
@@ -31,7 +32,7 @@ TOPICS: dict[str, Any] = {
     "feedback": Feedback,
     "models": Model,
     "policy": PolicyManifest | PolicyArm | BudgetAccount,
-    "health": ArmHealth,
+    "health": ArmHealth | WorkerSpend,
 }
 
 

@@ -11,6 +11,7 @@ from metallm_stream.providers.guard import Guard
 from metallm_stream.providers.pricing import cost_usd
 from metallm_stream.providers.registry import WIRES, open_provider
 from metallm_stream.providers.shares import Shares
+from metallm_stream.providers.spending import Spending
 from metallm_stream.providers.tries import AnswerSettings, idempotency_key
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ProviderFailure",
     "ProviderSettings",
     "Shares",
+    "Spending",
     "SystemClock",
     "answer_call",
     "cost_usd",

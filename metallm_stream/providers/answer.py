@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metallm_stream.events import Call, Failure, Query, Result
+from metallm_stream.events import Call, Failure, Model, Query, Result
 from metallm_stream.providers.attempts import finish
 from metallm_stream.providers.base import Provider
 from metallm_stream.providers.clock import Clock
@@ -62,23 +62,17 @@ async def answer_call(
     tries = Tries(
         call, provider, messages=messages, settings=settings, clock=clock, rng=rng, guard=guard
     )
-    for position, model in enumerate(call.ranking):
-        if tries.over:
-            break
+    left = list(call.ranking)
+    while left and not tries.over:
+        model = left.pop(0)
         if not tries.fits(model):
             tries.pass_over(model, _TOO_SMALL)
-            continue
-        if model.provider != provider.name:
-            return Forward(
-                call.model_copy(
-                    update={
-                        "ranking": tuple(filter(tries.fits, call.ranking[position:])),
-                        "attempts": tuple(tries.attempts),
-                        "skipped": tuple(tries.skipped),
-                    }
-                )
-            )
-        await tries.ask(model, is_last=position == len(call.ranking) - 1)
+        elif model.provider != provider.name:
+            return _forward(call, tries, [model, *left])
+        elif settings.hedge_after_s is None or not _is_rival(left, provider, tries):
+            await tries.ask(model, is_last=not left)
+        elif await tries.race(model, left[0], is_last=len(left) == 1):
+            left.pop(0)
     if not tries.over and tries.shut_out is not None:
         await tries.ask(tries.shut_out, is_last=True, at_any_rate=True)
     text = tries.answer
@@ -87,7 +81,22 @@ async def answer_call(
         tries.attempts,
         skipped=tries.skipped,
         finished_at=clock.now(),
+        arm=tries.answered_by,
         text=text,
         prediction=None if text is None else parse(call.query, text),
         failure=tries.failure() if text is None else None,
     )
+
+
+def _is_rival(left: Sequence[Model], provider: Provider, tries: Tries) -> bool:
+    """Whether the next arm can be asked beside the present one."""
+    return bool(left) and left[0].provider == provider.name and tries.fits(left[0])
+
+
+def _forward(call: Call, tries: Tries, left: Sequence[Model]) -> Forward:
+    changes = {
+        "ranking": tuple(filter(tries.fits, left)),
+        "attempts": tuple(tries.attempts),
+        "skipped": tuple(tries.skipped),
+    }
+    return Forward(call.model_copy(update=changes))

@@ -57,11 +57,12 @@ def finish(
     *,
     skipped: Sequence[Skip] = (),
     finished_at: datetime,
+    arm: str | None = None,
     text: str | None = None,
     prediction: str | None = None,
     failure: Failure | None = None,
 ) -> Result:
-    """The result of a call: an answer of the last attempt's arm, or `failure`.
+    """The result of a call: the answer of `arm`, or `failure`.
 
     `latency_s` runs from the start of the first attempt, here or before a forward, to the end.
     """
@@ -69,7 +70,7 @@ def finish(
     return Result(
         query_id=call.query.query_id,
         call_id=call.call_id,
-        arm=attempts[-1].arm if failure is None else None,
+        arm=arm,
         text=text,
         prediction=prediction,
         failure=failure,

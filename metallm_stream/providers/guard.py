@@ -1,4 +1,4 @@
-"""What stands before every try of one worker: circuits, shares of rate limits, and lanes.
+"""What stands before every try of one worker: circuits, rate limits, lanes, a cap on spending.
 
 Invariant: every try that was let in leaves again, however it ends, and what it taught is used by
 all calls of the worker.
@@ -14,6 +14,7 @@ from metallm_stream.providers.circuit import Circuits
 from metallm_stream.providers.clock import Clock
 from metallm_stream.providers.lanes import Lanes
 from metallm_stream.providers.shares import Share, Shares
+from metallm_stream.providers.spending import Spending
 
 _OVERLOADED = {"rate_limited", "timeout"}
 
@@ -39,10 +40,20 @@ class Guard:
         Calls of one arm in flight, at most.
     clock
         Time.
+    spending
+        The cap on what is spent, if there is one.
     """
 
-    def __init__(self, circuits: Circuits, shares: Shares, concurrency: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        circuits: Circuits,
+        shares: Shares,
+        concurrency: int,
+        clock: Clock,
+        spending: Spending | None = None,
+    ) -> None:
         self._circuits = circuits
+        self._spending = spending
         self._shares = shares
         self._concurrency = concurrency
         self._clock = clock
@@ -58,6 +69,15 @@ class Guard:
         reason = self._circuits.enter(model)
         if reason is not None and not at_any_rate:
             return Failure(kind="circuit_open", message=reason)
+        held = await self._wait(model, tokens, patience_s)
+        if isinstance(held, Pass) and self._spending is not None:
+            reason = self._spending.enter(model)
+            if reason is not None:
+                held.lanes.leave(began_s=held.began_s, answered=False, overloaded=False)
+                return Failure(kind="spend_cap", message=reason)
+        return held
+
+    async def _wait(self, model: Model, tokens: float, patience_s: float) -> Pass | Failure:
         now_s = self._clock.monotonic()
         wait_s = self._shares.wait_s(model.arm, tokens, now_s)
         if wait_s > patience_s:
@@ -72,8 +92,10 @@ class Guard:
             return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
         return Pass(model, share, lanes, self._clock.monotonic())
 
-    def leave(self, held: Pass, ended: Answer | ProviderFailure | None) -> None:
-        """Note how a try ended; None if it was broken off."""
+    def leave(
+        self, held: Pass, ended: Answer | ProviderFailure | None, cost_usd: float | None
+    ) -> None:
+        """Note how a try ended, None if it was broken off, and what it cost, None if unknown."""
         now_s = self._clock.monotonic()
         failed = ended if isinstance(ended, ProviderFailure) else None
         held.lanes.leave(
@@ -81,6 +103,8 @@ class Guard:
             answered=isinstance(ended, Answer),
             overloaded=failed is not None and _is_overload(failed),
         )
+        if self._spending is not None:
+            self._spending.leave(held.model.arm, cost_usd)
         if ended is not None:
             self._shares.settle(held.share, ended, now_s)
             self._circuits.leave(held.model, ended, now_s - held.began_s)

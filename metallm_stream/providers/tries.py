@@ -6,11 +6,12 @@ deadline or beyond the budget of tries.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from pydantic_core import to_json
@@ -23,6 +24,7 @@ from metallm_stream.providers.guard import Guard, Pass
 
 _BYTES_A_CHARACTER = 6  # in JSON, at most
 _CHARACTERS_A_TOKEN = 4
+_SUPERSEDED = ProviderFailure("superseded", "another arm answered first", retriable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class AnswerSettings:
         A longer answer counts as malformed: text and prediction must fit into one record.
     share_wait_s
         How long a call waits for its share of an arm's rate limits before the next arm is asked.
+    hedge_after_s
+        The next arm of the same provider is asked as well when one takes longer; None: never.
     """
 
     attempt_timeout_s: float = 60.0
@@ -58,6 +62,7 @@ class AnswerSettings:
     max_backoff_s: float = 8.0
     max_text_bytes: int = 400_000
     share_wait_s: float = 10.0
+    hedge_after_s: float | None = None
 
 
 def idempotency_key(call_id: str, arm: str) -> str:
@@ -72,8 +77,8 @@ class Tries:
     ----------
     attempts, skipped
         Every try, and every arm that was passed over; those before a forward first.
-    answer
-        The text of the arm that answered, the last one tried.
+    answer, answered_by
+        The text that came first, and its arm.
     shut_out
         The first arm that was not asked since its circuit is open.
     """
@@ -92,6 +97,7 @@ class Tries:
         self.attempts: list[Attempt] = list(call.attempts)
         self.skipped: list[Skip] = list(call.skipped)
         self.answer: str | None = None
+        self.answered_by: str | None = None
         self.shut_out: Model | None = None
         self._guard = guard
         self._tokens = _tokens(call, messages)
@@ -135,7 +141,8 @@ class Tries:
                 return
             ended = await self._try_once(model, held)
             if isinstance(ended, str):
-                self.answer = ended
+                if self.answer is None:
+                    self.answer, self.answered_by = ended, model.arm
                 return
             self._learn(model, ended)
             wait_s = self._wait_s(ended, number)
@@ -143,6 +150,29 @@ class Tries:
             if not again or self.over or not self._fits(wait_s):
                 return
             await self._clock.sleep(wait_s)
+
+    async def race(self, first: Model, second: Model, *, is_last: bool) -> bool:
+        """Ask an arm, and another as well when it takes longer than `hedge_after_s`.
+
+        The first answer counts, and the other try is broken off. False if the first arm had ended,
+        with or without an answer, before the second was asked.
+        """
+        tasks = [asyncio.create_task(self.ask(first, is_last=False))]
+        try:
+            await asyncio.wait(tasks, timeout=self._settings.hedge_after_s)
+            if not tasks[0].done():
+                tasks.append(asyncio.create_task(self.ask(second, is_last=is_last)))
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not self.over:
+                    await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+        return len(tasks) == 2
 
     async def _enter(
         self, model: Model, *, is_last: bool, at_any_rate: bool
@@ -168,7 +198,9 @@ class Tries:
 
     def failure(self) -> Failure:
         """Why nobody answered."""
-        last = self.attempts[-1].failure if self.attempts else None
+        failed = [one.failure for one in self.attempts if one.failure is not None]
+        told = [one for one in failed if one.kind != "superseded"]
+        last = told[-1] if told else None
         if last is None and self.skipped:
             last = self.skipped[-1].reason
         said = "" if last is None else f"; the last said {last.kind}: {last.message}"
@@ -186,18 +218,31 @@ class Tries:
 
     async def _try_once(self, model: Model, held: Pass | None) -> str | ProviderFailure:
         started_at, began_s = self._clock.now(), self._clock.monotonic()
-        left_s = self._left_s()
-        ended: Answer | ProviderFailure | None = None
         try:
-            ended = await self._complete(model, left_s)
-        finally:
-            if self._guard is not None and held is not None:
-                self._guard.leave(held, ended)
-        if isinstance(ended, Answer):
-            ended = self._unless_too_long(ended)
+            ended = await self._complete(model, self._left_s())
+        except BaseException as exc:
+            self._leave(held, None, None)
+            if isinstance(exc, asyncio.CancelledError):
+                self._book(model, _SUPERSEDED, started_at, began_s)
+            raise
+        read = self._unless_too_long(ended) if isinstance(ended, Answer) else ended
+        booked = self._book(model, read, started_at, began_s)
+        self._leave(held, ended, booked.cost_usd)
+        return storable(read.text) if isinstance(read, Answer) else read
+
+    def _book(
+        self, model: Model, ended: Answer | ProviderFailure, started_at: datetime, began_s: float
+    ) -> Attempt:
         latency_s = max(0.0, self._clock.monotonic() - began_s)
-        self.attempts.append(attempt(model, ended, started_at=started_at, latency_s=latency_s))
-        return storable(ended.text) if isinstance(ended, Answer) else ended
+        booked = attempt(model, ended, started_at=started_at, latency_s=latency_s)
+        self.attempts.append(booked)
+        return booked
+
+    def _leave(
+        self, held: Pass | None, ended: Answer | ProviderFailure | None, cost_usd: float | None
+    ) -> None:
+        if self._guard is not None and held is not None:
+            self._guard.leave(held, ended, cost_usd)
 
     async def _complete(self, model: Model, left_s: float) -> Answer | ProviderFailure:
         try:

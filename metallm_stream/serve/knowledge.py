@@ -92,10 +92,7 @@ class Knowledge:
     def _apply_policy(self, value: bytes | None) -> None:
         if value is None:
             return
-        try:
-            kind = orjson.loads(value).get("kind")
-        except (orjson.JSONDecodeError, AttributeError) as exc:
-            raise InvalidEvent(f"not a policy record: {exc}") from exc
+        kind = _kind(value)
         if kind == "arm":
             arm = PolicyArm.parse(value)
             self._arms[arm.arm] = arm
@@ -110,7 +107,7 @@ class Knowledge:
         self._adopt(manifest)
 
     def _apply_health(self, value: bytes | None) -> None:
-        if value is not None:
+        if value is not None and _kind(value) == "arm":
             self._health.append(ArmHealth.parse(value))
 
     def _adopt(self, manifest: PolicyManifest) -> None:
@@ -121,3 +118,10 @@ class Knowledge:
             )
         self.published = Published.from_records(manifest, self._arms.values())
         self._arms = {name: self._arms[name] for name in manifest.arms}
+
+
+def _kind(value: bytes) -> object:
+    try:
+        return orjson.loads(value).get("kind")
+    except (orjson.JSONDecodeError, AttributeError) as exc:
+        raise InvalidEvent(f"no record with a kind: {exc}") from exc

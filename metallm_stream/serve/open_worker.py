@@ -17,6 +17,7 @@ from metallm_stream.providers import (
     Guard,
     ProviderSettings,
     Shares,
+    Spending,
     SystemClock,
     answer_call,
     open_provider,
@@ -38,6 +39,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     check(kafka.admin(), names(settings), (provider,))
     clock = SystemClock()
     circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
+    spending = _spending(settings, provider, clock)
     entry = settings.providers[provider]
     shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
     answer = partial(
@@ -50,10 +52,11 @@ def open_worker(settings: Settings, provider: str) -> Worker:
             retry_budget_s=settings.worker.budget_s,
             backoff_s=settings.worker.backoff_s,
             share_wait_s=settings.worker.share_wait_s,
+            hedge_after_s=settings.worker.hedge_after_s,
         ),
         clock=clock,
         rng=np.random.default_rng(),
-        guard=Guard(circuits, shares, settings.worker.concurrency, clock),
+        guard=Guard(circuits, shares, settings.worker.concurrency, clock, spending),
     )
     return Worker(
         kafka,
@@ -67,7 +70,13 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         drain_s=settings.worker.drain_s,
         now=utc_now,
         health=circuits.news,
+        spending=spending,
     )
+
+
+def _spending(settings: Settings, provider: str, clock: SystemClock) -> Spending | None:
+    cap_usd, per = settings.worker.spend_cap_usd, settings.worker.spend_cap_per
+    return None if cap_usd is None else Spending(provider, settings.slot, cap_usd, per, clock)
 
 
 def _provider(settings: Settings, name: str) -> ProviderSettings:

@@ -17,10 +17,11 @@ from datetime import datetime
 from typing import Any
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import ArmHealth, Call, Failure, Result
+from metallm_stream.events import ArmHealth, Call, Failure, Result, WorkerSpend
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
+    Follower,
     Partition,
     Record,
     TopicNames,
@@ -28,7 +29,7 @@ from metallm_stream.kafka import (
     begin_write,
     dead_letter,
 )
-from metallm_stream.providers import Forward, Provider
+from metallm_stream.providers import Forward, Provider, Spending
 
 SERVICE = "worker"
 
@@ -60,6 +61,9 @@ class Worker:
         Time, aware UTC.
     health
         What there is to tell of the arms' health, asked for with every step.
+    spending
+        What this worker has spent, if that is capped: told with the results that it paid for, and
+        read again at the start.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Worker:
         drain_s: float,
         now: Callable[[], datetime],
         health: Callable[[], Sequence[ArmHealth]] = tuple,
+        spending: Spending | None = None,
     ) -> None:
         self._names = names
         self._topic = names.calls(provider)
@@ -83,7 +88,9 @@ class Worker:
         self._commit_interval_s = commit_interval_s
         self._drain_s = drain_s
         self._now = now
+        self._connection = connection
         self._health = health
+        self._spending = spending
         self._health_producer = connection.producer()
         self._down: set[str] = set()
         self._calls = CallThread(open_provider, answer)
@@ -101,6 +108,8 @@ class Worker:
         """Serve until `stop` is set, let calls in flight end for a while, and leave."""
         self._calls.start()
         self._loop.start()
+        if self._spending is not None:
+            self._restore(self._spending)
         log.info("worker for %s is ready", self._topic)
         while not stop.is_set():
             self.step(self._free())
@@ -109,6 +118,7 @@ class Worker:
             self.step(0)
         self._loop.close()
         self._calls.close()
+        self._health_producer.flush(1.0)
 
     def step(self, limit: int) -> None:
         """Begin up to `limit` calls and commit those that have ended."""
@@ -147,9 +157,25 @@ class Worker:
         self._in_flight[work] = self._calls.submit(call, work)
 
     def _finish(self, wait_s: float) -> None:
-        for work, future in self._calls.ended(wait_s):
-            if self._in_flight.pop(work, None) is not None:
-                self._loop.complete(work, [self._record(self._outcome(work, future))])
+        ended = [
+            (work, future)
+            for work, future in self._calls.ended(wait_s)
+            if self._in_flight.pop(work, None) is not None
+        ]
+        for place, (work, future) in enumerate(ended):
+            records = [self._record(self._outcome(work, future))]
+            if self._spending is not None and place == len(ended) - 1:
+                spent = self._spending.tell()
+                records.append(Record.of(self._names.health, spent.key, spent))
+            self._loop.complete(work, records)
+
+    def _restore(self, spending: Spending) -> None:
+        """Read what this slot had spent; its predecessor is fenced, so nothing more will come."""
+        follower = Follower(self._connection, [self._names.health])
+        for message in follower.catch_up():
+            if message.key() == spending.key.encode() and message.value() is not None:
+                spending.restore(WorkerSpend.parse(message.value()))
+        follower.close()
 
     def _outcome(self, work: Work, future: Future[Result | Forward]) -> Result | Forward:
         """What the call came to. A call that breaks our own code fails alone, not its worker."""

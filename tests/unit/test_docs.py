@@ -36,7 +36,7 @@ SECTIONS = {
     "feedback": (events.Feedback,),
     "models": (events.Model, events.Price),
     "policy": (events.PolicyManifest, events.PolicyArm, events.BudgetAccount),
-    "health": (events.ArmHealth,),
+    "health": (events.ArmHealth, events.WorkerSpend),
 }
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
 

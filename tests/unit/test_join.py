@@ -48,6 +48,12 @@ def test_an_event_of_another_query_is_a_mistake_of_ours() -> None:
         joined(decision("other"))
 
 
+def test_a_try_that_was_broken_off_tells_nothing_of_its_arm() -> None:
+    """Another arm was faster; neither a call nor a failure of the slow one is counted."""
+    slow = attempt("maxi", failure=Failure(kind="superseded", message="another arm was faster"))
+    assert usage([slow, attempt()]).keys() == {"mini"}
+
+
 def test_a_repetition_gives_the_very_same_interaction() -> None:
     """So that a duplicate costs no write."""
     whole = joined(decision(), result(), feedback())

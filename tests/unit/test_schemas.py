@@ -23,6 +23,7 @@ from metallm_stream.events import (
     Query,
     Result,
     UserEvent,
+    WorkerSpend,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,12 +36,13 @@ RECORDS: dict[str, type[Event]] = {
     "results": Result,
     "feedback": Feedback,
     "models": Model,
-    "health": ArmHealth,
 }
-KINDS: dict[str, type[Event]] = {
-    "arm": PolicyArm,
-    "manifest": PolicyManifest,
-    "budget": BudgetAccount,
+KINDS: dict[tuple[str, str], type[Event]] = {
+    ("policy", "arm"): PolicyArm,
+    ("policy", "manifest"): PolicyManifest,
+    ("policy", "budget"): BudgetAccount,
+    ("health", "arm"): ArmHealth,
+    ("health", "spend"): WorkerSpend,
 }
 
 golden = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -51,9 +53,9 @@ def topic_of(path: Path) -> str:
 
 
 def record_of(path: Path) -> type[Event]:
-    if topic_of(path) != "policy":
+    if topic_of(path) in RECORDS:
         return RECORDS[topic_of(path)]
-    return KINDS[orjson.loads(path.read_bytes())["kind"]]
+    return KINDS[topic_of(path), orjson.loads(path.read_bytes())["kind"]]
 
 
 def validator(path: Path) -> Draft202012Validator:
