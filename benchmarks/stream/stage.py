@@ -6,15 +6,12 @@ benchmarks.stream.worker`.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -49,17 +46,23 @@ class Stage:
         self.names = TopicNames(f"b{secrets.token_hex(4)}.")
         self.kafka = Connection(self.bootstrap)
         self.producer = self.kafka.producer()
-        admin = self.kafka.admin()
+        self.admin = self.kafka.admin()
         create(
-            admin, self.names, self.providers, partitions=self.partitions, replication_factor=1
+            self.admin, self.names, self.providers, partitions=self.partitions, replication_factor=1
         )
 
     def vendor(
-        self, provider: str, outcomes: Mapping[str, Mapping[str, Any]], *options: str, core: str = ""
+        self,
+        provider: str,
+        outcomes: Mapping[str, Mapping[str, Any]],
+        *options: str,
+        core: str = "",
     ) -> Child:
         """Start a vendor that answers `{text: {model: outcome}}`, or start it again."""
         recording = self.directory / f"{provider}.jsonl"
-        lines = [orjson.dumps({"text": text, "outcomes": known}) for text, known in outcomes.items()]
+        lines = [
+            orjson.dumps({"text": text, "outcomes": known}) for text, known in outcomes.items()
+        ]
         recording.write_bytes(b"\n".join(lines))
         port_file = self.directory / f"{provider}.port"
         argv = [*_pinned(core), sys.executable, "-m", "metallm_stream.cli", "recorded-llm"]
@@ -94,12 +97,6 @@ class Stage:
         """Put arms into the catalogue."""
         write(self.producer, [Record.of(self.names.models, one.arm, one) for one in models])
 
-    def ledger(self, provider: str) -> dict[str, Any]:
-        """The vendor's own books."""
-        with urllib.request.urlopen(self.urls[provider].replace("/v1", "/ledger")) as answer:
-            books: dict[str, Any] = json.load(answer)
-        return books
-
     @contextmanager
     def reader(self, topic: str) -> Iterator[Consumer]:
         """A consumer of all that is committed to a topic, from its start."""
@@ -123,6 +120,11 @@ class Stage:
                 if message.error() is None:
                     seen(message)
                     read += 1
+
+    def delete_topics(self) -> None:
+        """Leave the cluster as it was."""
+        for deleted in self.admin.delete_topics(self.names.all(self.providers)).values():
+            deleted.result(15)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -162,18 +164,6 @@ def memory_mb(child: Child) -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def suspend(child: Child) -> None:
-    """Stop a process so that it accepts connections and answers nothing."""
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGSTOP)
-
-
-def resume(child: Child) -> None:
-    """Let it go on."""
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGCONT)
 
 
 def _pinned(core: str) -> list[str]:

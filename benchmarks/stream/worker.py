@@ -54,13 +54,9 @@ def main() -> None:
     options = parser.parse_args()
     texts = [f"Question {number}: is it so?" for number in range(options.calls)]
     with open_stage("recorded") as stage:
-        for pid in stage.supervisor.pids() if hasattr(stage.supervisor, "pids") else ():
-            os.sched_setaffinity(pid, {int(OTHER_CORE)})
         outcome = {"m": {"answer": "yes", "cost": 0.0001}}
         latency = ["--latency-mean-s", str(MEAN_S), "--latency-sigma", str(SIGMA)]
-        vendor = stage.vendor(
-            "recorded", dict.fromkeys(texts, outcome), *latency, core=OTHER_CORE
-        )
+        vendor = stage.vendor("recorded", dict.fromkeys(texts, outcome), *latency, core=OTHER_CORE)
         figures: dict[str, Any] = {"calls": options.calls, "concurrency": options.concurrency}
         figures["bare"] = bare(stage, texts, options.concurrency)
         worker = stage.start(
@@ -84,7 +80,9 @@ def bare(stage: Stage, texts: Sequence[str], concurrency: int) -> dict[str, Any]
     argv = ["taskset", "-c", WORKER_CORE, sys.executable, "-m", "benchmarks.stream.bare"]
     argv += [stage.urls["recorded"], str(path), "--concurrency", str(concurrency)]
     environment = os.environ | {"VENDOR_KEY": KEY, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(  # noqa: S603 - our own words
+        argv, env=environment, check=True, capture_output=True, text=True
+    )
     figures: dict[str, Any] = json.loads(done.stdout)
     return figures
 

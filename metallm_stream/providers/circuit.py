@@ -20,7 +20,7 @@ from metallm_stream.providers.clock import Clock
 WINDOW = 20  # tries
 WINDOW_S = 30.0
 FEWEST = 5  # tries that say anything
-RETRY_AFTER_S = 2.0
+RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a moment too early
 BEAT_S = 5.0
 VALID_S = 15.0
 IDLE_S = 60.0  # after so long without a try nothing is said of an arm

@@ -7,7 +7,7 @@ import pytest
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision, Failure, Feedback, Result
 from metallm_stream.join import (
     MAX_FEEDBACK,
     Interaction,
