@@ -2,23 +2,24 @@
 
     python -m benchmarks.stream.worker --calls 30000
 
-A local vendor answers with log-normal latency (mean 0.8 s, 99th percentile 8 s). Four runs, each
-from calls that are written to the worker's topic at once or evenly:
+A local vendor answers with log-normal latency (mean 0.8 s, 99th percentile 8 s, at most 30 s).
+Four runs:
 
 - bare: the loop, on the worker's core;
-- full: 500 calls in flight, as fast as they go; memory is read along the way;
-- paced: calls written evenly at 40 % of that. What is added is the time from a call's creation
-  until its result can be read, less the vendor's own time;
-- blocked: the same with 1 % of calls that take 30 s; the others' added time again.
+- full: the same calls through Kafka and a worker, 500 in flight; memory is read along the way;
+- paced: calls written evenly at a share of that rate. What is added is the time from a call's
+  creation until its result can be read, less the vendor's own time;
+- blocked: the same with 1 % of calls that take 30 s; what is added to the others.
 
-Prints one JSON object. The worker has core 0, the vendor, Kafka and this reader have core 1, so
-what the vendor can serve bounds the figures: `vendor_core_share` near 1 says so.
+Prints one JSON object. Rates are those between the first and the last tenth of the results. The
+worker has one core; vendor, Kafka and this reader have the other. `core_share` near 1 says that the
+worker was the bound, `vendor_core_share` that the vendor was; if neither is, others were using the
+machine, and `cpu_ms_per_call` is the figure to compare.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -32,9 +33,9 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Message
 
+from benchmarks.stream.bare import sustained
 from benchmarks.stream.stage import KEY, REPOSITORY, Stage, cpu_s, memory_mb, open_stage
 from metallm_stream.embedded import Child
-from metallm_stream.embedded.recorded_llm import Latency
 from metallm_stream.events import Call, Generation, Model, Query, Result
 from metallm_stream.kafka import Record
 from metallm_stream.kafka.write import begin_write
@@ -42,6 +43,7 @@ from metallm_stream.kafka.write import begin_write
 ARM = Model(arm="m", provider="recorded", model="m")
 MEAN_S, SIGMA = 0.8, 1.43  # the 99th percentile is 8 s
 SLOW_S = 30.0
+SLOW = tuple(f"Slow question {number}" for number in range(1_000))
 WORKER_CORE, OTHER_CORE = "0", "1"
 
 
@@ -50,14 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=6_000)
     parser.add_argument("--concurrency", type=int, default=500)
-    parser.add_argument("--paced-share", type=float, default=0.4)
+    parser.add_argument("--paced-s", type=float, default=20, help="How long the paced runs are.")
+    parser.add_argument("--paced-share", type=float, default=0.4, help="Of the full rate.")
     options = parser.parse_args()
-    texts = [f"Question {number}: is it so?" for number in range(options.calls)]
+    own_s = _latencies(options.calls)
     with open_stage("recorded") as stage:
-        outcome = {"m": {"answer": "yes", "cost": 0.0001}}
-        latency = ["--latency-mean-s", str(MEAN_S), "--latency-sigma", str(SIGMA)]
-        vendor = stage.vendor("recorded", dict.fromkeys(texts, outcome), *latency, core=OTHER_CORE)
+        vendor = stage.vendor("recorded", _outcomes(own_s), core=OTHER_CORE)
         figures: dict[str, Any] = {"calls": options.calls, "concurrency": options.concurrency}
+        texts = [text for text in own_s if text not in SLOW]
         figures["bare"] = bare(stage, texts, options.concurrency)
         worker = stage.start(
             "worker",
@@ -65,12 +67,30 @@ def main() -> None:
             core=WORKER_CORE,
             WORKER__CONCURRENCY=str(options.concurrency),
         )
-        run = Run(stage, worker, vendor)
+        run = Run(stage, worker, vendor, own_s)
         figures["full"] = run.ask("full", texts, rate=None)
         figures["ratio"] = figures["full"]["calls_per_s"] / figures["bare"]["calls_per_s"]
         rate = options.paced_share * figures["full"]["calls_per_s"]
-        figures["paced"] = run.ask("paced", texts[: int(20 * rate)], rate=rate)
+        paced = texts[: int(options.paced_s * rate)]
+        figures["paced"] = run.ask("paced", paced, rate=rate)
+        mixed = [
+            SLOW[number // 100] if number % 100 == 0 else text for number, text in enumerate(paced)
+        ]
+        figures["blocked"] = run.ask("blocked", mixed, rate=rate)
     print(json.dumps(figures, indent=2))
+
+
+def _latencies(count: int) -> dict[str, float]:
+    """How long the vendor takes by itself for each text; for those of `SLOW`, 30 s."""
+    rng = np.random.default_rng(1)
+    drawn = rng.lognormal(np.log(MEAN_S) - SIGMA**2 / 2, SIGMA, count)
+    own_s = {f"Question {n}: is it so?": min(SLOW_S, float(s)) for n, s in enumerate(drawn)}
+    return own_s | dict.fromkeys(SLOW, SLOW_S)
+
+
+def _outcomes(own_s: dict[str, float]) -> dict[str, dict[str, dict[str, Any]]]:
+    known = {"answer": "yes", "cost": 0.0001}
+    return {text: {"m": known | {"latency_s": seconds}} for text, seconds in own_s.items()}
 
 
 def bare(stage: Stage, texts: Sequence[str], concurrency: int) -> dict[str, Any]:
@@ -90,8 +110,9 @@ def bare(stage: Stage, texts: Sequence[str], concurrency: int) -> dict[str, Any]
 class Run:
     """Calls through one worker, read from the outside."""
 
-    def __init__(self, stage: Stage, worker: Child, vendor: Child) -> None:
+    def __init__(self, stage: Stage, worker: Child, vendor: Child, own_s: dict[str, float]) -> None:
         self._stage = stage
+        self._own_s = own_s
         self._worker = worker
         self._vendor = vendor
         self._read = 0
@@ -134,8 +155,7 @@ class Run:
         worker_s, vendor_s = cpu_s(self._worker) - cpu[0], cpu_s(self._vendor) - cpu[1]
         figures = {
             "calls": len(calls),
-            "calls_per_s": len(calls) / took_s,
-            "sustained_calls_per_s": _sustained([at for at, _ in arrived.values()]),
+            "calls_per_s": sustained([at for at, _ in arrived.values()]),
             "cpu_ms_per_call": 1e3 * worker_s / len(calls),
             "core_share": worker_s / took_s,
             "vendor_core_share": vendor_s / took_s,
@@ -143,8 +163,9 @@ class Run:
         }
         if rate is not None:
             added_s = [
-                at - sent[key] - _own_s(texts[int(key.rpartition("-")[2])])
+                at - sent[key] - self._own_s[text]
                 for key, (at, _) in arrived.items()
+                if (text := texts[int(key.rpartition("-")[2])]) not in SLOW
             ]
             figures |= {
                 f"added_ms_p{p}": 1e3 * float(np.percentile(added_s, p)) for p in (50, 90, 99)
@@ -156,19 +177,6 @@ def _call(name: str, number: int, text: str) -> Call:
     key = f"{name}-{number}"
     query = Query(query_id=key, text=text, generation=Generation(temperature=0))
     return Call(call_id=key, query=query, ranking=(ARM,), decided_at=datetime.now(UTC))
-
-
-def _own_s(text: str) -> float:
-    """How long the vendor took by itself: it draws from the request alone."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Latency(mean_s=MEAN_S, sigma=SIGMA).of(None, f"m {digest} 1")
-
-
-def _sustained(arrivals: Sequence[float]) -> float:
-    """Calls a second between the first tenth and the last tenth of the results."""
-    ordered = np.sort(np.array(arrivals))
-    tenth = len(ordered) // 10
-    return float((len(ordered) - 2 * tenth) / (ordered[-tenth - 1] - ordered[tenth]))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,10 @@ class Circuit:
         self.tries.append((now_s, reason is not None))
         while self.tries[0][0] < now_s - WINDOW_S:
             self.tries.popleft()
+        if reason is None:
+            return False
         failed = sum(one for _, one in self.tries)
-        if reason is None or len(self.tries) < FEWEST or failed < self.share * len(self.tries):
+        if len(self.tries) < FEWEST or failed < self.share * len(self.tries):
             return False
         self.is_open, self.since_s, self.retry_at_s = True, now_s, now_s + RETRY_AFTER_S
         self.reason = f"{failed} of {len(self.tries)} tries failed; the last: {reason}"[:500]
