@@ -42,8 +42,9 @@ COST_USD = {
 TRIES = 3
 FINAL = {
     *(Fault.UNAUTHORIZED, Fault.OUT_OF_QUOTA, Fault.BAD_REQUEST, Fault.CONTEXT_TOO_LONG),
-    *(Fault.REFUSAL, Fault.CONTENT_FILTER, Fault.OVERSIZED, Fault.COMPRESSED, Fault.REDIRECT),
-}
+    *(Fault.REFUSAL, Fault.CONTENT_FILTER, Fault.COMPRESSED, Fault.REDIRECT),
+}  # and oversized answers, unless they are cut off by a timeout before that is seen
+FINAL_KINDS = {"authentication", "bad_request", "unsupported", "context_too_long", "refused"}
 Line = Mapping[str, Any]
 
 
@@ -123,6 +124,7 @@ def audit(
             assert line["fault"] is not None, "asked again after an answer"
             assert Fault(line["fault"]) not in FINAL, f"{line['fault']} was retried"
     for result in ended:
+        _audit_arms(result)
         kinds = [one.failure.kind for one in result.attempts if one.failure is not None]
         assert "bad_request" not in kinds[:-1], "somebody was asked after a malformed request"
     return {
@@ -135,6 +137,16 @@ def audit(
         "spent_usd": round(spent_usd, 6),
         "charged_usd": round(charged_usd, 6),
     }
+
+
+def _audit_arms(result: Result) -> None:
+    """No arm is tried again after a failure that can only come again."""
+    final: set[str] = set()
+    for attempt in result.attempts:
+        assert attempt.arm not in final, f"{attempt.arm} was retried: {result.attempts}"
+        failure = attempt.failure
+        if failure is None or failure.kind in FINAL_KINDS or "longer than" in failure.message:
+            final.add(attempt.arm)
 
 
 def _call(number: int, text: str) -> Call:

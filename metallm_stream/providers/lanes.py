@@ -11,12 +11,16 @@ from collections import deque
 
 from metallm_stream.providers.clock import Clock
 
+MEMORY_CALLS = 20
+TROUBLE_SHARE = 0.1  # three calls in a row, or one of ten for long
+
 
 class Lanes:
     """An adaptive number of lanes for the calls of one arm.
 
     Additive increase, multiplicative decrease: a full set of answers opens one lane more, and
-    trouble halves them, once for all the calls that were in flight when it came.
+    trouble halves them, once for all the calls that were in flight when it came. Trouble is a share
+    of recent calls, as single calls that hang would close nearly all lanes of an arm that is fine.
 
     Parameters
     ----------
@@ -38,6 +42,7 @@ class Lanes:
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._cut_s = float("-inf")
+        self._share = 0.0
 
     async def enter(self, patience_s: float) -> bool:
         """Take a lane; False if none is free within `patience_s`."""
@@ -60,8 +65,10 @@ class Lanes:
 
     def leave(self, *, began_s: float, answered: bool, overloaded: bool) -> None:
         """Give the lane of a call back that began at `began_s` of the clock."""
-        if overloaded and began_s >= self._cut_s:
-            self._cut_s = self._clock.monotonic()
+        if began_s >= self._cut_s:
+            self._share += (overloaded - self._share) / MEMORY_CALLS
+        if self._share >= TROUBLE_SHARE:
+            self._cut_s, self._share = self._clock.monotonic(), 0.0
             self.limit = max(1.0, self.limit / 2)
         elif answered and 2 * self._busy >= self.limit:
             self.limit = min(float(self._most), self.limit + 1 / self.limit)

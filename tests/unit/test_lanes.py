@@ -8,8 +8,11 @@ from metallm_stream.providers import SystemClock
 from metallm_stream.providers.lanes import Lanes
 
 
-def trouble(lanes: Lanes, began_s: float = float("inf")) -> None:
-    lanes.leave(began_s=began_s, answered=False, overloaded=True)
+async def trouble(lanes: Lanes, times: int = 3) -> None:
+    """Calls in a row that are too much for the vendor."""
+    for _ in range(times):
+        assert await lanes.enter(0)
+        lanes.leave(began_s=float("inf"), answered=False, overloaded=True)
 
 
 def well(lanes: Lanes) -> None:
@@ -22,9 +25,23 @@ def test_trouble_halves_the_lanes_down_to_one() -> None:
     async def scene() -> None:
         lanes = Lanes(8, SystemClock())
         for expected in (4, 2, 1, 1):
-            assert await lanes.enter(0)
-            trouble(lanes)
+            await trouble(lanes)
             assert lanes.limit == expected
+
+    asyncio.run(scene())
+
+
+def test_single_calls_that_hang_close_no_lanes() -> None:
+    """One of thirty is no sign of too many calls."""
+
+    async def scene() -> None:
+        lanes = Lanes(8, SystemClock())
+        for _ in range(20):
+            await trouble(lanes, times=1)
+            for _ in range(29):
+                assert await lanes.enter(0)
+                well(lanes)
+        assert lanes.limit == 8
 
     asyncio.run(scene())
 
@@ -38,7 +55,7 @@ def test_calls_that_were_in_flight_together_halve_once() -> None:
         for _ in range(8):
             assert await lanes.enter(0)
         for _ in range(8):
-            trouble(lanes, began_s)
+            lanes.leave(began_s=began_s, answered=False, overloaded=True)
         assert lanes.limit == 4
 
     asyncio.run(scene())
@@ -49,8 +66,7 @@ def test_answers_open_lanes_again_up_to_the_setting() -> None:
 
     async def scene() -> None:
         lanes = Lanes(4, SystemClock())
-        assert await lanes.enter(0)
-        trouble(lanes)
+        await trouble(lanes)
         for _ in range(40):
             while await lanes.enter(0):
                 pass
@@ -65,8 +81,7 @@ def test_lanes_that_are_not_used_do_not_open() -> None:
 
     async def scene() -> None:
         lanes = Lanes(64, SystemClock())
-        assert await lanes.enter(0)
-        trouble(lanes)
+        await trouble(lanes)
         for _ in range(100):
             assert await lanes.enter(0)
             well(lanes)
