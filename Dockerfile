@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY metallm_stream metallm_stream
 COPY migrations migrations
 COPY services services
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir '.[vendors]'
 
 USER metallm
 ENV PYTHONUNBUFFERED=1

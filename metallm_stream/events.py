@@ -159,12 +159,17 @@ class Query(UserEvent):
 
 
 class Price(UserEvent):
-    """An arm's price list, in USD."""
+    """An arm's price list, in USD.
+
+    With `table`, the name of a vendor in the price table of `genai-prices`, tries are booked as
+    that table has it at their time: tiers by length, cache writes and changes of price included.
+    """
 
     input_usd_per_mtok: PriceUsd
     output_usd_per_mtok: PriceUsd
     cached_input_usd_per_mtok: PriceUsd | None = None
     call_usd: PriceUsd = 0.0
+    table: Name | None = None
 
 
 class Model(UserEvent):
@@ -226,6 +231,7 @@ class Decision(Event):
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
+    prompt_characters: Annotated[int, Field(ge=0)] | None = None
     budget_weight: Weight | None = None
     reserved_usd: Usd | None = None
     refusal: Failure | None = None
@@ -255,6 +261,8 @@ class Attempt(Event):
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     cached_input_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
     cost_usd: Usd | None = None
     provider_request_id: Note | None = None
 
@@ -351,6 +359,32 @@ class PolicyArm(Event):
     output_tokens: Annotated[float, Field(ge=0)] | None = None
     latency_s: Seconds | None = None
     failure_rate: Probability | None = None
+    prompt_characters: Annotated[float, Field(ge=0)] | None = None
+
+
+class RiverState(Event):
+    """What a policy of River's has learned, of which the head of a published policy tells.
+
+    `parameters` is JSON. The state is in `parts` records of `version`, and has this `sha256`.
+    """
+
+    policy: Name
+    parameters: Annotated[str, Field(max_length=10_000)]
+    river_version: Name
+    version: Annotated[int, Field(ge=1, le=2**62)]
+    lessons: Annotated[int, Field(ge=0)]
+    parts: Annotated[int, Field(ge=1, le=32)]
+    sha256: Name
+
+
+class RiverPart(Event):
+    """One part of the state of a policy of River's: bytes of a pickle."""
+
+    kind: Literal["river"] = "river"
+    policy: Name
+    version: Annotated[int, Field(ge=1, le=2**62)]
+    part: Annotated[int, Field(ge=0, lt=32)]
+    state: bytes
 
 
 class PolicyManifest(Event):
@@ -376,7 +410,11 @@ class PolicyManifest(Event):
     shared_precision: Annotated[float, Field(gt=0)]
     arm_precision: Annotated[float, Field(gt=0)]
     log_evidence: float | None = None
+    cost_elasticity: Probability | None = None
+    cost_variation: Annotated[float, Field(ge=0)] | None = None
+    prompt_characters: Annotated[float, Field(ge=0)] | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
+    river: RiverState | None = None
 
 
 class BudgetAccount(Event):

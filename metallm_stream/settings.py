@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,12 +58,18 @@ class Objective(Section):
 
 
 class RouterSettings(Section):
-    """`batch_size` queries or `linger_s`, whichever comes first, make one transaction."""
+    """`batch_size` queries or `linger_s`, whichever comes first, make one transaction.
+
+    `policy` is made with `policy_parameters`; `floor` is the share of an even draw beside a policy
+    of River's, whose learner reads these settings too.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 500
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.02
     recent_ids: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     policy: str = "ridge-elimination"
+    policy_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    floor: Annotated[float, Field(ge=1e-4, le=1)] = 0.05
     seed: int | None = None
 
 
@@ -98,7 +104,7 @@ class LearnerSettings(Section):
     policies_kept: Annotated[int, Field(ge=1)] = 10_000
     half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
     drift: Literal["adwin", "page-hinkley", "off"] = "adwin"
-    drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.05
+    drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.02
 
 
 class BudgetEntry(Section):
@@ -115,6 +121,7 @@ class ProviderEntry(Section):
 
     wire: str = "openai"
     base_url: str | None = None
+    region: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,13 @@ import pytest
 from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
 
 pytest_plugins = ["tests.servers"]
+
+
+def pytest_report_header() -> str:
+    """The vendors' SDKs and the price table that this run stands for."""
+    packages = ("openai", "anthropic", "boto3", "httpx2", "genai-prices")
+    return "vendors: " + ", ".join(f"{name} {version(name)}" for name in packages)
+
 
 # Machines that run tests are busy: a slow example is no failure.
 hypothesis.settings.register_profile("unhurried", deadline=None)

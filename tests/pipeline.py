@@ -43,6 +43,7 @@ ENCODER = "wordllama:32"
 KEY = "recorded-key-for-tests"
 LABELS = ("yes", "no")
 GARBAGE = b"garbage"
+CHECKOUT = os.environ.get("PYTHONPATH", "")  # of a checkout that is not installed
 
 
 @contextmanager
@@ -127,7 +128,7 @@ class Pipeline:
         child = self.supervisor.add(
             "recorded",
             argv,
-            {"PATH": "", "METALLM_RECORDED_LLM_KEY": KEY},
+            {"PATH": "", "METALLM_RECORDED_LLM_KEY": KEY, "PYTHONPATH": CHECKOUT},
             self.directory / "recorded.log",
             ready=port_file.exists,
         )
@@ -147,7 +148,7 @@ class Pipeline:
         environment = {
             "PATH": "",
             "HOME": os.environ.get("HOME", "/"),
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # of a checkout that is not installed
+            "PYTHONPATH": CHECKOUT,
             "PYTHONWARNINGS": "error",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "METALLM_TOPICS__PREFIX": self.names.prefix,

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
+from metallm_stream.cli.listed import listed_entry, require_reported_cost
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, create, write
@@ -23,8 +24,8 @@ def models() -> None:
 
 @models.command("add")
 @click.argument("arm")
-@click.option("--provider", required=True, help="Name of a provider, as in the settings.")
-@click.option("--model", help="The provider's name for it; default: ARM.")
+@click.option("--provider", help="A provider's name; default: what is before ARM's first slash.")
+@click.option("--model", help="The provider's name for it; default: ARM, or what is behind it.")
 @click.option("--input-usd", type=float, help="USD for 10⁶ input tokens.")
 @click.option("--output-usd", type=float, help="USD for 10⁶ output tokens.")
 @click.option("--cached-input-usd", type=float, help="USD for 10⁶ cached input tokens.")
@@ -36,7 +37,7 @@ def models() -> None:
 @click.option("--region", "regions", multiple=True, help="Where queries may be processed.")
 def add(
     arm: str,
-    provider: str,
+    provider: str | None,
     model: str | None,
     input_usd: float | None,
     output_usd: float | None,
@@ -48,21 +49,30 @@ def add(
     languages: tuple[str, ...],
     regions: tuple[str, ...],
 ) -> None:
-    """Add ARM, or replace it. Without a price, costs are those that the vendor reports."""
+    """Add ARM, or replace it, as in `metallm models add anthropic/claude-sonnet-4-5`.
+
+    Without a price, the one of the price table is taken, and the context window with it. What the
+    table does not know costs what the vendor reports, if it is one that does.
+    """
     settings = load()
+    provider, model = _whose(arm, provider, model)
+    given = _price(input_usd, output_usd, cached_input_usd, call_usd)
+    entry = listed_entry(settings, provider, model)
+    if given is None and entry is None:
+        require_reported_cost(settings, provider, model)
     record = Model(
         arm=arm,
         provider=provider,
-        model=model or arm,
-        price=_price(input_usd, output_usd, cached_input_usd, call_usd),
-        context_window_tokens=context_window,
+        model=model,
+        price=given or (entry and entry.price),
+        context_window_tokens=context_window or (entry and entry.context_window_tokens),
         max_output_tokens=max_output,
         tags=tags,
         languages=languages or None,
         regions=regions or None,
     )
     put_model(settings, record)
-    click.echo(f"added {arm}")
+    click.echo(f"added {arm}: {_shown(record.price)}")
     if provider not in settings.providers:
         click.echo(f"note: no worker here is configured for provider {provider!r}", err=True)
 
@@ -89,7 +99,7 @@ def reprice(
         "cached_input_usd_per_mtok": cached_input_usd,
         "call_usd": call_usd,
     }
-    before = {} if known.price is None else known.price.model_dump()
+    before = {} if known.price is None else known.price.model_dump(exclude={"table"})
     price = Price.model_validate(before | {k: v for k, v in given.items() if v is not None})
     put_model(settings, known.model_copy(update={"price": price}))
     click.echo(f"repriced {arm}: {_shown(known.price)} → {_shown(price)}")
@@ -137,6 +147,16 @@ def put_model(settings: Settings, model: Model) -> None:
     write(kafka.producer(), [Record.of(names(settings).models, model.arm, model)])
 
 
+def _whose(arm: str, provider: str | None, model: str | None) -> tuple[str, str]:
+    """Provider and model, read from the arm's name where they are not given."""
+    if provider is not None:
+        return provider, model or arm
+    named, slash, rest = arm.partition("/")
+    if not slash or not rest:
+        raise click.UsageError(f"--provider is missing, and {arm!r} is no PROVIDER/MODEL")
+    return named, model or rest
+
+
 def _known(settings: Settings, arm: str) -> Model:
     """The arm's record; raises `ConfigurationError` if there is none."""
     catalogue = _catalogue(settings)
@@ -171,8 +191,9 @@ def _shown(price: Price | None) -> str:
     ]
     if price.cached_input_usd_per_mtok is not None:
         parts.append(f"${price.cached_input_usd_per_mtok:g} cached in")
+    table = "" if price.table is None else f", by the price table of {price.table}"
     per_call = f", ${price.call_usd:g} a call" if price.call_usd else ""
-    return f"{', '.join(parts)} per 10⁶ tokens{per_call}"
+    return f"{', '.join(parts)} per 10⁶ tokens{per_call}{table}"
 
 
 def _catalogue(settings: Settings) -> Catalogue:

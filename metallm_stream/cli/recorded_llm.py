@@ -159,3 +159,4 @@ def _tell(server: RecordedLLM, recording: Recording) -> None:
     if os.environ.get(KEY_VARIABLE):
         click.echo(f"  export METALLM_PROVIDERS__RECORDED__API_KEY_ENV={KEY_VARIABLE}")
     click.echo(f"  metallm models add {shlex.quote(recording.models[0])} --provider recorded")
+    click.echo(f"The wires anthropic and bedrock are spoken at {server.address}.")

@@ -21,6 +21,7 @@ from metallm_stream.events import (
     PolicyManifest,
     Query,
     Result,
+    RiverPart,
     WorkerSpend,
 )
 
@@ -31,7 +32,7 @@ TOPICS: dict[str, Any] = {
     "results": Result,
     "feedback": Feedback,
     "models": Model,
-    "policy": PolicyManifest | PolicyArm | BudgetAccount,
+    "policy": PolicyManifest | PolicyArm | BudgetAccount | RiverPart,
     "health": ArmHealth | WorkerSpend,
 }
 

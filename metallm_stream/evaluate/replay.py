@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.evaluate.baselines import Utilities
+from metallm_stream.policy import CHARACTERS, CostCurve, Usage, usage_of_call
 from metallm_stream.policy.batch_policy import BatchPolicy
 
 
@@ -114,8 +115,9 @@ class _Run:
         self._cost = np.nan_to_num(stream.outcomes.cost_usd[order])
         self._contexts = contexts
         self._policy = policy
-        self._spent = np.zeros(arms)
-        self._calls = np.zeros(arms)
+        texts = stream.outcomes.texts
+        self._lengths = np.array([len(texts[row]) for row in order]) / CHARACTERS
+        self._usage = np.zeros((arms, len(Usage)))
         self.columns = np.zeros(len(order), dtype=np.int64)
         self.propensities = np.zeros(len(order))
         self.learned = 0
@@ -134,19 +136,30 @@ class _Run:
 
     def choose(self, start: int, stop: int) -> None:
         """Decide the queries from `start` to before `stop`, and pay for them."""
+        curve = CostCurve.of(self._usage)
+        penalties = self._penalties(curve, self._lengths[start:stop])
         pulls = self._policy.pull_many(
-            self._contexts[start:stop], self._arms, penalties=self._penalties()
+            self._contexts[start:stop],
+            self._arms,
+            penalties=penalties,
+            variances=curve.variance(penalties, self._usage[:, Usage.CALLS]),
         )
         self.columns[start:stop] = pulls.columns
         self.propensities[start:stop] = pulls.propensities
-        paid = self._cost[np.arange(start, stop), pulls.columns]
-        self._calls += np.bincount(pulls.columns, minlength=len(self._arms))
-        self._spent += np.bincount(pulls.columns, weights=paid, minlength=len(self._arms))
+        for row, column in enumerate(pulls.columns.tolist(), start):
+            self._usage[column] += usage_of_call(
+                cost_usd=self._cost[row, column],
+                prompt_characters=self._lengths[row] * CHARACTERS,
+            )
 
-    def _penalties(self) -> NDArray[np.float64]:
-        """Weighted expected costs; an arm never called counts as the cheapest known one."""
-        called = self._calls > 0
-        mean = self._spent / np.maximum(self._calls, 1.0)
+    def _penalties(self, curve: CostCurve, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted expected costs, `(n, K)`; an arm never called counts as the cheapest known."""
+        calls, spent, lengths_of_calls = self._usage[
+            :, [Usage.CALLS, Usage.COST_USD, Usage.LENGTH]
+        ].T
+        called = calls > 0
+        n = np.maximum(calls, 1.0)
+        mean = spent / n * curve.at_mean_length(lengths_of_calls / n)
         expected = np.where(called, mean, mean[called].min(initial=np.inf) if called.any() else 0.0)
-        penalties: NDArray[np.float64] = self._cost_weight * expected / (expected.max() or 1.0)
-        return penalties
+        relative = expected / (expected.max() or 1.0)
+        return self._cost_weight * np.outer(curve.weighed(curve.of_queries(lengths)), relative)

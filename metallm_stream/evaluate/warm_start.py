@@ -79,7 +79,7 @@ def prior(
                 rows.append(row)
                 qualities.append(outcome.quality)
             if outcome is not None and outcome.cost is not None:
-                usage += usage_of_call(cost_usd=outcome.cost)
+                usage += usage_of_call(cost_usd=outcome.cost, prompt_characters=len(line.text))
         usage[Usage.CALLS] = 0.0  # these are not calls of ours, of which some fail
         sums.add_usage(arm, weight * usage, scale)
         if rows:

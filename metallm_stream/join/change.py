@@ -9,8 +9,8 @@ its records came or were corrected.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -44,8 +44,10 @@ def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
     return None if value is None else Lesson(result.arm, decision.context, value)
 
 
-def usage(attempts: Iterable[Attempt]) -> dict[str, NDArray[np.float64]]:
-    """Calls, failures, cost, tokens and latency of the attempts, summed by arm.
+def usage(
+    attempts: Iterable[Attempt], prompt_characters: int | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Calls, failures, cost, tokens and latency of one prompt's attempts, summed by arm.
 
     A try that was broken off since another arm was faster tells nothing of its own arm.
     """
@@ -59,6 +61,7 @@ def usage(attempts: Iterable[Attempt]) -> dict[str, NDArray[np.float64]]:
             input_tokens=attempt.input_tokens,
             output_tokens=attempt.output_tokens,
             latency_s=attempt.latency_s,
+            prompt_characters=prompt_characters,
         )
         known = totals.get(attempt.arm)
         totals[attempt.arm] = vector if known is None else known + vector
@@ -90,9 +93,8 @@ def change(
         old_calls, new_calls = _weighed_calls(before, forgetting), _weighed_calls(after, forgetting)
         if old_calls != new_calls:
             for calls, weight in ((old_calls, -1.0), (new_calls, 1.0)):
-                scales = {attempt.arm: scale for attempt, scale in calls}
-                for arm, vector in usage(attempt for attempt, _ in calls).items():
-                    sums.add_usage(arm, weight * vector, scales[arm])
+                for arm, vector in usage(calls.attempts, calls.prompt_characters).items():
+                    sums.add_usage(arm, weight * vector, calls.scales[arm])
     for arm, weighed in lessons.items():
         contexts = [context_from_bytes(item.context, dimensions) for item, _, _ in weighed]
         sums.add_quality(
@@ -121,14 +123,22 @@ def _weighed_lesson(
     return found, forgetting.log2_weight(found.arm, interaction.decision.decided_at)
 
 
-def _weighed_calls(
-    interaction: Interaction | None, forgetting: Forgetting
-) -> tuple[tuple[Attempt, float], ...]:
-    """Each attempt, and the binary logarithm of what it weighs."""
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """One query's attempts, and for each arm the binary logarithm of what they weigh."""
+
+    attempts: tuple[Attempt, ...] = ()
+    prompt_characters: int | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+
+def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _Calls:
     if interaction is None or interaction.result is None:
-        return ()
+        return _Calls()
+    decision, attempts = interaction.decision, interaction.result.attempts
     at = moment(interaction) or interaction.result.finished_at
-    return tuple(
-        (attempt, forgetting.log2_weight(attempt.arm, at))
-        for attempt in interaction.result.attempts
+    return _Calls(
+        attempts,
+        None if decision is None else decision.prompt_characters,
+        {attempt.arm: forgetting.log2_weight(attempt.arm, at) for attempt in attempts},
     )

@@ -6,7 +6,8 @@ need none of it.
 """
 
 from metallm_stream.policy.beliefs import Beliefs
-from metallm_stream.policy.chooser import Chooser, sample
+from metallm_stream.policy.chooser import Chooser, Stateful, sample
+from metallm_stream.policy.costs import CostCurve
 from metallm_stream.policy.elimination import SoftElimination
 from metallm_stream.policy.epsilon_greedy import EpsilonGreedy
 from metallm_stream.policy.fixed import Fixed
@@ -14,20 +15,22 @@ from metallm_stream.policy.forgetting import NOTHING_FORGOTTEN, Forgetting, Half
 from metallm_stream.policy.igw import InverseGap
 from metallm_stream.policy.linucb import LinUcb
 from metallm_stream.policy.published import Published, to_records
-from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser
+from metallm_stream.policy.registry import CHOOSERS, DEFAULT_CHOOSER, chooser, is_river
 from metallm_stream.policy.ridge import Precisions, RidgeFit, fit
 from metallm_stream.policy.scorer import Scores
 from metallm_stream.policy.sums import Sums, merged
 from metallm_stream.policy.thompson import Thompson
 from metallm_stream.policy.uniform import Uniform
-from metallm_stream.policy.usage import Usage, mean_of, usage_of_call
+from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of, usage_of_call
 
 __all__ = [
+    "CHARACTERS",
     "CHOOSERS",
     "DEFAULT_CHOOSER",
     "NOTHING_FORGOTTEN",
     "Beliefs",
     "Chooser",
+    "CostCurve",
     "EpsilonGreedy",
     "Fixed",
     "Forgetting",
@@ -40,12 +43,14 @@ __all__ = [
     "Scores",
     "Shift",
     "SoftElimination",
+    "Stateful",
     "Sums",
     "Thompson",
     "Uniform",
     "Usage",
     "chooser",
     "fit",
+    "is_river",
     "mean_of",
     "merged",
     "sample",

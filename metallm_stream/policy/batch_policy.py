@@ -93,7 +93,8 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         contexts: ArrayLike,
         arm_ids: Sequence[ArmID],
         *,
-        penalties: ArrayLike = 0.0,
+        penalties: ArrayLike | None = None,
+        variances: ArrayLike | None = None,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Pulls:
         """Choose an arm for each of n queries.
@@ -105,12 +106,20 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         arm_ids
             The K arms that can be pulled.
         penalties
-            What is subtracted from the expected rewards (weighted costs); broadcasts to `(n, K)`.
+            What is subtracted from the expected rewards (weighted costs); broadcasts to `(n, K)`;
+            default: nothing. Where given, rewards are taken to be at most 1.
+        variances
+            How uncertain the penalties are, likewise; default: not at all.
         allowed
             Which arms each query may use, `(n, K)`; default: all.
 
         """
-        return self._choose(self._features.rows_of_array(contexts), arm_ids, penalties, allowed)
+        given = _floats(contexts)
+        if given.ndim != 2:
+            raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
+        _check_finite("contexts", given, "query")
+        rows = self._features.rows_of_array(given)
+        return self._choose(rows, arm_ids, penalties, variances, allowed)
 
     def update_many(
         self, arm_ids: Sequence[ArmID], contexts: ArrayLike, rewards: ArrayLike
@@ -119,10 +128,10 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
 
         Raises `ValueError` for other shapes and numbers that are not finite, and learns nothing.
         """
-        given = np.asarray(contexts if len(arm_ids) else np.zeros((0, 0)), dtype=np.float64)
+        given = _floats(contexts if len(arm_ids) else np.zeros((0, 0)))
         gained = np.asarray(rewards, dtype=np.float64)
         _check(arm_ids, given, gained)
-        self._features.add(range(given.shape[1]))
+        self._features.add_columns(given.shape[1])
         self._take_in(arm_ids, self._features.rows_of_array(given), gained)
 
     def update(
@@ -144,23 +153,29 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         self, arm_ids: Iterable[ArmID], context: Mapping[Any, float] | None
     ) -> ArmID:
         arms = list(arm_ids)
-        pulls = self._choose(self._features.row_of_dict(context or {}), arms, 0.0, None)
+        pulls = self._choose(self._features.row_of_dict(context or {}), arms, None, None, None)
         return arms[int(pulls.columns[0])]
 
     def _choose(
         self,
         contexts: NDArray[np.floating],
         arm_ids: Sequence[ArmID],
-        penalties: ArrayLike,
+        penalties: ArrayLike | None,
+        variances: ArrayLike | None,
         allowed: NDArray[np.bool_] | None,
     ) -> Pulls:
         arms = [str(arm_id) for arm_id in arm_ids]
         if not arms:
             raise ValueError("there is no arm to choose from: name at least one")
         beliefs = self._beliefs(contexts, arms)
-        beliefs = replace(beliefs, utility=beliefs.utility - np.asarray(penalties))
-        mask = np.ones(beliefs.utility.shape, dtype=np.bool_) if allowed is None else allowed
-        probabilities = self._rule().probabilities(beliefs, mask)
+        if penalties is not None:
+            expected = beliefs.utility
+            beliefs = replace(
+                beliefs, utility=expected - np.asarray(penalties), headroom=1.0 - expected
+            )
+        if variances is not None:
+            beliefs = beliefs.with_variance(np.asarray(variances))
+        probabilities = self._rule().probabilities(beliefs, allowed)
         self.pulls += len(probabilities)
         return Pulls(sample(probabilities, self._rng), probabilities)
 
@@ -171,8 +186,17 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         rewards: NDArray[np.float64],
     ) -> None:
         self._learn([str(arm_id) for arm_id in arm_ids], contexts, rewards)
-        for arm_id, reward in zip(arm_ids, rewards, strict=True):
-            super().update(arm_id, None, float(reward))  # type: ignore[no-untyped-call]
+        # River's `update` of its own counts, without a call for each event.
+        for arm_id, reward in zip(arm_ids, rewards.tolist(), strict=True):
+            self._rewards[arm_id].update(reward)  # type: ignore[union-attr, call-arg]
+        self._counts.update(arm_ids)
+        self._n += len(arm_ids)
+
+
+def _floats(contexts: ArrayLike) -> NDArray[np.floating]:
+    """Contexts as an array: of float32 where they are, else of float64."""
+    given = np.asarray(contexts)
+    return given if given.dtype == np.float32 else given.astype(np.float64, copy=False)
 
 
 def _check(
@@ -185,8 +209,13 @@ def _check(
             f"contexts must be of shape (n, d) and rewards (n,), one a pulled arm, of which there "
             f"are {n}; got {contexts.shape} and {rewards.shape}"
         )
-    for name, values in (("contexts", contexts), ("rewards", rewards[:, None])):
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise ValueError(f"{name} must be finite, that of event {row} of the batch is not")
+    _check_finite("contexts", contexts, "event")
+    _check_finite("rewards", rewards[:, None], "event")
+
+
+def _check_finite(name: str, values: NDArray[np.floating], what: str) -> None:
+    """Raise `ValueError` unless all values of the batch's queries or events are finite."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite.all(axis=1)))
+        raise ValueError(f"{name} must be finite, that of {what} {row} of the batch is not")

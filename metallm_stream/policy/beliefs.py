@@ -31,6 +31,10 @@ class Beliefs:
         Variance of one event around its expectation, above 0.
     label_share
         Labelled events a decision so far, in (0, 1].
+    headroom
+        What a perfect answer would bring beyond the expected utility, `(n, K)`; None if not known.
+    contexts
+        `(n, d)`, for rules that go by more than expectations; None where nobody gave them.
 
     """
 
@@ -40,6 +44,8 @@ class Beliefs:
     observations: NDArray[np.float64]
     noise_variance: float
     label_share: float = 1.0
+    headroom: NDArray[np.float64] | None = None
+    contexts: NDArray[np.floating] | None = None
 
     @classmethod
     def nothing(cls, arms: tuple[str, ...], n: int) -> Self:
@@ -49,28 +55,49 @@ class Beliefs:
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Beliefs:
         """The beliefs about some of the queries."""
-        return replace(self, utility=self.utility[rows], uncertainty=self.uncertainty[rows])
+        contexts = None if self.contexts is None else self.contexts[rows]
+        headroom = None if self.headroom is None else self.headroom[rows]
+        utility, uncertainty = self.utility[rows], self.uncertainty[rows]
+        return replace(
+            self, utility=utility, uncertainty=uncertainty, headroom=headroom, contexts=contexts
+        )
 
-    def check(self, allowed: NDArray[np.bool_]) -> None:
+    def mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Which arms each query may use, `(n, K)`, after `check`; None stands for all."""
+        self.check(allowed)
+        return np.ones(self.utility.shape, dtype=np.bool_) if allowed is None else allowed
+
+    def with_variance(self, variance: NDArray[np.float64]) -> Beliefs:
+        """The beliefs where the utility is uncertain by more than quality, `(n, K)`."""
+        return replace(self, uncertainty=self.uncertainty + variance / self.noise_variance)
+
+    def check(self, allowed: NDArray[np.bool_] | None) -> None:
         """Raise `ValueError` where shapes differ, a row allows no arm or a number is not finite."""
-        n, k = self.utility.shape if self.utility.ndim == 2 else (0, -1)
-        shapes = (self.utility.shape, self.uncertainty.shape, allowed.shape)
-        if k != len(self.arms) or shapes != ((n, k),) * 3:
+        self._check_shapes(self.utility.shape if allowed is None else allowed.shape)
+        finite, sure = np.isfinite(self.utility), np.isfinite(self.uncertainty)
+        sure &= self.uncertainty > 0
+        if allowed is not None:
+            some = allowed.any(axis=1)
+            if not some.all():
+                raise ValueError(f"query {int(np.argmin(some))} of the batch allows no arm")
+            finite |= ~allowed
+            sure |= ~allowed
+        if not (finite & sure).all() or not 0 < self.noise_variance < np.inf:
+            if not finite.all():
+                raise ValueError("utilities of allowed arms must be finite")
             raise ValueError(
-                f"expected utility, uncertainty and allowed of shape (n, {len(self.arms)}), "
+                "uncertainties of allowed arms and the noise must be above 0 and finite"
+            )
+
+    def _check_shapes(self, allowed: tuple[int, ...]) -> None:
+        k = len(self.arms)
+        shapes = (self.utility.shape, self.uncertainty.shape, allowed)
+        if shapes != ((*allowed[:1], k),) * 3:
+            raise ValueError(
+                f"expected utility, uncertainty and allowed of shape (n, {k}), "
                 f"got {shapes[0]}, {shapes[1]} and {shapes[2]}"
             )
         if self.observations.shape != (k,):
             raise ValueError(
                 f"expected observations of shape ({k},), got {self.observations.shape}"
-            )
-        if not allowed.any(axis=1).all():
-            row = int(np.argmin(allowed.any(axis=1)))
-            raise ValueError(f"query {row} of the batch allows no arm")
-        if not np.isfinite(self.utility[allowed]).all():
-            raise ValueError("utilities of allowed arms must be finite")
-        sure = np.append(self.uncertainty[allowed], self.noise_variance)
-        if not ((sure > 0) & (sure < np.inf)).all():
-            raise ValueError(
-                "uncertainties of allowed arms and the noise must be above 0 and finite"
             )

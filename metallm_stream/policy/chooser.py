@@ -6,11 +6,13 @@ propensities can be trusted by any later estimate.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy.beliefs import Beliefs
 
 
@@ -22,7 +24,9 @@ class Chooser(Protocol):
         """The name under which the registry knows it."""
         ...
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probability of each arm for each query, `(n, K)`; rows sum to 1 over the allowed arms.
 
         Parameters
@@ -30,9 +34,18 @@ class Chooser(Protocol):
         beliefs
             About n queries and K arms; finite where allowed.
         allowed
-            Which arms each query may use, `(n, K)`; at least one a row.
+            Which arms each query may use, `(n, K)`, at least one a row; None stands for all.
 
         """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A rule of choice that follows a state of its own, published with the policy."""
+
+    def adopt(self, state: RiverState, parts: Mapping[int, RiverPart]) -> None:
+        """Choose by this state from now on. Raises `InvalidEvent` if it is not whole."""
         ...
 
 
@@ -42,9 +55,9 @@ def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDAr
     >>> sample(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), np.random.default_rng(7))
     array([1, 0])
     """
-    cumulated = np.cumsum(probabilities, axis=1)
-    drawn = rng.random(len(cumulated)) * cumulated[:, -1]
-    chosen: NDArray[np.int64] = np.argmax(cumulated > drawn[:, None], axis=1)
+    cumulated = probabilities.cumsum(axis=1)
+    drawn = rng.random((len(cumulated), 1)) * cumulated[:, -1:]
+    chosen: NDArray[np.int64] = (cumulated > drawn).argmax(axis=1)
     return chosen
 
 
@@ -65,10 +78,11 @@ def best(values: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.
 
 
 def floored(
-    shares: NDArray[np.float64], allowed: NDArray[np.bool_], floor: float
+    shares: NDArray[np.float64], allowed: NDArray[np.bool_] | None, floor: float
 ) -> NDArray[np.float64]:
     """Shares `(n, K)` of which a part `floor` is spread evenly over the allowed arms."""
-    mixed: NDArray[np.float64] = (1.0 - floor) * shares + floor * even(allowed)
+    evenly = 1.0 / shares.shape[1] if allowed is None else even(allowed)
+    mixed: NDArray[np.float64] = (1.0 - floor) * shares + floor * evenly
     return mixed
 
 

@@ -13,6 +13,7 @@ A state that cannot be read, or that another version of River has written, begin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +32,8 @@ SETTLE = 50
 LAG_S = 5.0
 # About so many residuals make the mean after a shift.
 RECENT = 30
+# Judged answers of all arms within which evidence begins to age after a shift (τ).
+AGEING_ANSWERS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,19 @@ class ResidualWatch:
         learned = watch.learned + 1
         from_s = now.timestamp() + LAG_S if learned >= self.settle else None
         return replace(watch, learned=learned, watched_from_s=from_s)
+
+
+def ageing_s(watches: Iterable[ArmWatch], now: datetime) -> float:
+    """The time in which `AGEING_ANSWERS` were judged, at least 1 s; infinite if none was watched.
+
+    At the pace since each arm's watch began.
+    """
+    per_s = sum(
+        watch.seen / max(1.0, now.timestamp() - watch.watched_from_s)
+        for watch in watches
+        if watch.watched_from_s is not None
+    )
+    return max(1.0, AGEING_ANSWERS / per_s) if per_s > 0 else math.inf
 
 
 def _detector(watch: ArmWatch) -> Detector | None:

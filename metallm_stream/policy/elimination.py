@@ -1,6 +1,6 @@
 """Soft elimination, the default: arms are tried for as long as they may still be the best.
 
-Invariant: every allowed arm keeps at least `floor / K_allowed`, so nothing is ever locked out and
+Invariant: every allowed arm keeps at least its part of the floor, so nothing is ever locked out and
 any other policy can be evaluated from the log.
 """
 
@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
-from metallm_stream.policy.chooser import check_share, floored
+from metallm_stream.policy.chooser import check_share, even
 
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
+# An arm that would be so far behind the best even with a perfect answer gets half of its part of
+# the floor, so that no arm, be it ever so dear, costs much by it.
+_HALVED = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class SoftElimination:
     horizon
         Decisions that exploration is to pay for, at least.
     floor
-        Share of probability spread evenly over the allowed arms, in [0, 1].
+        Share of probability, in [0, 1], that the allowed arms have at least, 1/K each; an arm that
+        would be behind by g even if it answered perfectly has `.1 / (.1 + g)` of that.
 
     Examples
     --------
@@ -67,20 +71,43 @@ class SoftElimination:
         if not self.horizon > 0:
             raise ValueError(f"horizon must be above 0, got {self.horizon!r}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
         beliefs.check(allowed)
-        utility = np.where(allowed, beliefs.utility, -np.inf)
-        gap = np.maximum.reduce(utility, axis=1, keepdims=True) - utility
-        variance = beliefs.noise_variance * beliefs.uncertainty * np.sqrt(self._schedule(beliefs))
-        relative = gap * gap / (2.0 * np.where(allowed, variance, 1.0))
+        utility, uncertainty = beliefs.utility, beliefs.uncertainty
+        if allowed is not None:
+            utility = np.where(allowed, utility, -np.inf)
+            uncertainty = np.where(allowed, uncertainty, 1.0)
+        gap = utility.max(axis=1, keepdims=True) - utility
+        schedule = self._schedule(beliefs, uncertainty)
+        relative = gap * gap / (uncertainty * np.sqrt(schedule) * (2.0 * beliefs.noise_variance))
         weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
-        return floored(weights / weights.sum(axis=1, keepdims=True), allowed, self.floor)
+        floors = self._floors(utility, beliefs.headroom, allowed)
+        left = 1.0 - floors.sum(axis=1, keepdims=True)
+        shares: NDArray[np.float64] = weights * (left / weights.sum(axis=1, keepdims=True))
+        return floors + shares
 
-    def _schedule(self, beliefs: Beliefs) -> NDArray[np.float64]:
+    def _floors(
+        self,
+        utility: NDArray[np.float64],
+        headroom: NDArray[np.float64] | None,
+        allowed: NDArray[np.bool_] | None,
+    ) -> NDArray[np.float64]:
+        """The least probability of each arm, `(n, K)`; 0 where it is not allowed."""
+        even_share = 1.0 / utility.shape[1] if allowed is None else even(allowed)
+        floors: NDArray[np.float64] = np.multiply(self.floor, even_share)
+        if headroom is None:
+            return np.broadcast_to(floors, utility.shape)
+        behind = utility.max(axis=1, keepdims=True) - (utility + headroom)
+        graded: NDArray[np.float64] = floors * (_HALVED / (_HALVED + np.maximum(behind, 0.0)))
+        return graded
+
+    def _schedule(self, beliefs: Beliefs, uncertainty: NDArray[np.float64]) -> NDArray[np.float64]:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
-        events = max(labels, float(beliefs.observations.sum()), 3.0 * k)
-        passed = np.log(np.maximum(beliefs.uncertainty * events / k, 1.0)) / math.log(events / k)
-        schedule: NDArray[np.float64] = np.clip(passed, _LEAST, 1.0)
+        events = max(labels, sum(beliefs.observations.tolist()), 3.0 * k)
+        passed = np.log(uncertainty * (events / k)) / math.log(events / k)
+        schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)
         return schedule

@@ -50,9 +50,11 @@ class EpsilonGreedy:
         if not self.scale >= 0:
             raise ValueError(f"scale must not be negative, got {self.scale!r}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         events = float(beliefs.observations.sum())
         fading = self.scale * len(beliefs.arms) / np.sqrt(1.0 + events)
         epsilon = max(self.floor, min(1.0, fading))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 
 class Features:
@@ -34,6 +34,11 @@ class Features:
                 self._are_numbers = self._are_numbers and name == len(self._columns)
                 self._columns[name] = len(self._columns)
 
+    def add_columns(self, width: int) -> None:
+        """Give the features named 0 to `width − 1` columns."""
+        if not self._are_numbers or width > len(self._columns):
+            self.add(range(width))
+
     def row_of_dict(self, context: Mapping[Hashable, float]) -> NDArray[np.float64]:
         """One context as an array `(1, d)`; features without a column are left out."""
         row = np.zeros((1, len(self._columns)))
@@ -43,21 +48,8 @@ class Features:
             row[0, [column for column, _ in known]] = [value for _, value in known]
         return row
 
-    def rows_of_array(self, contexts: ArrayLike) -> NDArray[np.floating]:
-        """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out.
-
-        Of float32 where the contexts are, else of float64.
-
-        Raises `ValueError` unless contexts are a matrix of finite numbers.
-        """
-        given = np.asarray(contexts)
-        if given.dtype != np.float32:
-            given = given.astype(np.float64, copy=False)
-        if given.ndim != 2:
-            raise ValueError(f"contexts must be of shape (n, d), got {given.shape}")
-        if not np.isfinite(given).all():
-            row = int(np.argmin(np.isfinite(given).all(axis=1)))
-            raise ValueError(f"contexts must be finite, that of query {row} is not: encode it anew")
+    def rows_of_array(self, given: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out."""
         if self._are_numbers and given.shape[1] == len(self._columns):
             return given
         known = [j for j in range(given.shape[1]) if j in self._columns]

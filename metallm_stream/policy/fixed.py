@@ -36,9 +36,11 @@ class Fixed:
         self.arm = arm
         self.name = f"fixed:{arm}"
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """1 for the chosen arm, `(n, K)`; see `Chooser.probabilities`."""
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         preferred = np.where(allowed, beliefs.utility, -np.inf)
         if self.arm in beliefs.arms:
             column = beliefs.arms.index(self.arm)

@@ -8,6 +8,12 @@ An event at time t weighs `2^L(t)`, where the arm's clock L grows by 1 in each h
 `log2(1/factor)` where a shift has shortened the arm's memory. Nothing decays in place; the
 reader divides by `2^L(now)`.
 
+An arm that has shifted may shift again. So its evidence ages from then on: L grows by
+`2·log2(1 + age/τ)`, age being the time since its last shift. What was learned a while after the
+shift counts a quarter when the arm is twice as old since, so the memory stays about a third of that
+age: short at first, and as good as endless once the arm has long been what it is. Uncertainty
+grows back meanwhile, so that an arm which fell is tried again by itself.
+
 References
 ----------
 Cormode, Shkapenyuk, Srivastava & Xu (2009), Forward decay: a practical time decay model for
@@ -26,6 +32,8 @@ from datetime import datetime
 # A reader's clock moves in steps of this part of a half-life, so that between two steps the sums
 # it reads stay the same to the bit; an event then counts at most 1.1 % more than it should.
 STEPS = 64
+# How evidence of an arm that has shifted ages; at 1 an arm that came back was found later.
+_POWER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +46,52 @@ class HalfLife:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """From `effective_at`, what one arm has learned before counts only `factor` of itself."""
+    """From `effective_at`, what one arm has learned before counts only `factor` of itself.
+
+    It ages from then on, with τ = `ageing_s`; infinite: it does not.
+    """
 
     arm: str
     effective_at: datetime
     factor: float
+    ageing_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class ArmClock:
-    """One arm's clock: `segments` of (start, end, half-life) and `jumps` of (time, halvings).
+    """One arm's clock: `segments` of (start, end, half-life) and `jumps` of (time, halvings, τ).
 
-    Times are seconds since 1970, in ascending order; segments without decay are left out.
+    In ascending order of their times; segments without decay are left out.
     """
 
     segments: tuple[tuple[float, float, float], ...] = ()
-    jumps: tuple[tuple[float, float], ...] = ()
+    jumps: tuple[tuple[float, float, float], ...] = ()
 
     def log2_weight(self, at: datetime) -> float:
-        """L, the binary logarithm of the weight of an event at that time.
+        """L, the binary logarithm of the weight of an event at that time, in seconds since 1970.
 
         >>> ArmClock(segments=((0.0, math.inf, 60.0),)).log2_weight(datetime.fromtimestamp(90))
         1.5
         """
-        if not self.segments and not self.jumps:
-            return 0.0
-        time_s = at.timestamp()
+        return self.reading(at.timestamp()) if self.segments or self.jumps else 0.0
+
+    def reading(self, time: float) -> float:
+        """L at a time in the clock's own unit.
+
+        >>> ArmClock(jumps=((100.0, 3.0, 50.0),)).reading(150.0)
+        5.0
+        """
         passed = 0.0
-        for start, end, half_life_s in self.segments:
-            if time_s <= start:
+        for start, end, half_life in self.segments:
+            if time <= start:
                 break
-            passed += (min(time_s, end) - start) / half_life_s
-        return passed + sum(halvings for start, halvings in self.jumps if time_s >= start)
+            passed += (min(time, end) - start) / half_life
+        ends = [start for start, _, _ in self.jumps[1:]]
+        for (start, halvings, ageing), end in zip(self.jumps, [*ends, math.inf], strict=False):
+            if time < start:
+                break
+            passed += halvings + _POWER * math.log2(1.0 + (min(time, end) - start) / ageing)
+        return passed
 
 
 class Forgetting:
@@ -80,8 +102,8 @@ class Forgetting:
     Parameters
     ----------
     half_lives, shifts
-        In any order. Raises `ValueError` for half-lives that are not positive and factors that
-        are not in (0, 1].
+        In any order. Raises `ValueError` for half-lives that are not positive, factors that are
+        not in (0, 1] and ageing of less than a second.
 
     Examples
     --------
@@ -95,12 +117,9 @@ class Forgetting:
 
     def __init__(self, half_lives: Iterable[HalfLife] = (), shifts: Iterable[Shift] = ()) -> None:
         self._plain = ArmClock(_segments(half_lives))
-        jumps: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        jumps: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
         for shift in shifts:
-            if not 0 < shift.factor <= 1:
-                raise ValueError(f"the factor of a shift must be in (0, 1], got {shift.factor!r}")
-            jump = (shift.effective_at.timestamp(), -math.log2(shift.factor))
-            jumps[shift.arm].append(jump)
+            jumps[shift.arm].append(_jump(shift))
         self._clocks = {
             arm: ArmClock(self._plain.segments, tuple(sorted(own))) for arm, own in jumps.items()
         }
@@ -132,6 +151,14 @@ def _segments(half_lives: Iterable[HalfLife]) -> tuple[tuple[float, float, float
             raise ValueError(f"a half-life must be positive and finite, got {row.half_life_s!r}")
         found.append((start, end, row.half_life_s))
     return tuple(found)
+
+
+def _jump(shift: Shift) -> tuple[float, float, float]:
+    if not 0 < shift.factor <= 1:
+        raise ValueError(f"the factor of a shift must be in (0, 1], got {shift.factor!r}")
+    if not shift.ageing_s >= 1:
+        raise ValueError(f"ageing_s of a shift must be at least 1, got {shift.ageing_s!r}")
+    return shift.effective_at.timestamp(), -math.log2(shift.factor), shift.ageing_s
 
 
 NOTHING_FORGOTTEN = Forgetting()

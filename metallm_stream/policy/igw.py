@@ -62,12 +62,14 @@ class InverseGap:
         if not (self.gamma >= 0 and self.first_pulls >= 0 and 0 <= self.floor <= 1):
             raise ValueError(f"gamma and first_pulls must be ≥ 0 and floor in [0, 1], got {self}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Inverse-gap probabilities, `(n, K)`; see `Chooser.probabilities`.
 
         t in `γ·√t` counts the labelled events of the arms that the query allows.
         """
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         tried = allowed & (beliefs.observations >= self.first_pulls)
         tried_total = tried.sum(axis=1, keepdims=True)
         weighted = self._inverse_gap(beliefs.utility, tried, tried @ beliefs.observations)

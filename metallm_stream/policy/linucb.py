@@ -50,8 +50,10 @@ class LinUcb:
         if not self.width >= 0:
             raise ValueError(f"width must not be negative, got {self.width!r}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         deviation = np.sqrt(beliefs.noise_variance * np.where(allowed, beliefs.uncertainty, 0.0))
         return floored(best(beliefs.utility + self.width * deviation, allowed), allowed, self.floor)

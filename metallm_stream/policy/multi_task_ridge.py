@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from metallm_stream.policy.batch_policy import BatchPolicy
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser
 from metallm_stream.policy.event_memory import EventMemory
+from metallm_stream.policy.pending import Pending
 from metallm_stream.policy.registry import DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import RidgeFit, fit
 from metallm_stream.policy.scorer import Scorer
@@ -37,14 +37,15 @@ class MultiTaskRidge(BatchPolicy):
     rule
         Name of the rule of choice in the registry.
     refresh_growth
-        Weights are refreshed when labelled events have grown by this share.
+        Weights are refreshed when labelled events have grown by this share; after a shift, those
+        since the shift, since much is learned of few again.
     evidence_growth
         Prior strengths are chosen anew when labelled events have grown by this share.
     half_life
         Events after which an event counts half as much; None: as much as ever.
     drift
         Detector of shifts, `adwin` or `page-hinkley`, after which an arm's older events count
-        little; None: none. A shift brings a refresh.
+        little, and newer ones age; None: none. A shift brings a refresh.
     reward_obj, burn_in, seed
         See `BatchPolicy`.
 
@@ -83,14 +84,22 @@ class MultiTaskRidge(BatchPolicy):
         self.evidence_growth = evidence_growth
         self.half_life = half_life
         self.drift = drift
-        self.sums = Sums(0)
+        self._sums = Sums(0)
+        self._pending = Pending()
         self.memory = EventMemory(half_life, drift)
         self._chooser = chooser(rule)
         self._fit: RidgeFit | None = None
         self._scorer: Scorer | None = None
         self._label_share = 1.0
+        self._grows_from = 0
         self._refresh_at = 1
         self._evidence_at = 1
+
+    @property
+    def sums(self) -> Sums:
+        """All that was learned so far."""
+        self._pending.settle(self._sums)
+        return self._sums
 
     def until_refresh(self) -> float:
         """Labelled events until the weights are refreshed."""
@@ -103,14 +112,13 @@ class MultiTaskRidge(BatchPolicy):
         if self._scorer is None:
             return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
-        beliefs = self._scorer.beliefs(contexts[:, :known], arms)
-        return replace(beliefs, label_share=self._label_share)
+        return self._scorer.beliefs(contexts[:, :known], arms, self._label_share)
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
-        if contexts.shape[1] > self.sums.dimensions:
-            self.sums = self.sums.widened(contexts.shape[1])
+        if contexts.shape[1] > self._sums.dimensions:
+            self._sums = self.sums.widened(contexts.shape[1])
         names = np.asarray(arms, dtype=object)
         shifted = self._observe(names, contexts, rewards)
         done = 0
@@ -120,7 +128,9 @@ class MultiTaskRidge(BatchPolicy):
             done = stop
         self._accumulate(names, contexts, rewards, slice(done, len(names)))
         if shifted:
-            self._refresh(self._n + len(names), anew=False)
+            self._grows_from = self._n + len(names)
+            self._refresh_at = self._grows_from + 1
+            self._refresh(self._grows_from, anew=False)
 
     def _observe(
         self,
@@ -160,8 +170,7 @@ class MultiTaskRidge(BatchPolicy):
         for arm in sorted(set(names[part])):
             rows = np.flatnonzero(names[part] == arm) + part.start
             scale = self.memory.log2_scale(arm, self._n + rows)
-            ones = np.ones(len(rows))
-            self.sums.add_quality(arm, contexts[rows], rewards[rows], ones, scale)
+            self._pending.add(self._sums, arm, contexts[rows], rewards[rows], scale)
 
     def _refreshes(self, n: int) -> list[tuple[int, bool]]:
         """Positions in a batch of n events after which to refresh, and whether priors are chosen.
@@ -175,6 +184,7 @@ class MultiTaskRidge(BatchPolicy):
             if anew:
                 due.pop(False, None)
                 self._evidence_at = math.ceil(self._refresh_at * (1 + self.evidence_growth))
-            step = math.ceil(self._refresh_at * (1 + self.refresh_growth))
+            grown = (self._refresh_at - self._grows_from) * (1 + self.refresh_growth)
+            step = self._grows_from + math.ceil(grown)
             self._refresh_at = max(self._refresh_at + 1, step)
         return sorted((position, anew) for anew, position in due.items())

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Model, PolicyArm, PolicyManifest, Price
+from metallm_stream.policy.costs import CostCurve
 from metallm_stream.policy.ridge import RidgeFit
 from metallm_stream.policy.scorer import Scorer, Scores
 from metallm_stream.policy.sums import Sums
-from metallm_stream.policy.usage import Usage, mean_of
+from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of
 
 # Choosers divide by the noise, and a policy of equal qualities has none.
 _LEAST_NOISE = 1e-6
@@ -102,7 +103,7 @@ class Published:
         return self.scorer.observed(arms)
 
     def cost_usd(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
-        """Expected cost of one call, USD, `(K,)`, in the catalogue's order.
+        """Expected cost of a prompt of mean length, USD, `(K,)`, in the catalogue's order.
 
         The first of these that is known: the arm's price × its mean tokens; its mean booked cost;
         its price × the other arms' mean tokens; the least cost known of any arm, so that it is
@@ -122,7 +123,23 @@ class Published:
                 costs.append(_priced(model.price, others))
             else:
                 costs.append(None)
-        return _with_least(costs)
+        factors = self.cost_curve.at_mean_length(self._lengths(catalogue)).tolist()
+        pairs = zip(costs, factors, strict=True)
+        return _with_least([None if cost is None else cost * factor for cost, factor in pairs])
+
+    @property
+    def cost_curve(self) -> CostCurve:
+        """How costs depend on the prompt's length; not at all in policies of older learners."""
+        head = self.manifest
+        if head.cost_elasticity is None or head.cost_variation is None:
+            return CostCurve()
+        length = None if head.prompt_characters is None else head.prompt_characters / CHARACTERS
+        return CostCurve(head.cost_elasticity, head.cost_variation, length)
+
+    def calls(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
+        """Calls of each arm so far, `(K,)`."""
+        records = [self.records.get(arm) for arm in catalogue]
+        return np.array([r.calls if r is not None else 0.0 for r in records], dtype=np.float64)
 
     def latency_s(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
         """Expected latency of one call, seconds, `(K,)`: the mean, else the least, else 0."""
@@ -132,6 +149,12 @@ class Published:
     def cost_scale(self, catalogue: Mapping[str, Model]) -> float:
         """Expected cost of the catalogue's dearest arm, USD; 1.0 while no cost is known."""
         return float(np.max(self.cost_usd(catalogue), initial=0.0)) or 1.0
+
+    def _lengths(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
+        """Mean length of each arm's prompts in thousands of characters, `(K,)`, NaN if unknown."""
+        records = [self.records.get(arm) for arm in catalogue]
+        known = [r.prompt_characters if r is not None else None for r in records]
+        return np.array([np.nan if n is None else n / CHARACTERS for n in known], dtype=np.float64)
 
     def _mean_tokens(self) -> tuple[float, float] | None:
         known = [t for t in map(_tokens, self.records.values()) if t is not None]
@@ -151,6 +174,7 @@ def to_records(
     exploration: Mapping[str, float] | None = None,
 ) -> tuple[PolicyManifest, tuple[PolicyArm, ...]]:
     """A fit, and the usage in the sums, as the records to publish: the head and one an arm."""
+    curve = CostCurve.of(np.stack([sums.usage(arm) for arm in fit.arms]))
     manifest = PolicyManifest(
         policy=policy,
         version=version,
@@ -167,6 +191,9 @@ def to_records(
         shared_precision=fit.precisions.shared,
         arm_precision=fit.precisions.arm,
         log_evidence=fit.log_evidence,
+        cost_elasticity=curve.elasticity,
+        cost_variation=curve.variation,
+        prompt_characters=None if curve.length is None else curve.length * CHARACTERS,
         exploration=dict(exploration or {}),
     )
     return manifest, tuple(
@@ -179,6 +206,7 @@ def _arm_record(
     fit: RidgeFit, row: int, usage: NDArray[np.float64], *, policy: str, version: int
 ) -> PolicyArm:
     failures = mean_of(usage, Usage.FAILURES, Usage.CALLS)
+    length = mean_of(usage, Usage.LENGTH, Usage.LENGTH_CALLS)
     return PolicyArm(
         policy=policy,
         version=version,
@@ -194,6 +222,7 @@ def _arm_record(
         output_tokens=mean_of(usage, Usage.OUTPUT_TOKENS, Usage.TOKEN_CALLS),
         latency_s=mean_of(usage, Usage.LATENCY_S, Usage.LATENCY_CALLS),
         failure_rate=None if failures is None else min(1.0, failures),
+        prompt_characters=None if length is None else length * CHARACTERS,
     )
 
 

@@ -31,7 +31,16 @@ CHOOSERS: dict[str, Callable[..., Chooser]] = {
 }
 
 
-def chooser(name: str = DEFAULT_CHOOSER, **parameters: float) -> Chooser:
+def is_river(name: str) -> bool:
+    """Whether this names a policy of River's, or a class by its path, and no rule of ours.
+
+    >>> is_river("river:LinUCBDisjoint"), is_river("my.policies.Mine"), is_river("fixed:gpt-4.1")
+    (True, True, False)
+    """
+    return name.startswith("river:") or ("." in name and ":" not in name)
+
+
+def chooser(name: str = DEFAULT_CHOOSER, **parameters: object) -> Chooser:
     """The rule of choice called `name`, with its parameters; `fixed:<arm>` names the arm.
 
     Raises `ConfigurationError` for an unknown name, or for parameters the rule does not take.
@@ -44,6 +53,7 @@ def chooser(name: str = DEFAULT_CHOOSER, **parameters: float) -> Chooser:
         raise ConfigurationError(
             f"unknown policy {name!r}: choose one of "
             + ", ".join("fixed:<arm>" if known == "fixed" else known for known in CHOOSERS)
+            + ", or a policy of River's for the service: river:<class>"
         )
     try:
         return CHOOSERS[kind](*([argument] if argument else []), **parameters)

@@ -96,25 +96,31 @@ class Scorer:
     def scores(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Scores:
         """Quality, leverage and uncertainty, `(n, K)` each, of contexts `(n, d)`.
 
-        In two products for all arms, in the precision of the contexts.
+        In two products for all arms, in the precision of the contexts: theirs, and that of their
+        features and a constant. What is returned lies arm by arm in memory, so that sums over the
+        few arms run along the many queries.
         """
         asked, k = self._asked(arms, contexts.dtype), len(arms)
         product = contexts @ asked.products
-        turned = product[:, k:] @ asked.roots - asked.centres
-        squares = np.square(turned, out=turned).reshape(len(contexts), k, self.roots.shape[1])
-        leverage = squares.sum(axis=2, dtype=np.float64)
+        product[:, -1] = 1.0
+        turned = (product[:, k:] @ asked.roots).reshape(len(contexts), k, self.roots.shape[1])
+        leverage = np.vecdot(turned, turned).astype(np.float64, order="F")
         uncertainty = asked.mean_uncertainty + _CONTEXT_SHARE * leverage
-        return Scores(product[:, :k] + asked.intercepts, leverage, uncertainty)
+        quality = np.add(product[:, :k], asked.intercepts, order="F")
+        return Scores(quality, leverage, uncertainty)
 
-    def beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
+    def beliefs(
+        self, contexts: NDArray[np.floating], arms: Sequence[str], label_share: float = 1.0
+    ) -> Beliefs:
         """What a rule of choice may go by where quality is all that counts."""
         scores = self.scores(contexts, arms)
         return Beliefs(
             arms=tuple(arms),
             utility=scores.quality,
             uncertainty=scores.uncertainty,
-            observations=self.observed(arms),
+            observations=self._asked(arms, contexts.dtype).observations,
             noise_variance=self.noise_variance,
+            label_share=label_share,
         )
 
     def observed(self, arms: Sequence[str]) -> NDArray[np.float64]:
@@ -133,14 +139,14 @@ class Scorer:
     def _laid_out(self, arms: Sequence[str], precision: np.dtype[Any]) -> _Asked:
         position = {arm: row for row, arm in enumerate(self.arms)}
         rows = [position.get(arm, len(position)) for arm in arms]
-        k, rank = len(rows), self.projection.shape[1]
+        k, (d, rank) = len(rows), self.projection.shape
         weights, means, roots = self.weights[rows], self.mean_context[rows], self.roots[rows]
         centres = np.einsum("kr,krs->ks", means @ self.projection, roots)
+        side_by_side = roots.transpose(1, 0, 2).reshape(rank, k * rank)
         return _Asked(
-            products=np.hstack((weights.T, self.projection)).astype(precision),
+            products=np.hstack((weights.T, self.projection, np.zeros((d, 1)))).astype(precision),
             intercepts=self.mean_quality[rows] - np.sum(means * weights, axis=1),
-            roots=roots.transpose(1, 0, 2).reshape(rank, k * rank).astype(precision),
-            centres=centres.reshape(1, k * rank).astype(precision),
+            roots=np.vstack((side_by_side, -centres.reshape(1, k * rank))).astype(precision),
             observations=self.observations[rows],
             mean_uncertainty=1.0 / (self.observations[rows] + self.mean_strength),
         )
@@ -153,17 +159,16 @@ class _Asked:
     Attributes
     ----------
     products
-        Weights and projection side by side, `(d, K + r)`.
+        Weights, projection and a column of zeros, `(d, K + r + 1)`.
     intercepts, observations, mean_uncertainty
         `(K,)`.
-    roots, centres
-        R of all arms side by side, `(r, K·r)`, and `φ̄_k·R_k`, `(1, K·r)`.
+    roots
+        R of all arms side by side, and below them `−φ̄_k·R_k`, `(r + 1, K·r)`.
 
     """
 
     products: NDArray[np.floating]
     intercepts: NDArray[np.float64]
     roots: NDArray[np.floating]
-    centres: NDArray[np.floating]
     observations: NDArray[np.float64]
     mean_uncertainty: NDArray[np.float64]

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.policy.powers import shifted, split
 from metallm_stream.policy.usage import Usage
 
 _HEADER = struct.Struct("<4sHHI")  # magic, layout version, length of the usage vector, dimensions
 _EXPONENT = struct.Struct("<q")  # follows the header since layout 2; in layout 1 it is 0
 _MAGIC = b"MLSU"
-_LAYOUT = 2
-_UNDERFLOW = -2_200  # no double survives such a shift
+_LAYOUT = 3
+# Length of the usage vector in each layout; what came later counts nothing in older ones.
+_COLUMNS = {1: 11, 2: 11, _LAYOUT: len(Usage)}
 
 
 class Sums:
@@ -72,13 +74,13 @@ class Sums:
         size = self.dimensions + 2
         if arm not in self._gram:
             return np.zeros((size, size))
-        return _shifted(self._gram[arm], self._exponent[arm])
+        return shifted(self._gram[arm], self._exponent[arm])
 
     def usage(self, arm: str) -> NDArray[np.float64]:
         """The usage vector of one arm; zeros for an arm without events. A copy."""
         if arm not in self._usage:
             return np.zeros(len(Usage))
-        return _shifted(self._usage[arm], self._exponent[arm])
+        return shifted(self._usage[arm], self._exponent[arm])
 
     def observations(self, arm: str) -> float:
         """The summed weight of the arm's labelled events."""
@@ -101,7 +103,7 @@ class Sums:
         one with −w and the new one with +w, both of one scale. Raises `ValueError` for other
         shapes or values that are not finite.
         """
-        x = np.atleast_2d(np.asarray(contexts, dtype=np.float64))
+        x = np.atleast_2d(np.asarray(contexts))
         r = np.atleast_1d(np.asarray(qualities, dtype=np.float64))
         w = np.atleast_1d(np.asarray(weights, dtype=np.float64))
         n = len(r)
@@ -110,12 +112,14 @@ class Sums:
                 f"expected contexts (n, {self.dimensions}) with n qualities and n weights, "
                 f"got {x.shape}, {r.shape} and {w.shape}"
             )
-        z = np.concatenate((np.ones((n, 1)), x, r[:, None]), axis=1)
-        if not (np.isfinite(z).all() and np.isfinite(w).all()):
+        factors, exponent = split(np.broadcast_to(np.asarray(log2_scale, np.float64), n), arm)
+        root = np.sqrt(np.abs(w * factors))[:, None]
+        z = np.empty((n, self.dimensions + 2))
+        z[:, :1], z[:, -1:] = root, root * r[:, None]
+        np.multiply(x, root, out=z[:, 1:-1])
+        if not np.isfinite(z).all():
             raise ValueError(f"contexts, qualities and weights of arm {arm!r} must be finite")
-        factors, exponent = _split(np.broadcast_to(np.asarray(log2_scale, np.float64), n), arm)
-        product = (z * (w * factors)[:, None]).T @ z
-        self._add(arm, (product + product.T) / 2, np.zeros(len(Usage)), exponent)
+        self._add(arm, exponent, gram=_signed_gram(z, w < 0.0))
 
     def add_usage(self, arm: str, usage: ArrayLike, log2_scale: float = 0.0) -> None:
         """Add calls of one arm: usage `(U,)` or `(n, U)`; negated to take them out again.
@@ -128,15 +132,14 @@ class Sums:
             raise ValueError(
                 f"usage of arm {arm!r} must be finite with {len(Usage)} columns, got {rows.shape}"
             )
-        size = self.dimensions + 2
-        factors, exponent = _split(np.full(1, log2_scale), arm)
-        self._add(arm, np.zeros((size, size)), rows.sum(axis=0) * factors[0], exponent)
+        factors, exponent = split(np.full(1, log2_scale), arm)
+        self._add(arm, exponent, usage=rows.sum(axis=0) * factors[0])
 
     def merge(self, other: Sums) -> None:
         """Add another shard's sums to these. Raises `ConfigurationError` if dimensions differ."""
         self._require(other.dimensions, "the other shard")
         for arm in other.arms:
-            self._add(arm, other._gram[arm], other._usage[arm], other._exponent[arm])
+            self._add(arm, other._exponent[arm], other._gram[arm], other._usage[arm])
 
     def as_of(self, clocks: Mapping[str, float]) -> Sums:
         """The sums as a reader sees them when the arms' clocks stand at `clocks`, 0 by default.
@@ -150,12 +153,8 @@ class Sums:
             shift = min(0.0, self._exponent[arm] - clocks.get(arm, 0.0))
             whole = math.floor(shift)
             factor = math.exp2(shift - whole)
-            read._add(
-                arm,
-                _shifted(self._gram[arm] * factor, whole),
-                _shifted(self._usage[arm] * factor, whole),
-                0,
-            )
+            gram = shifted(self._gram[arm] * factor, whole)
+            read._add(arm, 0, gram, shifted(self._usage[arm] * factor, whole))
         return read
 
     def copy(self) -> Sums:
@@ -171,7 +170,7 @@ class Sums:
         for arm in self.arms:
             gram = np.zeros((dimensions + 2, dimensions + 2))
             gram[np.ix_(keep, keep)] = self._gram[arm]
-            wide._add(arm, gram, self._usage[arm], self._exponent[arm])
+            wide._add(arm, self._exponent[arm], gram, self._usage[arm])
         return wide
 
     def difference(self, other: Sums) -> float:
@@ -205,29 +204,32 @@ class Sums:
         return header + values.astype("<f8").tobytes()
 
     def add_from_bytes(self, arm: str, raw: bytes) -> None:
-        """Add what `arm_to_bytes` wrote, now or before there were exponents (layout 1).
+        """Add what `arm_to_bytes` wrote, now, before there were lengths (2) or exponents (1).
 
         Raises `ConfigurationError` if the bytes are not such a record, or of another dimension.
         """
         exponent, values = self._unpacked(arm, raw)
         size = self.dimensions + 2
         gram = np.zeros((size, size))
-        gram[np.triu_indices(size)] = values[: -len(Usage)]
-        self._add(arm, gram + np.triu(gram, 1).T, values[-len(Usage) :], exponent)
+        triangle = np.triu_indices(size)
+        usage = np.zeros(len(Usage))
+        usage[: len(values) - len(triangle[0])] = values[len(triangle[0]) :]
+        gram[triangle] = values[: len(triangle[0])]
+        self._add(arm, exponent, gram + np.triu(gram, 1).T, usage)
 
     def _unpacked(self, arm: str, raw: bytes) -> tuple[int, NDArray[np.float64]]:
         magic, layout, columns, dimensions = (
             _HEADER.unpack_from(raw) if len(raw) >= _HEADER.size else (b"", 0, 0, 0)
         )
-        if (magic, columns) != (_MAGIC, len(Usage)) or layout not in (1, _LAYOUT):
+        if magic != _MAGIC or columns != _COLUMNS.get(layout):
             raise ConfigurationError(
-                f"the stored sums of arm {arm!r} are not of layout 1 or {_LAYOUT}: "
+                f"the stored sums of arm {arm!r} are not of layout 1 to {_LAYOUT}: "
                 "rebuild them with `metallm rebuild`"
             )
         self._require(dimensions, f"the stored record of arm {arm!r}")
         size = self.dimensions + 2
-        start = _HEADER.size + (_EXPONENT.size if layout == _LAYOUT else 0)
-        expected = 8 * (size * (size + 1) // 2 + len(Usage))
+        start = _HEADER.size + (_EXPONENT.size if layout > 1 else 0)
+        expected = 8 * (size * (size + 1) // 2 + columns)
         if len(raw) - start != expected:
             raise ConfigurationError(
                 f"the stored sums of arm {arm!r} have {len(raw) - start} bytes instead of "
@@ -238,7 +240,7 @@ class Sums:
             raise ConfigurationError(
                 f"the stored sums of arm {arm!r} are not finite: rebuild with `metallm rebuild`"
             )
-        return _EXPONENT.unpack_from(raw, _HEADER.size)[0] if layout == _LAYOUT else 0, values
+        return _EXPONENT.unpack_from(raw, _HEADER.size)[0] if layout > 1 else 0, values
 
     def _require(self, dimensions: int, whose: str) -> None:
         if dimensions != self.dimensions:
@@ -248,20 +250,24 @@ class Sums:
             )
 
     def _add(
-        self, arm: str, gram: NDArray[np.float64], usage: NDArray[np.float64], exponent: int
+        self,
+        arm: str,
+        exponent: int,
+        gram: NDArray[np.float64] | None = None,
+        usage: NDArray[np.float64] | None = None,
     ) -> None:
         if arm not in self._gram:
-            self._gram[arm], self._usage[arm] = np.zeros_like(gram), np.zeros(len(Usage))
+            size = self.dimensions + 2
+            self._gram[arm], self._usage[arm] = np.zeros((size, size)), np.zeros(len(Usage))
             self._exponent[arm] = exponent
         held = self._exponent[arm]
         if exponent > held:
-            self._gram[arm] = _shifted(self._gram[arm], held - exponent)
-            self._usage[arm] = _shifted(self._usage[arm], held - exponent)
+            self._gram[arm] = shifted(self._gram[arm], held - exponent)
+            self._usage[arm] = shifted(self._usage[arm], held - exponent)
             self._exponent[arm] = exponent
-        elif exponent < held:
-            gram, usage = _shifted(gram, exponent - held), _shifted(usage, exponent - held)
-        self._gram[arm] += gram
-        self._usage[arm] += usage
+        for sums, more in ((self._gram, gram), (self._usage, usage)):
+            if more is not None:
+                sums[arm] += more if exponent >= held else shifted(more, exponent - held)
 
     def _aligned(self, arm: str, other: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """One arm's sums in units of the larger exponent of the two sides."""
@@ -269,27 +275,15 @@ class Sums:
             return self.gram(arm), self.usage(arm)
         held = self._exponent[arm]
         shift = held - max(held, other._exponent.get(arm, held))
-        return _shifted(self._gram[arm], shift), _shifted(self._usage[arm], shift)
+        return shifted(self._gram[arm], shift), shifted(self._usage[arm], shift)
 
 
-def _shifted(values: NDArray[np.float64], exponent: int) -> NDArray[np.float64]:
-    """`values · 2^exponent`, exact but for underflow. A copy."""
-    shifted: NDArray[np.float64] = np.ldexp(values, max(exponent, _UNDERFLOW))
-    return shifted
-
-
-def _split(log2_scale: NDArray[np.float64], arm: str) -> tuple[NDArray[np.float64], int]:
-    """`2^log2_scale` as factors and one exponent.
-
-    The fraction's power is taken first, so that an event has the same factor, but for its
-    exponent, whichever events it comes with.
-    """
-    if not np.isfinite(log2_scale).all():
-        raise ValueError(f"the scale of an event of arm {arm!r} must be finite")
-    whole = np.floor(log2_scale)
-    exponent = int(whole.max()) if len(whole) else 0
-    shifts = np.maximum(whole - exponent, _UNDERFLOW).astype(np.int64)
-    return np.ldexp(np.exp2(log2_scale - whole), shifts), exponent
+def _signed_gram(z: NDArray[np.float64], negative: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`Σ ±z·zᵀ`, exactly symmetric: numpy computes `ZᵀZ` so, and in half the time of `ZᵀY`."""
+    if not negative.any():
+        return z.T @ z
+    added, removed = z[~negative], z[negative]
+    return added.T @ added - removed.T @ removed
 
 
 def merged(shards: Iterable[Sums], dimensions: int) -> Sums:

@@ -57,9 +57,11 @@ class Thompson:
         if not self.scale > 0:
             raise ValueError(f"scale must be above 0, got {self.scale!r}")
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         mean = np.where(allowed, beliefs.utility, 0.0)
         uncertainty = np.where(allowed, beliefs.uncertainty, 1.0)
         deviation = np.sqrt(self.scale * beliefs.noise_variance * uncertainty)

@@ -21,7 +21,9 @@ class Uniform:
 
     name = "uniform"
 
-    def probabilities(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def probabilities(
+        self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.float64]:
         """`1 / K_allowed` for each allowed arm, `(n, K)`; see `Chooser.probabilities`."""
-        beliefs.check(allowed)
+        allowed = beliefs.mask(allowed)
         return even(allowed)

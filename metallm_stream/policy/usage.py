@@ -1,4 +1,4 @@
-"""What calls cost, whether labelled or not: eleven sums an arm, booked when results arrive.
+"""What calls cost, whether labelled or not: sums of each arm, booked when results arrive.
 
 Invariant: a vector of these sums is additive: the vector of two calls is the sum of theirs, and
 the negated vector takes a call out again.
@@ -12,12 +12,16 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+# Lengths of prompts are counted in thousands of characters.
+CHARACTERS = 1_000.0
+
 
 class Usage(IntEnum):
     """Positions in a usage vector, which is float64 of shape `(len(Usage),)`.
 
     Means need their own counts, since a call may lack a cost (`cost_calls`), token counts
-    (`token_calls`) or a latency (`latency_calls`).
+    (`token_calls`) or a latency (`latency_calls`). The last five tell how cost grows with the
+    prompt, of calls for which both are known; lengths are in thousands of characters.
     """
 
     CALLS = 0
@@ -31,6 +35,11 @@ class Usage(IntEnum):
     LATENCY_CALLS = 8
     LATENCY_S = 9
     LATENCY_S_SQUARED = 10
+    LENGTH_CALLS = 11
+    LENGTH = 12
+    LENGTH_SQUARED = 13
+    LENGTH_COST_USD = 14
+    LENGTH_TIMES_COST = 15
 
 
 def usage_of_call(
@@ -40,6 +49,7 @@ def usage_of_call(
     input_tokens: int | None = None,
     output_tokens: int | None = None,
     latency_s: float | None = None,
+    prompt_characters: int | None = None,
 ) -> NDArray[np.float64]:
     """One call as a usage vector; what is unknown (`None`) is not counted, never taken as zero.
 
@@ -60,7 +70,10 @@ def usage_of_call(
         usage[Usage.TOKEN_CALLS : Usage.OUTPUT_TOKENS + 1] = 1, *tokens
     if latency_s is not None:
         seconds = _amount("latency_s", latency_s)
-        usage[Usage.LATENCY_CALLS :] = 1, seconds, seconds * seconds
+        usage[Usage.LATENCY_CALLS : Usage.LATENCY_S_SQUARED + 1] = 1, seconds, seconds * seconds
+    if cost_usd is not None and prompt_characters is not None:
+        length = _amount("prompt_characters", prompt_characters) / CHARACTERS
+        usage[Usage.LENGTH_CALLS :] = 1, length, length * length, cost_usd, length * cost_usd
     return usage
 
 

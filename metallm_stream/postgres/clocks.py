@@ -8,6 +8,7 @@ them. Before that, one row holds for all times, and changes under a lock.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -22,11 +23,11 @@ MARGIN_S = 10.0
 def load_forgetting(conn: Connection) -> Forgetting:
     """The clocks of all arms, as the rows say now: read them in the transaction that weighs."""
     half_lives, shifts = [], []
-    for effective_at, half_life_s, arm, factor in conn.execute(statements.LOAD_CLOCKS):
+    for effective_at, half_life_s, arm, factor, ageing_s in conn.execute(statements.LOAD_CLOCKS):
         if arm is None:
             half_lives.append(HalfLife(effective_at, half_life_s))
         else:
-            shifts.append(Shift(arm, effective_at, factor))
+            shifts.append(Shift(arm, effective_at, factor, ageing_s or math.inf))
     return Forgetting(half_lives, shifts)
 
 

@@ -88,9 +88,10 @@ CLAIM_ENCODER = text("""
 LOAD_ENCODER = text("SELECT name, dimensions FROM metallm.encoder")
 
 LOAD_CLOCKS = text("""
-    SELECT effective_at, half_life_s, NULL AS arm, NULL AS factor FROM metallm.half_lives
+    SELECT effective_at, half_life_s, NULL AS arm, NULL AS factor, NULL AS ageing_s
+    FROM metallm.half_lives
     UNION ALL
-    SELECT effective_at, NULL, arm, factor FROM metallm.shifts
+    SELECT effective_at, NULL, arm, factor, ageing_s FROM metallm.shifts
 """)
 
 HAS_WEIGHED = text("SELECT EXISTS (SELECT FROM metallm.sums)")
@@ -122,10 +123,10 @@ LOCK_SHIFTS = text("SELECT pg_advisory_xact_lock(hashtext('metallm'), hashtext('
 
 RECORD_SHIFT = text("""
     INSERT INTO metallm.shifts (
-        arm, effective_at, factor, slot, detector, direction, mean_before, mean_after
+        arm, effective_at, factor, slot, detector, direction, mean_before, mean_after, ageing_s
     )
     SELECT :arm, clock_timestamp() + make_interval(secs => :margin_s), :factor, :slot, :detector,
-           :direction, :mean_before, :mean_after
+           :direction, :mean_before, :mean_after, CAST(:ageing_s AS double precision)
     WHERE NOT EXISTS (
         SELECT FROM metallm.shifts AS s
         WHERE s.arm = :arm AND s.effective_at > clock_timestamp() - make_interval(secs => :gap_s)
@@ -134,6 +135,8 @@ RECORD_SHIFT = text("""
 """)
 
 LOAD_WATCHES = text("SELECT arm, state FROM metallm.watches WHERE slot = :slot")
+
+LOAD_ALL_WATCHES = text("SELECT state FROM metallm.watches")
 
 SAVE_WATCHES = text("""
     INSERT INTO metallm.watches AS w (slot, arm, state)

@@ -107,8 +107,12 @@ shifts = Table(
     Column("direction", Text, nullable=False),
     Column("mean_before", Double, comment="Mean residual before the shift."),
     Column("mean_after", Double, comment="Mean residual since, as far as it was seen."),
+    Column(
+        "ageing_s", Double, comment="Time scale at which evidence ages since; null: it does not."
+    ),
     CheckConstraint("factor > 0 AND factor <= 1", name="factor_in_range"),
     CheckConstraint("direction IN ('down', 'up')", name="direction_known"),
+    CheckConstraint("ageing_s >= 1", name="ageing_in_range"),
     comment="Where an arm's quality has changed; rows are added, never changed.",
 )
 
@@ -131,6 +135,40 @@ watches = Table(
     Column("state", JSONB, nullable=False),
     Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
     comment="What each learner remembers of the residuals of the arms that it has judged.",
+)
+
+river_policy = Table(
+    "river_policy",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("slot", Text, nullable=False, comment="The one learner that teaches it."),
+    Column("policy", Text, nullable=False),
+    Column("parameters", Text, nullable=False),
+    Column("river_version", Text, nullable=False),
+    Column("encoder", Text, nullable=False),
+    Column("lessons", BigInteger, nullable=False, comment="Number of the last lesson in it."),
+    Column("state", LargeBinary, nullable=False),
+    Column("base_lessons", BigInteger, nullable=False),
+    Column("base", LargeBinary, nullable=False, comment="The state after base_lessons."),
+    Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    CheckConstraint("single", name="one_row"),
+    comment="What a policy of River's has learned: its base, and then its lessons in order.",
+)
+
+river_lessons = Table(
+    "river_lessons",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("query_id", Text, nullable=False),
+    Column("arm", Text, nullable=False),
+    Column("context", LargeBinary, nullable=False),
+    Column("reward", Double, nullable=False, comment="As it was learned."),
+    Column("learned_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("corrected_at", MOMENT, comment="When it became another one; null: it still holds."),
+    Column("arm_now", Text),
+    Column("reward_now", Double, comment="Null: withdrawn."),
+    Index(None, "query_id", unique=True),
+    comment="What the policy of River's was taught, in order, and what has changed since.",
 )
 
 query_days = Table(
@@ -265,6 +303,18 @@ def _tend_sums_often(_: Table, connection: Connection, **__: object) -> None:
     )
 
 
+@event.listens_for(river_policy, "after_create")
+def _tend_states_often(_: Table, connection: Connection, **__: object) -> None:
+    """Each batch with a lesson replaces the state whole, as with the sums."""
+    connection.execute(
+        text(
+            "ALTER TABLE metallm.river_policy SET (autovacuum_vacuum_scale_factor = 0, "
+            "autovacuum_vacuum_threshold = 200, toast.autovacuum_vacuum_scale_factor = 0, "
+            "toast.autovacuum_vacuum_threshold = 5000)"
+        )
+    )
+
+
 __all__ = [
     "SCHEMA",
     "budget_accounts",
@@ -277,6 +327,8 @@ __all__ = [
     "offsets",
     "policies",
     "query_days",
+    "river_lessons",
+    "river_policy",
     "shifts",
     "slots",
     "sums",

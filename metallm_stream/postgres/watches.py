@@ -6,6 +6,7 @@ cannot read, as after a change of version, is no watch: it stops nobody.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -26,6 +27,12 @@ def load_watches(conn: Connection, slot: str) -> dict[str, ArmWatch | None]:
     """A slot's watches by arm; None where one cannot be read."""
     rows = conn.execute(statements.LOAD_WATCHES, {"slot": slot})
     return {arm: read_watch(state) for arm, state in rows}
+
+
+def load_all_watches(conn: Connection) -> list[ArmWatch]:
+    """The watches of all slots, as far as they can be read."""
+    found = (read_watch(state) for state in conn.execute(statements.LOAD_ALL_WATCHES).scalars())
+    return [watch for watch in found if watch is not None]
 
 
 def read_watch(state: object) -> ArmWatch | None:
@@ -58,9 +65,9 @@ def save_watches(conn: Connection, slot: str, watches: Mapping[str, ArmWatch]) -
 
 
 def record_shift(
-    conn: Connection, drift: Drift, *, slot: str, detector: str, factor: float
+    conn: Connection, drift: Drift, *, slot: str, detector: str, factor: float, ageing_s: float
 ) -> datetime | None:
-    """Shorten the arm's memory; from when on, or None if another learner was first.
+    """Shorten the arm's memory and let it age; from when on, or None if another learner was first.
 
     Commit at once: the margin runs from this statement.
     """
@@ -69,6 +76,7 @@ def record_shift(
         statements.RECORD_SHIFT,
         asdict(drift)
         | {"slot": slot, "detector": detector, "factor": factor}
+        | {"ageing_s": ageing_s if ageing_s < math.inf else None}
         | {"margin_s": MARGIN_S, "gap_s": GAP_S},
     ).one_or_none()
     return None if row is None else row.effective_at

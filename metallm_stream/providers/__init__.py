@@ -8,7 +8,7 @@ from metallm_stream.providers.base import Answer, Provider, ProviderFailure, Pro
 from metallm_stream.providers.circuit import Circuits
 from metallm_stream.providers.clock import Clock, SystemClock
 from metallm_stream.providers.guard import Guard
-from metallm_stream.providers.pricing import cost_usd
+from metallm_stream.providers.pricing import Listed, cost_usd, listed
 from metallm_stream.providers.registry import WIRES, open_provider
 from metallm_stream.providers.shares import Shares
 from metallm_stream.providers.spending import Spending
@@ -22,6 +22,7 @@ __all__ = [
     "Clock",
     "Forward",
     "Guard",
+    "Listed",
     "Provider",
     "ProviderFailure",
     "ProviderSettings",
@@ -31,5 +32,6 @@ __all__ = [
     "answer_call",
     "cost_usd",
     "idempotency_key",
+    "listed",
     "open_provider",
 ]

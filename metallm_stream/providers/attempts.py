@@ -46,6 +46,8 @@ def attempt(
         input_tokens=billed.input_tokens,
         output_tokens=billed.output_tokens,
         cached_input_tokens=billed.cached_input_tokens,
+        cache_write_tokens=billed.cache_write_tokens,
+        reasoning_tokens=billed.reasoning_tokens,
         cost_usd=cost,
         provider_request_id=request_id and storable(request_id)[:_REQUEST_ID_CHARACTERS],
     )

@@ -22,8 +22,12 @@ from metallm_stream.providers.rate_headers import RateLimits
 class Answer:
     """What a provider returned for one try; `None` where it did not say.
 
-    `cached_input_tokens` are part of `input_tokens`. `cost_usd` is the vendor's own figure for
-    this try, never a computed one. `limits` are the vendor's rate limits after it.
+    `cached_input_tokens` (read from a cache) and `cache_write_tokens` are parts of `input_tokens`,
+    `reasoning_tokens` are part of `output_tokens`. `cost_usd` is the vendor's own figure for this
+    try, never a computed one. `finish_reason` is `stop`, `length` (a limit cut the text off),
+    `tool_calls`, or the vendor's own word. `off_list` says why the usual price list does not hold
+    for this try (a batch, another service tier, images). `limits` are the vendor's rate limits
+    after it.
     """
 
     text: str
@@ -33,6 +37,9 @@ class Answer:
     cost_usd: float | None = None
     request_id: str | None = None
     finish_reason: str | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    off_list: str | None = None
     limits: RateLimits | None = None
 
 
@@ -121,8 +128,10 @@ class ProviderSettings(BaseModel):
         The protocol it speaks: a key of `metallm_stream.providers.registry.WIRES`.
     base_url
         Where it listens; `None` is the vendor's own address.
+    region
+        The cloud region, for wires that have regions; `None` is the one of their usual variables.
     api_key
-        The credential; hosts that need none take any text.
+        The credential; `None` for hosts that need none, and where a wire has other sources.
     headers
         Further headers of every request; values are treated as secrets.
     max_connections
@@ -136,16 +145,22 @@ class ProviderSettings(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     wire: str = "openai"
     base_url: Annotated[str, AfterValidator(_plain_url)] | None = None
-    api_key: HeaderValue
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    api_key: HeaderValue | None = None
     headers: Mapping[str, HeaderValue] = Field(default_factory=dict)
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     max_answer_bytes: Annotated[int, Field(ge=1_024)] = 4_000_000
 
+    def plain_headers(self) -> dict[str, str]:
+        """The further headers as they are sent."""
+        return {name: value.get_secret_value() for name, value in self.headers.items()}
+
     def secrets(self) -> tuple[str, ...]:
         """Every value that must not appear in a message, longest first."""
-        header_values = (value.get_secret_value() for value in self.headers.values())
         # Short header values ("1", "true") are no secrets, and blacking them out garbles messages.
-        found = {self.api_key.get_secret_value(), *(v for v in header_values if len(v) >= 8)}
+        found = {value for value in self.plain_headers().values() if len(value) >= 8}
+        if self.api_key is not None:
+            found.add(self.api_key.get_secret_value())
         return tuple(sorted(found, key=len, reverse=True))
 
 

@@ -15,8 +15,10 @@ from email.utils import parsedate_to_datetime
 from metallm_stream.events import FailureKind
 
 _TOO_LONG = re.compile(
-    r"context_length|context length|context window|maximum context|too many tokens"
-    r"|(prompt|input|request) (is )?too (long|large)|max_tokens_exceeded|token_limit|token limit"
+    r"context_length|context length|context window|context limit|maximum context"
+    r"|too many (input )?tokens|input token count exceeds"
+    r"|(prompt|input|request) (is )?too (long|large)"
+    r"|max_tokens_exceeded|token_limit|token limit|expected maxlength"
 )
 _FILTERED = re.compile(
     r"content_filter|content filter|content_policy|content management policy"
@@ -25,7 +27,9 @@ _FILTERED = re.compile(
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|model_not_found|does not exist|no longer available|unknown model"
 )
-_OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|insufficient (credit|balance|fund)")
+_OUT_OF_MONEY = re.compile(
+    r"insufficient_quota|servicequotaexceeded|billing|insufficient (credit|balance|fund)"
+)
 
 _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     401: ("authentication", False),
@@ -37,6 +41,7 @@ _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     409: ("server_error", True),
     410: ("unsupported", False),
     413: ("context_too_long", False),
+    424: ("server_error", True),  # the model behind the host failed
     429: ("rate_limited", True),
     501: ("server_error", False),
     505: ("server_error", False),

@@ -14,21 +14,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    APITimeoutError,
-)
+from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
-from metallm_stream.providers.http_failures import classify, retry_after_s
-from metallm_stream.providers.openai_clients import OPENAI_URL, OpenAIClients
+from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
 from metallm_stream.providers.openai_reply import read_reply
+from metallm_stream.providers.pools import Pools
 from metallm_stream.providers.rate_headers import read_limits
+from metallm_stream.providers.turns import output_limit
 
-_CONNECT_S = 10.0
+OPENAI_URL = "https://api.openai.com/v1"
+_NO_KEY = "none"  # for hosts that need none: the SDK insists on one
 
 
 class OpenAIProvider:
@@ -39,9 +36,11 @@ class OpenAIProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
+        self._settings = settings
         self._secrets = settings.secrets()
         self._url = settings.base_url or OPENAI_URL
-        self._clients = OpenAIClients(settings)
+        self._ssl_context = httpx2.create_ssl_context()
+        self._pools = Pools(settings.max_connections, self._open, AsyncOpenAI.close)
 
     async def complete(
         self,
@@ -56,7 +55,7 @@ class OpenAIProvider:
         try:
             # The SDK's timeout starts anew with every byte, so a trickle would never end.
             async with asyncio.timeout(timeout_s):
-                with self._clients.client() as client:
+                with self._pools.client() as client:
                     # The SDK's typed method looks at each field of the request: a fifth of the
                     # processor time of a call.
                     raw = await client.post(
@@ -69,9 +68,7 @@ class OpenAIProvider:
                         },
                         options={
                             "headers": {"Idempotency-Key": idempotency_key},
-                            "timeout": httpx2.Timeout(
-                                timeout_s, connect=min(timeout_s, _CONNECT_S)
-                            ),
+                            "timeout": timeouts(timeout_s),
                         },
                     )
             answer = read_reply(
@@ -86,19 +83,37 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._clients.close()
+        await self._pools.close()
+
+    def _open(self, connections: int) -> AsyncOpenAI:
+        settings = self._settings
+        key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
+        # Named here, the key cannot be replaced by one from the environment.
+        headers = {"Authorization": f"Bearer {key}", **settings.plain_headers(), **PLAIN_BODY}
+        return AsyncOpenAI(
+            api_key=key,
+            base_url=self._url,
+            max_retries=0,
+            default_headers=headers,
+            http_client=http_client(
+                connections,
+                ssl_context=self._ssl_context,
+                max_answer_bytes=settings.max_answer_bytes,
+                headers=(*headers, "Idempotency-Key"),
+                prefixes=("x-stainless-",),
+            ),
+        )
 
 
 def _parameters(model: Model, generation: Generation | None, url: str) -> dict[str, Any]:
     if generation is None:
         return {}
-    limits = [n for n in (generation.max_output_tokens, model.max_output_tokens) if n is not None]
     wanted = {
         "temperature": generation.temperature,
         "top_p": generation.top_p,
         "seed": generation.seed,
         "stop": None if generation.stop is None else list(generation.stop),
-        _limit_name(url): min(limits) if generation.max_output_tokens is not None else None,
+        _limit_name(url): output_limit(model, generation),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
@@ -109,43 +124,19 @@ def _limit_name(url: str) -> str:
     return "max_completion_tokens" if official else "max_tokens"
 
 
-def _host(location: str) -> str:
-    try:
-        return urlsplit(location).netloc or "another path"
-    except ValueError:
-        return "an unreadable address"
-
-
 def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
     match exc:
-        case ProviderFailure():
-            return exc
         case APIStatusError():
-            return _status_failure(exc)
-        case APITimeoutError() if isinstance(exc.__cause__, httpx2.ConnectTimeout):
-            return ProviderFailure("connection", "connecting took too long", retriable=True)
-        case APITimeoutError() | TimeoutError():
-            return ProviderFailure("timeout", f"no answer within {timeout_s:.3g} s", retriable=True)
+            return refused(
+                exc.status_code,
+                exc.response.headers,
+                message=exc.message,
+                code=exc.code,
+                request_id=exc.request_id,
+            )
         case APIConnectionError():
-            reason = f"{type(exc.__cause__).__name__}: {str(exc.__cause__) or 'broken off'}"
-            return ProviderFailure("connection", reason, retriable=True)
+            return lost(exc.__cause__ or exc, timeout_s)
+        case ProviderFailure() | TimeoutError():
+            return lost(exc, timeout_s)
         case _:
             return ProviderFailure("malformed_answer", str(exc), retriable=True)
-
-
-def _status_failure(exc: APIStatusError) -> ProviderFailure:
-    response = exc.response
-    kind, retriable = classify(exc.status_code, code=exc.code, message=exc.message)
-    message = exc.message
-    if response.is_redirect:
-        target = _host(response.headers.get("location", ""))
-        message = f"redirected ({exc.status_code}) to {target}: refused, as it would carry the key "
-        message += "there; set base_url to the final address"
-    return ProviderFailure(
-        kind,
-        message,
-        retriable=retriable,
-        retry_after_s=retry_after_s(response.headers, datetime.now(UTC)),
-        request_id=exc.request_id,
-        limits=read_limits(response.headers, datetime.now(UTC)),
-    )

@@ -5,9 +5,12 @@ Invariant: an unknown cost stays unknown (`None`); it is never booked as zero.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from genai_prices import Usage, calc_price
+from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
 from metallm_stream.events import Model, Price
 from metallm_stream.providers.base import Answer
@@ -16,8 +19,10 @@ from metallm_stream.providers.base import Answer
 def cost_usd(model: Model, answer: Answer, *, at: datetime | None = None) -> float | None:
     """The cost of one try in USD, from the best source that knows it.
 
-    In this order: the vendor's own figure; the catalogue's price; the price table that comes with
-    `genai-prices` (no network), by provider and model name, as of `at` (default: now).
+    In this order: the vendor's own figure; the catalogue's price, unless that names the table; the
+    price table that comes with `genai-prices` (no network), by vendor and model name, as of `at`
+    (default: now). The table holds for the usual service and for text: what was charged otherwise
+    (`off_list`) has no known cost.
 
     >>> price = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=4.0)
     >>> arm = Model(arm="a", provider="p", model="m", price=price)
@@ -26,9 +31,44 @@ def cost_usd(model: Model, answer: Answer, *, at: datetime | None = None) -> flo
     """
     if answer.cost_usd is not None:
         return answer.cost_usd
-    if model.price is not None:
+    if model.price is None:
+        return _by_table(model.provider, model.model, answer, at)
+    if model.price.table is None:
         return _by_price(model.price, answer)
-    return _by_table(model, answer, at)
+    return _by_table(model.price.table, model.model, answer, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the price table has of one model: its price of the lowest tier, and its window."""
+
+    price: Price
+    context_window_tokens: int | None
+
+
+def listed(
+    model: str, *, vendor: str | None = None, url: str | None = None, at: datetime | None = None
+) -> Listed | None:
+    """A model's entry in the price table, by its vendor's name or address; None without one.
+
+    >>> listed("gpt-4o-mini", vendor="openai").price.output_usd_per_mtok
+    0.6
+    """
+    found = _found(Usage(input_tokens=0, output_tokens=0), model, vendor, url, at)
+    if found is None:
+        return None
+    prices = found.model_price
+    cached = prices.cache_read_mtok
+    return Listed(
+        Price(
+            input_usd_per_mtok=_base(prices.input_mtok),
+            output_usd_per_mtok=_base(prices.output_mtok),
+            cached_input_usd_per_mtok=None if cached is None else _base(cached),
+            call_usd=_base(prices.requests_kcount) / 1e3,
+            table=found.provider.id,
+        ),
+        found.model.context_window,
+    )
 
 
 def _by_price(price: Price, answer: Answer) -> float | None:
@@ -49,21 +89,38 @@ def _by_price(price: Price, answer: Answer) -> float | None:
     return price.call_usd + micro_usd / 1e6
 
 
-def _by_table(model: Model, answer: Answer, at: datetime | None) -> float | None:
-    if answer.input_tokens is None or answer.output_tokens is None:
+def _by_table(vendor: str, model: str, answer: Answer, at: datetime | None) -> float | None:
+    if answer.input_tokens is None or answer.output_tokens is None or answer.off_list is not None:
         return None
+    read = min(answer.cached_input_tokens or 0, answer.input_tokens)
     usage = Usage(
         input_tokens=answer.input_tokens,
-        cache_read_tokens=min(answer.cached_input_tokens or 0, answer.input_tokens),
+        cache_read_tokens=read,
+        cache_write_tokens=min(answer.cache_write_tokens or 0, answer.input_tokens - read),
         output_tokens=answer.output_tokens,
+        output_reasoning_tokens=min(answer.reasoning_tokens or 0, answer.output_tokens),
     )
+    found = _found(usage, model, vendor, None, at)
+    return None if found is None else float(found.total_price)
+
+
+def _found(
+    usage: Usage, model: str, vendor: str | None, url: str | None, at: datetime | None
+) -> PriceCalculation | None:
     try:
-        found = calc_price(
-            usage, model.model, provider_id=model.provider, genai_request_timestamp=at
+        found = (
+            calc_price(usage, model, provider_api_url=url, genai_request_timestamp=at)
+            if vendor is None
+            else calc_price(usage, model, provider_id=vendor, genai_request_timestamp=at)
         )
     except LookupError:  # the table's way of saying that it does not know this model
         return None
-    listed = found.model_price
-    if listed.input_mtok is None or listed.output_mtok is None:
-        return None  # priced by something other than tokens
-    return float(found.total_price)
+    return found if _is_by_token(found.model_price) else None
+
+
+def _is_by_token(prices: ModelPrice) -> bool:
+    return prices.input_mtok is not None and prices.output_mtok is not None
+
+
+def _base(price: Decimal | TieredPrices | None) -> float:
+    return float(price.base if isinstance(price, TieredPrices) else price or 0)

@@ -1,21 +1,35 @@
 """The wires that this release speaks.
 
 Invariant: a provider's name in the settings is enough to reach it; a new wire is one file beside
-this one and one line below.
+this one and one line below. A vendor's SDK is imported only when a provider speaks its wire.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.providers.base import Provider, ProviderSettings
-from metallm_stream.providers.openai import OpenAIProvider
 
-WIRES: Mapping[str, Callable[[ProviderSettings], Provider]] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Where a wire's provider is, the extra that brings its SDK, and the SDK's package."""
+
+    module: str
+    provider: str
+    sdk: str
+    extra: str | None = None
+
+
+WIRES: Mapping[str, Wire] = MappingProxyType(
     {
-        "openai": OpenAIProvider,
+        "openai": Wire("openai", "OpenAIProvider", "openai"),
+        "anthropic": Wire("anthropic", "AnthropicProvider", "anthropic", "anthropic"),
+        "bedrock": Wire("bedrock", "BedrockProvider", "boto3", "bedrock"),
     }
 )
 
@@ -23,7 +37,7 @@ WIRES: Mapping[str, Callable[[ProviderSettings], Provider]] = MappingProxyType(
 def open_provider(settings: ProviderSettings) -> Provider:
     """A provider that is ready to be asked; close it when done.
 
-    Raises `ConfigurationError` for a wire that nobody speaks.
+    Raises `ConfigurationError` for a wire that nobody speaks or whose extra is not installed.
     """
     try:
         wire = WIRES[settings.wire]
@@ -32,4 +46,13 @@ def open_provider(settings: ProviderSettings) -> Provider:
         raise ConfigurationError(
             f"provider {settings.name!r} has the unknown wire {settings.wire!r}: use one of {known}"
         ) from exc
-    return wire(settings)
+    try:
+        module = import_module(f"metallm_stream.providers.{wire.module}")
+    except ModuleNotFoundError as exc:
+        missing = str(exc.name).partition(".")[0]
+        raise ConfigurationError(
+            f"provider {settings.name!r}: the wire {settings.wire!r} needs the package "
+            f"{missing!r}, which is not installed: pip install 'metallm-stream[{wire.extra}]'"
+        ) from exc
+    provider: Provider = getattr(module, wire.provider)(settings)
+    return provider

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metallm_stream.events import Failure, Model, Query
 from metallm_stream.route import capabilities
@@ -30,12 +31,12 @@ from metallm_stream.route.outlook import Outlook
 CHARACTERS_PER_TOKEN = 3
 _ROUND_OFF = 1e-9  # of predicted qualities; arms as good as the best differ by no more
 
-Reason = Callable[[Query, Sequence[Model]], str]
+Reason = Callable[[int, Sequence[Model]], str]
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """Where an arm is allowed, `(n, K)`, and what to say of the arms that it excludes."""
+    """Where an arm is allowed, `(n, K)`, and what to say to a row of the arms that it excludes."""
 
     mask: Mask
     reason: Reason
@@ -81,7 +82,7 @@ class Constraints:
             excluded = left & ~rule.mask[row]
             if excluded.any():
                 models = [self.models[k] for k in np.flatnonzero(excluded).tolist()]
-                reasons.append(rule.reason(self.queries[row], models))
+                reasons.append(rule.reason(row, models))
             left &= rule.mask[row]
         return _no_arm(reasons)
 
@@ -95,15 +96,20 @@ class Constraints:
 
 def constrain(queries: Sequence[Query], models: Sequence[Model], outlook: Outlook) -> Constraints:
     """What n queries demand of K arms, given what is expected of the arms."""
-    rules = [
-        Rule(capabilities.capable(queries, models), capabilities.incapable_reason),
-        Rule(capabilities.speaking(queries, models), capabilities.speechless_reason),
-        Rule(capabilities.resident(queries, models), capabilities.elsewhere_reason),
-        Rule(capabilities.writing(queries, models), capabilities.too_brief_reason),
-        Rule(_fitting(queries, models), _too_long),
-        Rule(_affordable(queries, outlook), _too_dear(models, outlook)),
+    demands = [
+        (capabilities.capable(queries, models), capabilities.incapable_reason),
+        (capabilities.speaking(queries, models), capabilities.speechless_reason),
+        (capabilities.resident(queries, models), capabilities.elsewhere_reason),
+        (capabilities.writing(queries, models), capabilities.too_brief_reason),
+        (_fitting(queries, models), _too_long),
     ]
+    rules = [Rule(mask, _of_query(queries, reason)) for mask, reason in demands]
+    rules.append(Rule(_affordable(queries, outlook), _too_dear(queries, models, outlook)))
     return Constraints(queries, models, outlook, _named(queries, models), rules)
+
+
+def _of_query(queries: Sequence[Query], reason: Callable[[Query, Sequence[Model]], str]) -> Reason:
+    return lambda row, excluded: reason(queries[row], excluded)
 
 
 def _too_long(query: Query, excluded: Sequence[Model]) -> str:
@@ -118,13 +124,12 @@ def _too_long(query: Query, excluded: Sequence[Model]) -> str:
     )
 
 
-def _too_dear(models: Sequence[Model], outlook: Outlook) -> Reason:
-    cost = {model.arm: float(usd) for model, usd in zip(models, outlook.cost_usd, strict=True)}
-
-    def reason(query: Query, excluded: Sequence[Model]) -> str:
+def _too_dear(queries: Sequence[Query], models: Sequence[Model], outlook: Outlook) -> Reason:
+    def reason(row: int, excluded: Sequence[Model]) -> str:
+        cost = outlook.costs_of(row, models)
         cheapest = min((model.arm for model in excluded), key=cost.__getitem__)
         return (
-            f"max_cost_usd: {query.max_cost_usd:g} is below the expected cost of"
+            f"max_cost_usd: {queries[row].max_cost_usd:g} is below the expected cost of"
             f" {names(model.arm for model in excluded)} (cheapest:"
             f" {cheapest!r} at {cost[cheapest]:.3g} USD); raise it or leave it out"
         )
@@ -145,7 +150,7 @@ def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
     windows = np.array([model.context_window_tokens or np.inf for model in models])
     if not np.isfinite(windows).any():
         return np.ones((len(queries), len(models)), dtype=np.bool_)
-    characters = np.array([_characters(query) for query in queries], dtype=np.float64)
+    characters = prompt_characters(queries)
     answers = np.array([output_tokens(query) for query in queries], dtype=np.float64)
     return characters[:, None] <= (windows - answers[:, None]) * CHARACTERS_PER_TOKEN
 
@@ -153,6 +158,11 @@ def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
 def _affordable(queries: Sequence[Query], outlook: Outlook) -> Mask:
     limits = np.array([query.max_cost_usd or np.inf for query in queries], dtype=np.float64)
     return (outlook.cost_usd <= limits[:, None]) | ~outlook.cost_known
+
+
+def prompt_characters(queries: Sequence[Query]) -> NDArray[np.float64]:
+    """Length of each query's prompt in characters, `(n,)`."""
+    return np.array([_characters(query) for query in queries], dtype=np.float64)
 
 
 def _characters(query: Query) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Beliefs, Chooser, Published, sample
-from metallm_stream.route.constraints import constrain
+from metallm_stream.route.constraints import constrain, prompt_characters
 from metallm_stream.route.outages import NO_PROBE, Down, Outages
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
@@ -58,14 +58,16 @@ def decide(
     """
     _check(published, encoder, contexts, len(arrivals))
     queries = [arrival.query for arrival in arrivals]
-    outlook = Outlook.of(published, catalogue.arms, contexts)
+    outlook = Outlook.of(published, catalogue.arms, contexts, prompt_characters(queries))
     models = list(catalogue.arms.values())
     constraints = constrain(queries, models, outlook)
     down = Down.none(len(models)) if outages is None else outages.down(models, now)
     allowed, probes = down.avoid(constraints)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
-    choose = partial(_choose, outlook.beliefs(utility, list(catalogue)), chooser, probes, rng)
+    beliefs = outlook.beliefs(utility, cost_weight, list(catalogue))
+    beliefs = replace(beliefs, contexts=contexts)
+    choose = partial(_choose, beliefs, chooser, probes, rng)
     if pacer is None:
         choices = at_once(constraints, allowed, utility, choose)
     else:
@@ -109,6 +111,8 @@ def _probabilities(
     beliefs: Beliefs, allowed: NDArray[np.bool_], chooser: Chooser
 ) -> NDArray[np.float64]:
     """The chooser's probabilities, `(n, K)`; rows without an allowed arm are 0 throughout."""
+    if allowed.size and allowed.all():
+        return np.clip(chooser.probabilities(beliefs, None), 0, 1)
     answered = np.asarray(allowed.any(axis=1))
     probabilities = np.zeros(allowed.shape)
     if answered.any():

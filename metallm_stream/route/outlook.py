@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.events import Model
-from metallm_stream.policy import Beliefs, Published, Scores
+from metallm_stream.policy import CHARACTERS, Beliefs, CostCurve, Published, Scores
 
 Floats = NDArray[np.float64]
 # One failure among the first calls of an arm says little of it.
@@ -29,32 +29,40 @@ class Outlook:
     ----------
     scores
         Quality, leverage and uncertainty, `(n, K)` each, or None while there is no policy.
-    cost_usd, latency_s
-        Of one call, `(K,)`, with a guess where `cost_known`, `latency_known` is False.
+    cost_usd, weighed_cost_usd
+        Of one call, `(n, K)`, with a guess where `cost_known`, `(K,)`, is False; and as it counts
+        when arms are weighed: see `policy.costs`.
+    latency_s
+        Of one call, `(K,)`, with a guess where `latency_known` is False.
     failure_rate
         Share of calls that fail, `(K,)`, drawn to 0 by a few calls.
-    observations
-        Labelled events, `(K,)`.
+    observations, calls
+        Labelled events, and calls, `(K,)`.
     noise_variance
         Of a quality around its expectation.
     label_share
         Labelled events a call so far, in (0, 1].
     cost_scale_usd
         Expected cost of the dearest arm, what costs are divided by; above 0.
+    cost_curve
+        How costs depend on the length of the prompt.
     policy_version
         0 while there is no policy.
     """
 
     scores: Scores | None
     cost_usd: Floats
+    weighed_cost_usd: Floats
     cost_known: NDArray[np.bool_]
     latency_s: Floats
     latency_known: NDArray[np.bool_]
     failure_rate: Floats
     observations: Floats
+    calls: Floats
     noise_variance: float
     label_share: float
     cost_scale_usd: float
+    cost_curve: CostCurve
     policy_version: int
 
     @classmethod
@@ -63,25 +71,50 @@ class Outlook:
         published: Published | None,
         catalogue: Mapping[str, Model],
         contexts: NDArray[np.float32],
+        prompt_characters: Floats,
     ) -> Self:
-        """The outlook of a policy on contexts `(n, d)`; without a policy nothing is known."""
+        """The outlook of a policy on contexts `(n, d)` of prompts of so many characters, `(n,)`."""
         arms = list(catalogue)
-        none = np.zeros(len(arms))
-        unknown = none.astype(bool)
         if published is None:
-            return cls(None, none, unknown, none, unknown, none, none, 1.0, 1.0, 1.0, 0)
+            return cls._nothing(len(contexts), len(arms))
+        curve, at_mean_length = published.cost_curve, published.cost_usd(catalogue)
+        relative = curve.of_queries(prompt_characters / CHARACTERS)
         return cls(
             scores=published.scores(contexts, arms),
-            cost_usd=published.cost_usd(catalogue),
+            cost_usd=np.outer(relative, at_mean_length),
+            weighed_cost_usd=np.outer(curve.weighed(relative), at_mean_length),
             cost_known=_cost_known(published, catalogue),
             latency_s=published.latency_s(catalogue),
             latency_known=_latency_known(published, catalogue),
             failure_rate=_failure_rate(published, arms),
             observations=published.observed(arms),
+            calls=published.calls(catalogue),
             noise_variance=published.scorer.noise_variance,
             label_share=published.label_share,
-            cost_scale_usd=published.cost_scale(catalogue),
+            cost_scale_usd=float(np.max(at_mean_length, initial=0.0)) or 1.0,
+            cost_curve=curve,
             policy_version=published.version,
+        )
+
+    @classmethod
+    def _nothing(cls, n: int, k: int) -> Self:
+        """Without a policy nothing is known."""
+        none, unknown, costs = np.zeros(k), np.zeros(k, dtype=np.bool_), np.zeros((n, k))
+        return cls(
+            scores=None,
+            cost_usd=costs,
+            weighed_cost_usd=costs,
+            cost_known=unknown,
+            latency_s=none,
+            latency_known=unknown,
+            failure_rate=none,
+            observations=none,
+            calls=none,
+            noise_variance=1.0,
+            label_share=1.0,
+            cost_scale_usd=1.0,
+            cost_curve=CostCurve(),
+            policy_version=0,
         )
 
     @property
@@ -99,23 +132,38 @@ class Outlook:
         policy.
         """
         if self.quality is None:
-            return np.zeros((len(cost_weight), len(self.cost_usd)))
-        cost = np.outer(cost_weight, self.cost_usd / self.cost_scale_usd)
+            return np.zeros(self.cost_usd.shape)
+        cost = self.weighed_costs(cost_weight)
         latency = np.outer(latency_weight, self.latency_s / latency_scale_s)
         return self.quality * (1.0 - self.failure_rate) - cost - latency
 
-    def beliefs(self, utility: Floats, arms: Sequence[str]) -> Beliefs:
-        """What a rule of choice may go by, given the utilities `(n, K)` of the named arms."""
+    def weighed_costs(self, cost_weight: Floats) -> Floats:
+        """What costs take from the utility under weights `(n,)`, `(n, K)`."""
+        return cost_weight[:, None] * (self.weighed_cost_usd / self.cost_scale_usd)
+
+    def beliefs(self, utility: Floats, cost_weight: Floats, arms: Sequence[str]) -> Beliefs:
+        """What a rule of choice may go by, given the utilities `(n, K)` of the named arms.
+
+        Under cost weights `(n,)`, for a cost that few calls tell is as uncertain as a quality.
+        """
         if self.scores is None:
             return replace(Beliefs.nothing(tuple(arms), len(utility)), utility=utility)
-        return Beliefs(
+        beliefs = Beliefs(
             arms=tuple(arms),
             utility=utility,
             uncertainty=self.scores.uncertainty,
             observations=self.observations,
             noise_variance=self.noise_variance,
             label_share=self.label_share,
+            headroom=(1.0 - self.scores.quality) * (1.0 - self.failure_rate),
         )
+        of_costs = self.cost_curve.variance(self.weighed_costs(cost_weight), self.calls)
+        return beliefs.with_variance(of_costs)
+
+    def costs_of(self, row: int, models: Sequence[Model]) -> dict[str, float]:
+        """Expected cost of one query by each arm of the catalogue, USD."""
+        costs = self.cost_usd[row].tolist()
+        return {model.arm: usd for model, usd in zip(models, costs, strict=True)}
 
     def sure_quality(self) -> Floats | None:
         """Quality less one standard deviation, leverage included, `(n, K)`; None without policy."""

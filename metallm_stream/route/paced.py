@@ -7,16 +7,16 @@ are those that the same generator makes without budgets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.events import Model, Query
+from metallm_stream.events import Model
 from metallm_stream.route.account import Charge
-from metallm_stream.route.constraints import Constraints, Rule
+from metallm_stream.route.constraints import Constraints, Reason, Rule
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.pacer import Pacer
 from metallm_stream.route.records import REFUSED, Arrival, Choices
@@ -51,22 +51,23 @@ def paced(
     fits = np.ones_like(allowed)
     probabilities, weights, reserved = np.zeros(utility.shape), np.zeros(n), np.zeros(n)
     chosen = np.full(n, REFUSED, dtype=np.int64)
-    relative = outlook.cost_usd / outlook.cost_scale_usd
+    relative = outlook.weighed_cost_usd / outlook.cost_scale_usd
     for row, arrival in enumerate(arrivals):
         metadata, turn = arrival.query.metadata, slice(row, row + 1)
         weights[row] = pacer.weight(metadata, now)
         if outlook.quality is not None:
-            utility[row] -= weights[row] * relative
+            utility[row] -= weights[row] * relative[row]
         if allowed[row].any():
-            left = pacer.limited(metadata, allowed[row], outlook.cost_usd, outlook.cost_known, now)
+            costs = outlook.cost_usd[row]
+            left = pacer.limited(metadata, allowed[row], costs, outlook.cost_known, now)
             fits[row] = left | ~allowed[row]
             allowed[row] = left
             probabilities[turn], chosen[turn] = choose(turn, utility[turn], allowed[turn])
         if chosen[row] != REFUSED:
-            reserved[row] = outlook.cost_usd[chosen[row]]
+            reserved[row] = outlook.cost_usd[row, chosen[row]]
         charge = Charge(now, float(reserved[row]))
         pacer.reserve(metadata, arrival.partition, arrival.offset, charge)
-    rule = Rule(fits, _exhausted(pacer, constraints.models, outlook, now))
+    rule = Rule(fits, _exhausted(pacer, constraints, outlook, now))
     return Choices(
         constraints=replace(constraints, rules=[*constraints.rules, rule]),
         allowed=allowed,
@@ -78,13 +79,10 @@ def paced(
     )
 
 
-def _exhausted(
-    pacer: Pacer, models: Sequence[Model], outlook: Outlook, now: datetime
-) -> Callable[[Query, Sequence[Model]], str]:
-    costs = zip(models, outlook.cost_usd.tolist(), strict=True)
-    cost: Mapping[str, float] = {model.arm: usd for model, usd in costs}
-
-    def reason(query: Query, excluded: Sequence[Model]) -> str:
-        return pacer.refusal(query.metadata, min(cost[model.arm] for model in excluded), now)
+def _exhausted(pacer: Pacer, constraints: Constraints, outlook: Outlook, now: datetime) -> Reason:
+    def reason(row: int, excluded: Sequence[Model]) -> str:
+        cost = outlook.costs_of(row, constraints.models)
+        cheapest = min(cost[model.arm] for model in excluded)
+        return pacer.refusal(constraints.queries[row].metadata, cheapest, now)
 
     return reason

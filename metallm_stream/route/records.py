@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Decision, Model, Query
-from metallm_stream.route.constraints import Constraints
+from metallm_stream.route.constraints import Constraints, prompt_characters
 from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outlook import Outlook
 
@@ -127,6 +127,7 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
         "cost_weight": float(drawn.cost_weight[row]),
         "latency_weight": float(drawn.latency_weight[row]),
         "cost_scale_usd": drawn.outlook.cost_scale_usd,
+        "prompt_characters": prompt_characters([query]).astype(int).item(),
     }
     if drawn.choices.budget_weight is not None and drawn.choices.reserved_usd is not None:
         fields["budget_weight"] = float(drawn.choices.budget_weight[row])
@@ -144,7 +145,7 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
     """
     arms = [model.arm for model in drawn.choices.constraints.models]
     outlook = drawn.outlook
-    cost = _where_known(outlook.cost_usd, outlook.cost_known)
+    cost = [_where_known(row, outlook.cost_known) for row in outlook.cost_usd]
     latency = _where_known(outlook.latency_s, outlook.latency_known)
     unknown = np.full(drawn.choices.utility.shape, None)
     known = outlook.quality is not None
@@ -158,7 +159,7 @@ def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
                 "arm": arm,
                 "probability": probability[row][k],
                 "quality": quality[row][k],
-                "cost_usd": cost[k],
+                "cost_usd": cost[row][k],
                 "latency_s": latency[k],
                 "utility": utility[row][k],
                 "leverage": leverage[row][k],

@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from metallm_stream.join import Interaction, residuals
 from metallm_stream.policy import Forgetting
-from metallm_stream.policy.drift import ArmWatch, Drift, ResidualWatch
-from metallm_stream.postgres import load_watches, record_shift, save_watches
+from metallm_stream.policy.drift import ArmWatch, Drift, ResidualWatch, ageing_s
+from metallm_stream.postgres import load_all_watches, load_watches, record_shift, save_watches
 
 log = logging.getLogger(__name__)
 
@@ -79,24 +79,32 @@ class DriftWatch:
                     drifts.append(drift)
         return Observed(watches, tuple(drifts))
 
-    def save(self, conn: Connection, observed: Observed) -> None:
+    def save(self, conn: Connection, observed: Observed, now: datetime) -> None:
         """Write what was observed, as the last thing before the transaction commits."""
         if self._watch is None or not observed.watches:
             return
+        # Before they are replaced: where there is a drift, what was watched ends.
+        former = load_all_watches(conn) if observed.drifts else []
         save_watches(conn, self._slot, observed.watches)
         for drift in sorted(observed.drifts, key=lambda item: item.arm):
-            detector, factor = self._watch.detector, self._factor
-            at = record_shift(conn, drift, slot=self._slot, detector=detector, factor=factor)
+            at = record_shift(
+                conn,
+                drift,
+                slot=self._slot,
+                detector=self._watch.detector,
+                factor=self._factor,
+                ageing_s=ageing_s(former, now),
+            )
             if at is not None:
                 log.warning(
                     "quality of %s has moved %s: quality less prediction was %.3f in the mean, and "
-                    "%.3f of late; from %s on, what was learned of it before counts %g",
+                    "%.3f of late; from %s on, what was learned of it before counts %g, and ages",
                     drift.arm,
                     drift.direction,
                     drift.mean_before,
                     drift.mean_after,
                     f"{at:%Y-%m-%d %H:%M:%S} UTC",
-                    factor,
+                    self._factor,
                 )
 
     def accept(self, observed: Observed) -> None:

@@ -13,9 +13,16 @@ from confluent_kafka import Message
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError, InvalidEvent
-from metallm_stream.events import ArmHealth, BudgetAccount, Model, PolicyArm, PolicyManifest
+from metallm_stream.events import (
+    ArmHealth,
+    BudgetAccount,
+    Model,
+    PolicyArm,
+    PolicyManifest,
+    RiverPart,
+)
 from metallm_stream.kafka import Connection, Follower, TopicNames
-from metallm_stream.policy import Published
+from metallm_stream.policy import Published, Stateful
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +36,8 @@ class Knowledge:
         The cluster and its topics.
     encoder
         Identity of the encoder in use; None follows the catalogue alone.
+    rule
+        What follows the state that is published with the policy, if anything does.
 
     Raises
     ------
@@ -36,10 +45,18 @@ class Knowledge:
         When the policy was learned with another encoder.
     """
 
-    def __init__(self, connection: Connection, names: TopicNames, encoder: str | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: TopicNames,
+        encoder: str | None,
+        rule: Stateful | None = None,
+    ) -> None:
         self._names = names
         self._encoder = encoder
+        self._rule = rule
         self._arms: dict[str, PolicyArm] = {}
+        self._parts: dict[int, RiverPart] = {}
         self.catalogue = Catalogue()
         self.published: Published | None = None
         self._accounts: dict[tuple[str, str], BudgetAccount] = {}
@@ -97,6 +114,11 @@ class Knowledge:
             arm = PolicyArm.parse(value)
             self._arms[arm.arm] = arm
             return
+        if kind == "river":
+            if self._rule is not None:
+                part = RiverPart.parse(value)
+                self._parts[part.part] = part
+            return
         if kind == "budget":
             account = BudgetAccount.parse(value)
             self._accounts[account.budget, account.key] = account
@@ -116,7 +138,18 @@ class Knowledge:
                 f"policy {manifest.version} was learned with encoder {manifest.encoder!r}, the "
                 f"setting `encoder` here gives {self._encoder!r}: use the same for all services"
             )
-        self.published = Published.from_records(manifest, self._arms.values())
+        published = Published.from_records(manifest, self._arms.values())
+        if self._rule is not None and manifest.river is not None:
+            self._rule.adopt(manifest.river, self._parts)
+        elif self._rule is not None and (
+            self.published is None or self.published.manifest.river is not None
+        ):
+            log.warning(
+                "policy %d comes without a state of the policy that chooses here: set "
+                "METALLM_ROUTER__POLICY for the learner as well",
+                manifest.version,
+            )
+        self.published = published
         self._arms = {name: self._arms[name] for name in manifest.arms}
 
 

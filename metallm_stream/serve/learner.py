@@ -56,6 +56,7 @@ from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.publisher import Publisher
+from metallm_stream.serve.pupil import Pupil
 
 OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
@@ -102,6 +103,8 @@ class Learner:
         Evidence counts half as much after so long; None: as much as ever.
     drift
         Watches for arms whose quality moves.
+    pupil
+        What learns beside the sums, if anything.
     now
         Time, aware UTC.
     """
@@ -122,6 +125,7 @@ class Learner:
         retention_days: int,
         half_life_s: float | None,
         drift: DriftWatch,
+        pupil: Pupil,
         now: Callable[[], datetime],
     ) -> None:
         self._names = names
@@ -135,6 +139,7 @@ class Learner:
         self._linger_s = linger_s
         self._retention_days = retention_days
         self._drift = drift
+        self._pupil = pupil
         self._now = now
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
@@ -158,6 +163,7 @@ class Learner:
             claim_encoder(conn, self._encoder, self._dimensions)
             self._lease = claim_slot(conn, self._slot)
             self._drift.load(conn)
+            self._pupil.claim(conn)
             self._sums = Sums(self._dimensions)
             for arm, raw in load_slot_sums(conn, self._slot).items():
                 self._sums.add_from_bytes(arm, raw)
@@ -193,7 +199,9 @@ class Learner:
         if batch.next_offsets:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
-        self._publisher.publish_if_due(self._slot, self._sums, self._knowledge.catalogue)
+        self._publisher.publish_if_due(
+            self._slot, self._sums, self._knowledge.catalogue, self._pupil.learned
+        )
         self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
         return len(messages)
@@ -271,16 +279,20 @@ class Learner:
                 newest = sums.as_of({})
                 counts = {arm: newest.observations(arm) for arm in delta.arms}
                 lease = save_sums(conn, lease, raw, counts)
-            # 4. What the queries cost is charged to their budgets.
+            # 4. A policy that is no sum learns what is complete now, under the lease of the sums.
+            learned = self._pupil.learn(conn, pairs)
+            # 5. What the queries cost is charged to their budgets.
             accounts = self._accountant.book(conn, batch.events, pairs)
-            # 5. Keep the dead letters of all services where SQL can see them.
+            # 6. Keep the dead letters of all services where SQL can see them.
             save_dead_letters(conn, batch.dead)
-            # 6. Last, since a shift takes effect so soon after it was written: drift.
-            observed = self._drift.observe(pairs, self._encoder, forgetting, self._now())
-            self._drift.save(conn, observed)
-        # 7. Committed: only now is it known here.
+            # 7. Last, since a shift takes effect so soon after it was written: drift.
+            now = self._now()
+            observed = self._drift.observe(pairs, self._encoder, forgetting, now)
+            self._drift.save(conn, observed, now)
+        # 8. Committed: only now is it known here.
         self._accountant.committed(accounts)
         self._sums, self._lease = sums, lease
+        self._pupil.accept(learned)
         self._drift.accept(observed)
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after
@@ -303,6 +315,7 @@ class Learner:
         oldest = self._now().date() - timedelta(days=self._retention_days)
         with self._engine.begin() as conn:
             drop_days_before(conn, oldest, self._encoder, self._dimensions)
+            self._pupil.retain(conn)
 
     # The group.
 
@@ -320,11 +333,25 @@ class Learner:
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
         consumer.incremental_assign(starts)
+        self._require_all(consumer)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for where in partitions:
             self._positions.pop((where.topic, where.partition), None)
         consumer.incremental_unassign(partitions)
+        if self._positions and not self._is_closing:  # somebody has taken the others
+            self._require_all(consumer)
+
+    def _require_all(self, consumer: Consumer) -> None:
+        """Some pupils must learn from every partition."""
+        names = self._names
+        joined = (names.decisions, names.results, names.feedback)
+
+        def existing() -> int:
+            topics = consumer.list_topics(timeout=KAFKA_TIMEOUT_S).topics
+            return sum(len(topics[topic].partitions) for topic in joined)
+
+        self._pupil.require_all(sum(topic in joined for topic, _ in self._positions), existing)
 
 
 def _merge(

@@ -10,6 +10,7 @@ from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.learner import Learner
 from metallm_stream.serve.publisher import Publisher
+from metallm_stream.serve.pupil import open_pupil
 from metallm_stream.serve.surroundings import budgets, connection, names, utc_now
 from metallm_stream.settings import Settings
 
@@ -53,6 +54,7 @@ def open_learner(settings: Settings) -> Learner:
         retention_days=settings.learner.retention_days,
         half_life_s=settings.learner.half_life_s,
         drift=_drift_watch(settings),
+        pupil=open_pupil(settings, encoder.name, encoder.dimensions),
         now=utc_now,
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 
 from metallm_stream.encode import load_encoder
 from metallm_stream.kafka import check
-from metallm_stream.policy import chooser
+from metallm_stream.policy import Chooser, chooser, is_river
 from metallm_stream.route import TradeOff
 from metallm_stream.serve.router import Router
 from metallm_stream.serve.surroundings import budgets, connection, names, utc_now
@@ -21,7 +23,7 @@ def open_router(settings: Settings) -> Router:
         kafka,
         names(settings),
         load_encoder(settings.encoder),
-        chooser(settings.router.policy),
+        open_chooser(settings),
         TradeOff(**settings.objective.model_dump()),
         budgets(settings),
         slot=settings.slot,
@@ -31,3 +33,12 @@ def open_router(settings: Settings) -> Router:
         rng=np.random.default_rng(settings.router.seed),
         now=utc_now,
     )
+
+
+def open_chooser(settings: Settings) -> Chooser:
+    """The rule of choice that the settings name. River is loaded for a policy of its own alone."""
+    router = settings.router
+    if not is_river(router.policy):
+        return chooser(router.policy, **router.policy_parameters)
+    rule: Chooser = importlib.import_module("metallm_stream.serve.river").open_river_rule(settings)
+    return rule

@@ -81,8 +81,8 @@ def _spending(settings: Settings, provider: str, clock: SystemClock) -> Spending
 
 def _provider(settings: Settings, name: str) -> ProviderSettings:
     entry = settings.providers[name]
-    key = os.environ.get(entry.api_key_env, "") if entry.api_key_env else "none"
-    if not key:
+    key = os.environ.get(entry.api_key_env, "") if entry.api_key_env else None
+    if key == "":
         raise ConfigurationError(
             f"provider {name!r} takes its key from {entry.api_key_env}, which is not set"
         )
@@ -91,7 +91,8 @@ def _provider(settings: Settings, name: str) -> ProviderSettings:
             name=name,
             wire=entry.wire,
             base_url=entry.base_url,
-            api_key=SecretStr(key),
+            region=entry.region,
+            api_key=None if key is None else SecretStr(key),
             headers=dict(entry.headers),
             max_connections=settings.worker.concurrency,
         )

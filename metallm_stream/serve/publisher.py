@@ -20,6 +20,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
 from metallm_stream.arms import Catalogue
+from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Transactions, Watchdog
 from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
@@ -30,6 +31,7 @@ from metallm_stream.postgres import (
     slot_versions,
     try_publish_lock,
 )
+from metallm_stream.serve.pupil import Learned
 
 PUBLISH_LIMIT_S = 120.0
 LARGEST_VERSION = 2**62
@@ -89,9 +91,15 @@ class Publisher:
             self._watchdog,
         )
         self._is_started = False
+        self._river_head: RiverState | None = None
 
-    def publish_if_due(self, slot: str, sums: Sums, catalogue: Catalogue) -> bool:
-        """Publish if the time has come and anything has changed since; whether it did."""
+    def publish_if_due(
+        self, slot: str, sums: Sums, catalogue: Catalogue, learned: Learned | None = None
+    ) -> bool:
+        """Publish if the time has come and anything has changed since; whether it did.
+
+        What was `learned` beside the sums goes with them. It changes only together with them.
+        """
         if time.monotonic() < self._due_at:
             return False
         self._due_at = time.monotonic() + self._refresh_s
@@ -103,7 +111,7 @@ class Publisher:
             if state == self._published or not arms or not try_publish_lock(conn):
                 return False
             whole = merged([sums, *self._other_sums()], self._dimensions)
-            self._publish(conn, whole.as_of(clocks), arms)
+            self._publish(conn, whole.as_of(clocks), arms, learned)
         self._published = state
         return True
 
@@ -128,9 +136,12 @@ class Publisher:
     def _other_sums(self) -> list[Sums]:
         return [sums for _, sums in self._others.values()]
 
-    def _publish(self, conn: Database, sums: Sums, arms: Sequence[str]) -> None:
+    def _publish(
+        self, conn: Database, sums: Sums, arms: Sequence[str], learned: Learned | None
+    ) -> None:
         fitted = fit(sums, arms)
         version = next_policy_version(conn, above=self._above)
+        head, parts = self._river(learned, version)
         manifest, records = to_records(
             fitted,
             sums,
@@ -139,6 +150,7 @@ class Publisher:
             published_at=self._now(),
             encoder=self._encoder,
         )
+        manifest = manifest.model_copy(update={"river": head})
         record_policy(conn, manifest, records, keep=self._keep)
         if not self._is_started:
             self._transactions.start()
@@ -147,10 +159,28 @@ class Publisher:
         self._transactions.write(
             [
                 *(Record.of(topic, f"{self._policy}/{arm.arm}", arm) for arm in records),
+                *(Record.of(topic, f"river/{part.part}", part) for part in parts),
                 Record.of(topic, self._policy, manifest),
             ]
         )
+        self._river_head = head
         log.debug("policy %d published, %.0f observations", version, manifest.observations)
+
+    def _river(
+        self, learned: Learned | None, version: int
+    ) -> tuple[RiverState | None, list[RiverPart]]:
+        """The state's description, and its parts where the topic does not have them yet."""
+        if learned is None:
+            return None, []
+        known = self._river_head
+        if known is not None and known.sha256 == learned.head.sha256:
+            return known.model_copy(update={"lessons": learned.lessons}), []
+        head = learned.head.model_copy(update={"version": version})
+        parts = [
+            RiverPart(policy=head.policy, version=version, part=number, state=state)
+            for number, state in enumerate(learned.parts)
+        ]
+        return head, parts
 
 
 def _newest_version(connection: Connection, names: TopicNames) -> int:

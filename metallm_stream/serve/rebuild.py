@@ -6,7 +6,7 @@ in one snapshot, so the comparison holds while the learner goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection as Database
@@ -65,6 +65,18 @@ def rebuild_from_log(
         live = _live(conn, dimensions)
         offsets = load_offsets(conn)
         forgetting = load_forgetting(conn)
+    joined = read_log(connection, names, offsets, encoder, dimensions)
+    return Rebuilt(fold(joined.values(), encoder, dimensions, forgetting), live, len(joined))
+
+
+def read_log(
+    connection: Connection,
+    names: TopicNames,
+    offsets: Mapping[tuple[str, int], int],
+    encoder: str,
+    dimensions: int,
+) -> dict[str, Interaction]:
+    """The interactions by query that the topics tell up to these offsets."""
     joined: dict[str, Interaction] = {}
     for topic in (names.decisions, names.results, names.feedback):
         ends = {part: end for (name, part), end in offsets.items() if name == topic}
@@ -75,7 +87,7 @@ def rebuild_from_log(
                 continue  # the learner has dead-lettered it
             known = joined.get(event.query_id) or Interaction(event.query_id)
             joined[event.query_id] = known.merged(event)
-    return Rebuilt(fold(joined.values(), encoder, dimensions, forgetting), live, len(joined))
+    return joined
 
 
 class _Counted:

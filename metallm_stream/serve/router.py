@@ -32,7 +32,7 @@ from metallm_stream.kafka import (
     read_tail,
     recorded_at,
 )
-from metallm_stream.policy import Chooser
+from metallm_stream.policy import Chooser, Stateful
 from metallm_stream.route import (
     Arrival,
     Budget,
@@ -107,7 +107,8 @@ class Router:
         self._recent: dict[int, RecentIds] = {}
         self._usable = (-1, 0.0, Catalogue())
         self._admin = connection.admin()
-        self._knowledge = Knowledge(connection, names, encoder.name)
+        rule = chooser if isinstance(chooser, Stateful) else None
+        self._knowledge = Knowledge(connection, names, encoder.name, rule)
         self._loop = ExactlyOnce(
             connection,
             [names.queries],

@@ -98,6 +98,17 @@ def test_what_is_believed_of_excluded_arms_does_not_matter(name: str, situation:
         assert np.array_equal(chooser(name).probabilities(changed, allowed), expected)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@given(situation=situations())
+@settings(max_examples=30, deadline=None)
+def test_no_mask_is_a_mask_that_allows_all(name: str, situation: Situation) -> None:
+    """To the last digit: a decision is the same whatever the others of its batch exclude."""
+    beliefs, allowed = situation
+    unmasked = chooser(name).probabilities(beliefs, None)
+    masked = chooser(name).probabilities(beliefs, np.ones_like(allowed))
+    assert np.array_equal(unmasked, masked)
+
+
 # Inverse-gap weighting gives one of the best arms what the arms behind leave.
 @pytest.mark.parametrize("name", [name for name in EXPLORING if name != "ridge-igw"])
 @pytest.mark.parametrize("k", [1, 2, 7, 50])

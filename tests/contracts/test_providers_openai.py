@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 from openai import APIStatusError, AsyncOpenAI, AuthenticationError, RateLimitError
 from openai.types import ErrorObject
 from openai.types.chat import ChatCompletion
@@ -19,47 +16,13 @@ from pydantic import BaseModel
 from metallm_stream.embedded.recorded_llm import Fault, Outcome, RecordedLLM, Recording
 from metallm_stream.events import Generation
 from metallm_stream.providers import ProviderSettings, open_provider
+from tests.tap import tapped
 from tests.vendors import ARM, HEADER_VALUE, KEY, MESSAGES, OUTCOME, TEXT
 
 # --- What goes out on the OpenAI wire ------------------------------------------------------------
 
 
-@dataclass
-class Tap:
-    """A host that notes what it is sent."""
-
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[Mapping[str, str]] = field(default_factory=list)
-    base_url: str = ""
-
-    async def complete(self, request: web.Request) -> web.Response:
-        """Note body and headers; answer yes."""
-        self.bodies.append(await request.json())
-        self.headers.append(request.headers)
-        choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}}
-        return web.json_response({"choices": [choice]})
-
-
-@asynccontextmanager
-async def tapped(**changed: Any):
-    """A tap and a provider that talks to it."""
-    tap = Tap()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", tap.complete)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    provider = open_provider(
-        ProviderSettings.model_validate(
-            {"name": "v", "base_url": base_url, "api_key": KEY} | changed
-        )
-    )
-    try:
-        yield tap, provider
-    finally:
-        await provider.close()
-        await runner.cleanup()
+ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}}]}
 
 
 def test_generation_parameters_are_sent_by_the_vendors_names() -> None:
@@ -70,9 +33,9 @@ def test_generation_parameters_are_sent_by_the_vendors_names() -> None:
     )
 
     async def run() -> None:
-        async with tapped() as (tap, provider):
+        async with tapped("openai", ANSWER) as (tap, provider):
             for wish in (generation, None):
-                await provider.complete(arm, MESSAGES, wish, timeout_s=5, idempotency_key="k1")
+                await provider.complete(arm, MESSAGES, wish, timeout_s=60, idempotency_key="k1")
         common = {"model": ARM.model, "messages": list(MESSAGES)}
         sent = {"temperature": 0.0, "top_p": 0.9, "max_tokens": 64, "stop": ["END"], "seed": 7}
         assert tap.bodies == [common | sent, common]
@@ -90,8 +53,8 @@ def test_only_what_the_settings_say_leaves_for_a_host(monkeypatch: pytest.Monkey
     )
 
     async def run() -> None:
-        async with tapped(headers={"X-Team": HEADER_VALUE}) as (tap, provider):
-            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+        async with tapped("openai", ANSWER, own={"X-Team": HEADER_VALUE}) as (tap, provider):
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
         assert answer.text == "yes"
         assert (answer.input_tokens, answer.cost_usd) == (None, None)
         sent = tap.headers[0]
@@ -109,7 +72,7 @@ def test_no_reported_cost_is_no_cost() -> None:
         async with RecordedLLM(recording) as server:
             settings = ProviderSettings(name="vendor", base_url=server.base_url, api_key=KEY)
             provider = open_provider(settings)
-            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=5, idempotency_key="k")
+            answer = await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k")
             await provider.close()
         assert answer.cost_usd is None
 

@@ -158,6 +158,28 @@ def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None
     assert "third" not in catalogue(running)
 
 
+def test_an_arm_without_a_price_has_that_of_the_table(running: Pipeline) -> None:
+    """With its context window; one's own price takes the table's place, and none is refused."""
+    arm = "anthropic/claude-sonnet-4-5"
+    added = run(running, "models", "add", arm)
+    assert added.stdout == (
+        f"added {arm}: $3 in, $15 out, $0.3 cached in per 10⁶ tokens, "
+        "by the price table of anthropic\n"
+    )
+    record = catalogue(running)[arm]
+    assert (record.provider, record.model) == ("anthropic", "claude-sonnet-4-5")
+    assert record.context_window_tokens == 200_000
+    words = ("models", "reprice", arm, "--input-usd", "2", "--output-usd", "8")
+    assert run(running, *words).exit_code == 0
+    price = catalogue(running)[arm].price
+    assert price is not None
+    assert (price.input_usd_per_mtok, price.table) == (2, None)
+    assert run(running, "models", "remove", arm).exit_code == 0
+    unknown = run(running, "models", "add", "anthropic/nobody-knows")
+    assert unknown.exit_code == 1
+    assert "give --input-usd and --output-usd" in unknown.stderr
+
+
 def test_an_arm_that_is_not_there_cannot_be_repriced_or_removed(running: Pipeline) -> None:
     """The line names those that are."""
     prices = ("--input-usd", "1", "--output-usd", "4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -63,7 +64,8 @@ HALF_LIVES = st.lists(
     max_size=3,
     unique_by=lambda row: row.effective_at,
 )
-SHIFTS = st.lists(st.builds(Shift, ARMS, TIMES, st.floats(0.01, 1)), max_size=4)
+AGEING_S = st.sampled_from([1.0, 90.0, 86_400.0, math.inf])
+SHIFTS = st.lists(st.builds(Shift, ARMS, TIMES, st.floats(0.01, 1), AGEING_S), max_size=4)
 CLOCKS = st.builds(Forgetting, HALF_LIVES, SHIFTS)
 
 

@@ -101,7 +101,7 @@ def test_what_a_record_cannot_hold_is_told_in_one_line(words: list[str], said: l
         (["ask"], "Missing argument 'TEXT'"),
         (["ask", "x", "--timeout", "soon"], "'soon' is not a valid float"),
         (["ask", "x", "--timeout", "nan"], "nan is not a finite number"),
-        (["models", "add", "x"], "Missing option '--provider'"),
+        (["models", "add", "x"], "--provider is missing, and 'x' is no PROVIDER/MODEL"),
         (["models", "add", "x", "--provider", "p", "--input-usd", "1"], "go together"),
         (["models", "reprice", "x", "--input-usd", "1"], "Missing option '--output-usd'"),
         (["recorded-llm"], "Missing argument 'FILE...'"),

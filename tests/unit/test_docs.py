@@ -35,7 +35,13 @@ SECTIONS = {
     "results": (events.Result, events.Attempt, events.Skip),
     "feedback": (events.Feedback,),
     "models": (events.Model, events.Price),
-    "policy": (events.PolicyManifest, events.PolicyArm, events.BudgetAccount),
+    "policy": (
+        events.PolicyManifest,
+        events.PolicyArm,
+        events.BudgetAccount,
+        events.RiverState,
+        events.RiverPart,
+    ),
     "health": (events.ArmHealth, events.WorkerSpend),
 }
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))

@@ -187,6 +187,14 @@ def test_usage_adds_up_by_arm() -> None:
     assert totals["maxi"][Usage.CALLS] == 1
 
 
+def test_the_length_of_a_prompt_counts_where_the_decision_tells_it() -> None:
+    """In any order of arrival: a decision that comes after its result mends what was booked."""
+    known = joined(decision(prompt_characters=2_000), result())
+    sums = learned((None, joined(result())), (joined(result()), known))
+    assert sums.usage("mini")[Usage.LENGTH_CALLS :].tolist() == [1, 2, 4, 0.001, 0.002]
+    assert sums.difference(learned((None, known))) < 1e-12
+
+
 def test_what_does_not_change_does_not_touch_the_sums() -> None:
     """A batch of duplicates changes no arm at all."""
     whole = joined(decision(), result(), feedback())

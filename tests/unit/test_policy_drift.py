@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import subprocess
 import sys
 import zlib
@@ -16,7 +17,7 @@ import orjson
 import pytest
 
 from metallm_stream.policy.detectors import DETECTORS
-from metallm_stream.policy.drift import ArmWatch, Drift, Residual, ResidualWatch
+from metallm_stream.policy.drift import ArmWatch, Drift, Residual, ResidualWatch, ageing_s
 from metallm_stream.postgres.watches import read_watch
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -209,6 +210,18 @@ def test_a_state_that_cannot_be_read_begins_the_watch_anew(detector: str) -> Non
         again, _ = watch.observe(again, later, START)
         assert again.seen == 20
         assert again.state.keys() == held.state.keys()
+
+
+def test_ageing_takes_as_long_as_a_hundred_answers_of_all_arms() -> None:
+    """At the pace at which they were watched; without any, evidence does not age."""
+    began_s = START.timestamp()
+    often = ArmWatch("adwin", watched_from_s=began_s, seen=900)
+    later = ArmWatch("adwin", watched_from_s=began_s + 500, seen=50)
+    unwatched = ArmWatch("adwin", learned=7)
+    now = START + timedelta(seconds=1_000)
+    assert ageing_s([often, later, unwatched], now) == pytest.approx(100.0)
+    assert ageing_s([ArmWatch("adwin", watched_from_s=began_s, seen=10**9)], now) == 1.0
+    assert ageing_s([unwatched], now) == math.inf
 
 
 def test_river_is_not_loaded_before_it_is_needed() -> None:

@@ -79,7 +79,7 @@ def test_with_a_half_life_predictions_follow_a_change() -> None:
 
 @pytest.mark.parametrize("detector", ["adwin", "page-hinkley"])
 def test_an_arm_that_drops_shifts_once_and_predictions_follow(detector: str) -> None:
-    """Its older events count little from then on; the other arms keep theirs."""
+    """Its older events count little from then on, and age; the other arms keep theirs."""
     policy = taught(MultiTaskRidge(drift=detector), stream(4_000, 0.4))
     assert [(shift.arm, shift.direction) for _, shift in policy.memory.shifts] == [
         ("large", "down")
@@ -89,7 +89,10 @@ def test_an_arm_that_drops_shifts_once_and_predictions_follow(detector: str) -> 
     assert shift.mean_after < shift.mean_before - 0.2
     expected = policy._beliefs(np.zeros((1, 4)), ARMS).utility[0]
     assert expected == pytest.approx([0.5, 0.4, 0.6], abs=0.04)
-    assert policy.memory.clock("large", 4_000) == pytest.approx(-np.log2(FACTOR))
+    age = np.array([0, 100, 900])
+    scale = policy.memory.log2_scale("large", number + 1 + age)
+    assert scale == pytest.approx(-np.log2(FACTOR) + 2 * np.log2([1, 2, 10]))
+    assert policy.memory.log2_scale("large", np.arange(number + 1)).tolist() == [0.0] * (number + 1)
     assert [policy.memory.clock(arm, 4_000) for arm in ("fast", "small")] == [0.0, 0.0]
 
 
@@ -105,6 +108,26 @@ def test_without_drift_a_detector_changes_nothing(detector: str) -> None:
     ours, theirs = (each.pull_many(queries, ARMS) for each in (watched, plain))
     assert np.array_equal(ours.probabilities, theirs.probabilities)
     assert np.array_equal(ours.columns, theirs.columns)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_arm_that_recovers_is_found_again(seed: int) -> None:
+    """Chosen one by one: uncertainty about it has grown back, so that it is tried again."""
+    rng, policy = np.random.default_rng(100 + seed), MultiTaskRidge(drift="adwin", seed=seed)
+    chosen = []
+    for number in range(3_000):
+        quality = (0.9, 0.7) if not 1_000 <= number < 2_000 else (0.5, 0.7)
+        chosen.append(int(policy.pull_many([[1.0]], ["falls", "stays"]).columns[0]))
+        reward = float(rng.random() < quality[chosen[-1]])
+        policy.update_many([("falls", "stays")[chosen[-1]]], [[1.0]], [reward])
+    falls = 1.0 - np.array(chosen)
+    assert falls[800:1_000].mean() > 0.9
+    assert falls[1_300:2_000].mean() < 0.2
+    assert falls[2_400:].mean() > 0.8
+    assert (policy.memory.shifts[0][1].arm, policy.memory.shifts[0][1].direction) == (
+        "falls",
+        "down",
+    )
 
 
 @pytest.mark.parametrize("half_life", [0.0, -5.0, np.inf, np.nan])

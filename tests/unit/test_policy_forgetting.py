@@ -48,10 +48,20 @@ def test_a_shift_shortens_the_memory_of_its_arm_alone() -> None:
     assert forgetting.log2_weight("b", at(2)) == 0.0
 
 
+def test_after_a_shift_memory_is_as_long_as_a_part_of_the_time_since() -> None:
+    """An event weighs by the square of the shift's age when it came, whatever was known before."""
+    shift = Shift("a", at(1), 0.25, ageing_s=HOUR_S)
+    forgetting = Forgetting(shifts=[shift])
+    assert [forgetting.log2_weight("a", at(h)) for h in (0.5, 1, 2, 4)] == [0, 2, 4, 6]
+    assert forgetting.log2_weight("b", at(4)) == 0.0
+    again = Forgetting(shifts=[shift, Shift("a", at(2), 0.5)])
+    assert [again.log2_weight("a", at(h)) for h in (0.5, 1, 2, 4)] == [0, 2, 5, 5]
+
+
 def test_a_row_that_takes_effect_later_changes_no_earlier_weight() -> None:
     """To the bit: what was added once can be taken out again."""
     rows, more = [HalfLife(START, 1_234.5)], [HalfLife(at(7), 99.0)]
-    shifts, later = [Shift("a", at(2), 0.3)], [Shift("a", at(7), 0.1)]
+    shifts, later = [Shift("a", at(2), 0.3, 777.7)], [Shift("a", at(7), 0.1, 50.0)]
     before, after = Forgetting(rows, shifts), Forgetting(rows + more, shifts + later)
     for hours in np.linspace(-1, 6.999, 50):
         assert before.log2_weight("a", at(hours)) == after.log2_weight("a", at(hours))
@@ -77,6 +87,13 @@ def test_refuses_factors_that_do_not_shorten(factor: float) -> None:
     """A shift leaves a share of the evidence, and never makes more of it."""
     with pytest.raises(ValueError, match="factor of a shift"):
         Forgetting(shifts=[Shift("a", START, factor)])
+
+
+@pytest.mark.parametrize("ageing_s", [0.0, -5.0, 0.5, math.nan])
+def test_refuses_ageing_that_is_too_fast(ageing_s: float) -> None:
+    """Less than a second is no time scale of a stream; infinite is the way to have none."""
+    with pytest.raises(ValueError, match="ageing_s of a shift must be at least 1"):
+        Forgetting(shifts=[Shift("a", START, 0.5, ageing_s)])
 
 
 def test_years_at_a_half_life_of_an_hour_neither_overflow_nor_vanish() -> None:
@@ -149,13 +166,16 @@ def test_readers_whose_clock_is_behind_see_no_event_twice_as_heavy() -> None:
 
 
 def test_sums_that_the_first_release_stored_can_be_read() -> None:
-    """Layout 1 had no exponent: it is 0."""
+    """Layout 1 had no exponent, which is 0, and both 1 and 2 only eleven sums of usage."""
     sums = Sums(1)
     sums.add_quality("a", [[0.5]], [1.0], [1.0])
+    sums.add_usage("a", usage_of_call(cost_usd=0.5, latency_s=2.0))
     upper = sums.gram("a")[np.triu_indices(3)]
-    values = np.concatenate((upper, sums.usage("a"))).astype("<f8").tobytes()
-    restored = Sums(1)
-    restored.add_from_bytes("a", struct.pack("<4sHHI", b"MLSU", 1, len(Usage), 1) + values)
-    assert restored.difference(sums) == 0.0
+    values = np.concatenate((upper, sums.usage("a")[:11])).astype("<f8").tobytes()
+    for layout, exponent in ((1, b""), (2, struct.pack("<q", 0))):
+        restored = Sums(1)
+        header = struct.pack("<4sHHI", b"MLSU", layout, 11, 1)
+        restored.add_from_bytes("a", header + exponent + values)
+        assert restored.difference(sums) == 0.0
     restored.add_from_bytes("a", sums.arm_to_bytes("a"))
     assert restored.observations("a") == 2.0

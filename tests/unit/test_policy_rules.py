@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_elimination_shares_evenly_among_equals_however_sure_they_are() -> None:
     known = beliefs([0.5, 0.5, 0.5], [1e-9, 1e-2, 1e3])
     found = SoftElimination().probabilities(known, everything(known))
     assert found[0] == pytest.approx([1 / 3] * 3)
+
+
+def test_an_arm_that_could_not_pay_even_if_it_were_perfect_costs_little_by_the_floor() -> None:
+    """Of its part of the floor it keeps the less, the further it would still be behind."""
+    known = replace(
+        beliefs([0.8, 0.7, -0.9], 1 / 10_000, 10_000), headroom=np.array([[0.2, 0.3, 0.8]])
+    )
+    _, near, dear = SoftElimination().probabilities(known, everything(known))[0]
+    assert near == pytest.approx(0.01 / 3)
+    assert dear == pytest.approx(0.01 / 3 * 0.1 / (0.1 + 0.9))
 
 
 def test_elimination_tries_an_uncertain_arm_where_a_sure_one_is_given_up() -> None:

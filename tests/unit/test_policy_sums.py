@@ -24,6 +24,19 @@ def test_holds_the_sums_of_least_squares() -> None:
     assert some().observations("a") == 2
 
 
+def test_weights_of_either_sign_are_summed_exactly_symmetric() -> None:
+    """`G = Σ w·z·zᵀ` of events added and taken out in one call, at any scale."""
+    rng = np.random.default_rng(3)
+    contexts, qualities, weights = rng.normal(size=(50, 7)), rng.random(50), rng.normal(size=50)
+    scales = rng.uniform(-3, 0, size=50)
+    sums = Sums(7)
+    sums.add_quality("a", contexts.astype(np.float32), qualities, weights, scales)
+    z = np.column_stack((np.ones(50), contexts.astype(np.float32), qualities))
+    expected = np.einsum("n,ni,nj->ij", weights * 2.0**scales, z, z)
+    assert np.allclose(sums.gram("a"), expected, rtol=0, atol=1e-12)
+    assert np.array_equal(sums.gram("a"), sums.gram("a").T)
+
+
 def test_unknown_arms_are_empty() -> None:
     """An arm without events has zeros, and asking for it does not create it."""
     sums = some()

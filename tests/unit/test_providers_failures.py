@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metallm_stream.providers import Answer, ProviderFailure, ProviderSettings
+from metallm_stream.providers import (
+    Answer,
+    ProviderFailure,
+    ProviderSettings,
+    anthropic_reply,
+    bedrock_converse,
+    bedrock_titan,
+)
 from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.openai_reply import read_reply
 
@@ -29,6 +36,8 @@ JSON = st.recursive(
         (400, "context_length_exceeded", "", "context_too_long", False),
         (400, None, "Prompt is too long: 9000 tokens", "context_too_long", False),
         (413, None, "", "context_too_long", False),
+        (400, None, "input length and max_tokens exceed context limit", "context_too_long", False),
+        (429, None, "Too many tokens, please wait", "rate_limited", True),
         (400, "content_filter", "", "refused", False),
         (403, None, "Your input was flagged by moderation", "refused", False),
         (403, None, "Country not supported", "authentication", False),
@@ -38,6 +47,7 @@ JSON = st.recursive(
         (400, "unsupported_parameter", "", "unsupported", False),
         (408, None, "", "timeout", True),
         (429, None, "Slow down", "rate_limited", True),
+        (424, "ModelErrorException", "", "server_error", True),
         (429, "insufficient_quota", "", "rate_limited", False),
         (500, None, "maximum context length", "server_error", True),
         (503, None, "", "server_error", True),
@@ -140,17 +150,26 @@ def test_a_reply_without_usable_text_is_malformed(body: object) -> None:
     assert caught.value.request_id == "req-1"
 
 
-def ending(raw: bytes) -> Answer | ProviderFailure:
+READERS = {
+    "openai": lambda raw: read_reply(raw, content_type="", request_id=None),
+    "anthropic": lambda raw: anthropic_reply.read_reply(raw, content_type="", request_id=None),
+    "converse": lambda raw: bedrock_converse.read_reply(raw, "", None),
+    "titan": lambda raw: bedrock_titan.read_reply(raw, "", None),
+}
+
+
+def ending(wire: str, raw: bytes) -> Answer | ProviderFailure:
     try:
-        return read_reply(raw, content_type="", request_id=None)
+        return READERS[wire](raw)
     except ProviderFailure as failure:
         return failure
 
 
+@pytest.mark.parametrize("wire", sorted(READERS))
 @given(raw=JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
-def test_any_body_is_an_answer_or_a_failure(raw: bytes) -> None:
-    """No JSON value and no bytes make the reader raise anything but `ProviderFailure`."""
-    assert isinstance(ending(raw), Answer | ProviderFailure)
+def test_any_body_is_an_answer_or_a_failure(wire: str, raw: bytes) -> None:
+    """No JSON value and no bytes make a reader raise anything but `ProviderFailure`."""
+    assert isinstance(ending(wire, raw), Answer | ProviderFailure)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ USERS_RECORDS: dict[str, type[Event]] = {"queries": Query, "feedback": Feedback}
 WORDS = [
     *("query", "arm", "context", "policy", "propensity", "decision", "call", "result", "feedback"),
     *("quality", "utility", "interaction", "shard", "snapshot", "offset", "next_offset"),
-    *("uncertainty", "leverage", "budget", "clock", "shift", "target"),
+    *("uncertainty", "leverage", "budget", "clock", "shift", "target", "lesson"),
 ]
 
 

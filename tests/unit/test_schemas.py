@@ -22,6 +22,7 @@ from metallm_stream.events import (
     PolicyManifest,
     Query,
     Result,
+    RiverPart,
     UserEvent,
     WorkerSpend,
 )
@@ -41,6 +42,7 @@ KINDS: dict[tuple[str, str], type[Event]] = {
     ("policy", "arm"): PolicyArm,
     ("policy", "manifest"): PolicyManifest,
     ("policy", "budget"): BudgetAccount,
+    ("policy", "river"): RiverPart,
     ("health", "arm"): ArmHealth,
     ("health", "spend"): WorkerSpend,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import confluent_kafka
 
@@ -18,6 +18,7 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.settings import Settings
 
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "numpy", "river", "openai")
+VENDORS = ("anthropic", "boto3")
 
 
 def versions() -> Iterator[Finding]:
@@ -25,7 +26,8 @@ def versions() -> Iterator[Finding]:
     yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     shown = [f"metallm-stream {version('metallm-stream')}"]
     shown += [f"confluent-kafka {version('confluent-kafka')} ({_librdkafka()})"]
-    yield ok("packages", ", ".join([*shown, *(f"{name} {version(name)}" for name in PACKAGES)]))
+    shown += [f"{name} {version(name)}" for name in PACKAGES]
+    yield ok("packages", ", ".join([*shown, *(_extra(name) for name in VENDORS)]))
 
 
 def encoder(settings: Settings) -> tuple[str | None, Finding]:
@@ -42,7 +44,8 @@ def keys(settings: Settings) -> Iterator[Finding]:
     for name, entry in settings.providers.items():
         about, where = f"provider {name}", entry.base_url or "the vendor's own address"
         if entry.api_key_env is None:
-            yield ok(about, f"{where}, needs no key")
+            needs = "AWS' own credentials" if entry.wire == "bedrock" else "no key"
+            yield ok(about, f"{where}, needs {needs}")
         elif os.environ.get(entry.api_key_env):
             yield ok(about, f"{where}, {entry.api_key_env} is set")
         else:
@@ -51,6 +54,13 @@ def keys(settings: Settings) -> Iterator[Finding]:
                 f"{entry.api_key_env} is not set: no worker can run here",
                 f"export {entry.api_key_env}=...",
             )
+
+
+def _extra(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return f"no {name}"
 
 
 def _librdkafka() -> str:

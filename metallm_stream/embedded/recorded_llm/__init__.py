@@ -1,4 +1,4 @@
-"""A small real HTTP server that answers on the OpenAI wire from logged outcomes of real models.
+"""A small real HTTP server that answers on the vendors' wires from logged outcomes of real models.
 
 In goes a recording (JSON lines of texts and what each model answered); out comes a vendor for
 demos, load tests and dry runs of one's own logs, with latencies and faults as set.

@@ -6,6 +6,7 @@ faults can be repeated whatever the order of its requests.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,6 +60,11 @@ class ChatRequest:
     def identity(self) -> str:
         """What seeded draws depend on: model, text and number, in one line."""
         return f"{self.model} {self.text_sha256} {self.number}"
+
+    @property
+    def digest(self) -> str:
+        """What the answer's id is made of: 64 hex digits, the same for the same request."""
+        return hashlib.sha256(f"{self.idempotency_key} {self.identity}".encode()).hexdigest()
 
 
 Faults = Callable[[ChatRequest], Fault | None]

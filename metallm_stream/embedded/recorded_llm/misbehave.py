@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from metallm_stream.embedded.recorded_llm.faults import Fault
-from metallm_stream.embedded.recorded_llm.wire import error, error_response
+from metallm_stream.embedded.recorded_llm.wire import Trouble, Wire
 
 _TRICKLE_S = 0.02
 _OVERSIZE_BYTES = 8_000_000
@@ -26,8 +25,9 @@ _OVERSIZE_BYTES = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class Misdeed:
-    """What a fault has at hand: the request, the answer it spoils, and the settings."""
+    """What a fault has at hand: wire and request, the answer it spoils, and the settings."""
 
+    wire: Wire
     http: web.Request
     answer: dict[str, Any]
     retry_after_s: float
@@ -39,50 +39,40 @@ async def misbehave(fault: Fault, misdeed: Misdeed) -> web.StreamResponse:
     return await _MISDEEDS[fault](misdeed)
 
 
-async def _server_error(_deed: Misdeed) -> web.StreamResponse:
-    return error_response(500, "The server had an error.", kind="server_error")
+async def _server_error(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.SERVER_ERROR, "The server had an error.")
 
 
 async def _rate_limited(deed: Misdeed) -> web.StreamResponse:
-    headers = {
-        "retry-after": str(math.ceil(deed.retry_after_s)),
-        "retry-after-ms": str(math.ceil(deed.retry_after_s * 1e3)),
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": f"{deed.retry_after_s:g}s",
-    }
     message = "Rate limit reached for requests; try again later."
-    return error_response(
-        429, message, kind="requests", code="rate_limit_exceeded", headers=headers
-    )
+    headers = deed.wire.wait_headers(deed.retry_after_s)
+    return deed.wire.trouble(Trouble.RATE_LIMITED, message, headers=headers)
 
 
-async def _out_of_quota(_deed: Misdeed) -> web.StreamResponse:
-    kind = "insufficient_quota"
-    return error_response(429, "The quota of this account is used up.", kind=kind, code=kind)
+async def _out_of_quota(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.OUT_OF_QUOTA, "The quota of this account is used up.")
 
 
 async def _unauthorized(deed: Misdeed) -> web.StreamResponse:
-    given = deed.http.headers.get("Authorization", "").removeprefix("Bearer ")
-    message = f"Incorrect API key provided: {given}."
-    return error_response(401, message, kind="invalid_request_error", code="invalid_api_key")
+    message = f"Incorrect API key provided: {deed.wire.credential(deed.http)}."
+    return deed.wire.trouble(Trouble.UNAUTHORIZED, message)
 
 
-async def _bad_request(_deed: Misdeed) -> web.StreamResponse:
-    return error_response(400, "'temperature' must be a number.", kind="invalid_request_error")
+async def _bad_request(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.UNREADABLE, "temperature: must be a number.")
 
 
-async def _context_too_long(_deed: Misdeed) -> web.StreamResponse:
+async def _context_too_long(deed: Misdeed) -> web.StreamResponse:
     message = "The maximum context length of this model is 8192 tokens; the messages have more."
-    code = "context_length_exceeded"
-    return error_response(400, message, kind="invalid_request_error", code=code)
+    return deed.wire.trouble(Trouble.CONTEXT_TOO_LONG, message)
 
 
-async def _error_in_200(_deed: Misdeed) -> web.StreamResponse:
-    return error_response(200, "The upstream failed.", kind="server_error")
+async def _error_in_200(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.SERVER_ERROR, "The upstream failed.", status=200)
 
 
-async def _rate_limited_in_200(_deed: Misdeed) -> web.StreamResponse:
-    return web.json_response(error("Rate limit exceeded upstream.", kind="upstream", code=429))
+async def _rate_limited_in_200(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.RATE_LIMITED, "Rate limit exceeded upstream.", status=200)
 
 
 async def _hang(_deed: Misdeed) -> NoReturn:

@@ -247,13 +247,28 @@ COMMENT ON VIEW metallm.learning_curve IS
     'utility are over the labelled ones.';
 
 CREATE VIEW metallm.drift AS
-SELECT arm, detected_at, effective_at, direction, mean_before, mean_after, factor, detector, slot
+SELECT arm, detected_at, effective_at, direction, mean_before, mean_after, factor, detector, slot,
+       ageing_s
 FROM metallm.shifts
 ORDER BY effective_at DESC, arm;
 
 COMMENT ON VIEW metallm.drift IS
     'Where the quality of an arm has moved away from what was predicted, newest first: the mean of '
-    'quality less prediction before and after, and what its older evidence counts since.';
+    'quality less prediction before and after, what its older evidence counts since, and the time '
+    'scale at which it ages.';
+
+CREATE VIEW metallm.river AS
+SELECT p.policy, p.parameters, p.river_version, p.encoder, p.slot, p.lessons,
+       count(l.number) AS lessons_kept,
+       count(l.corrected_at) AS corrections, min(l.corrected_at) AS first_correction_at,
+       length(p.state) AS state_bytes, p.updated_at
+FROM metallm.river_policy AS p LEFT JOIN metallm.river_lessons AS l ON true
+GROUP BY p.single;
+
+COMMENT ON VIEW metallm.river IS
+    'The policy of River''s in force, if there is one: how many lessons it has learned, how many '
+    'are kept, and how many of these were corrected or withdrawn since and still count as they '
+    'were learned, until metallm rebuild --apply.';
 
 CREATE FUNCTION metallm.explain(query_id text) RETURNS TABLE (
     arm text, probability double precision, quality double precision, cost_usd double precision,

@@ -1,0 +1,129 @@
+"""Anthropic's Messages API, spoken by the official `anthropic` SDK.
+
+Invariant: one `complete` is one HTTP request that ends within its timeout, whatever the host
+does; the SDK's own retries are off, redirects are not followed, and bodies are bounded.
+
+The API has no seed, and since its version 2026-10-21 neither temperature nor top_p: it refuses a
+request that has them. They are left out, so that Claude can stand beside other arms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import httpx2
+from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthropic
+from anthropic.types import MessageParam
+
+from metallm_stream.events import Generation, Model
+from metallm_stream.providers.anthropic_reply import read_reply
+from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
+from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
+from metallm_stream.providers.pools import Pools
+from metallm_stream.providers.turns import output_limit, system_and_turns
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+# The API wants a limit in every request; thinking counts against it. A ceiling, not a spend.
+_MAX_TOKENS = 8_192
+_NO_KEY = "none"
+_OWN_HEADERS = ("Idempotency-Key", "anthropic-version")
+
+
+class AnthropicProvider:
+    """One host that speaks Anthropic's wire.
+
+    Proxies come from the usual variables, never for loopback addresses; TLS is always verified.
+    """
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._secrets = settings.secrets()
+        self._ssl_context = httpx2.create_ssl_context()
+        self._pools = Pools(settings.max_connections, self._open, AsyncAnthropic.close)
+
+    async def complete(
+        self,
+        model: Model,
+        messages: Sequence[Mapping[str, str]],
+        generation: Generation | None,
+        *,
+        timeout_s: float,
+        idempotency_key: str,
+    ) -> Answer:
+        """One message; see `Provider.complete`."""
+        try:
+            # The SDK's timeout starts anew with every byte, so a trickle would never end.
+            async with asyncio.timeout(timeout_s):
+                with self._pools.client() as client:
+                    raw = await client.messages.with_raw_response.create(
+                        model=model.model,
+                        timeout=timeouts(timeout_s),
+                        extra_headers={"Idempotency-Key": idempotency_key},
+                        **_parameters(model, messages, generation),
+                    )
+                    body = await raw.read()
+            return read_reply(
+                body,
+                content_type=raw.headers.get("content-type", ""),
+                request_id=raw.headers.get("request-id"),
+            )
+        except (TimeoutError, APIError, httpx2.HTTPError, ProviderFailure) as exc:
+            # No "from exc": the chain would print the host's own words, which may echo the key.
+            raise _failure(exc, timeout_s).without(self._secrets) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pools.close()
+
+    def _open(self, connections: int) -> AsyncAnthropic:
+        settings = self._settings
+        key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
+        # Named here, the key cannot be replaced by one from the environment.
+        headers = {"Authorization": f"Bearer {key}", **settings.plain_headers(), **PLAIN_BODY}
+        return AsyncAnthropic(
+            api_key=key,
+            base_url=settings.base_url or ANTHROPIC_URL,
+            max_retries=0,
+            default_headers=headers,
+            http_client=http_client(
+                connections,
+                ssl_context=self._ssl_context,
+                max_answer_bytes=settings.max_answer_bytes,
+                headers=(*headers, *_OWN_HEADERS),
+                prefixes=("x-stainless-",),
+            ),
+        )
+
+
+def _parameters(
+    model: Model, messages: Sequence[Mapping[str, str]], generation: Generation | None
+) -> dict[str, Any]:
+    system, turns = system_and_turns(messages)
+    wanted: dict[str, Any] = {
+        "messages": cast("list[MessageParam]", turns),
+        "max_tokens": output_limit(model, generation) or model.max_output_tokens or _MAX_TOKENS,
+        "system": system,
+        "stop_sequences": list(generation.stop) if generation and generation.stop else None,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
+    match exc:
+        case APIStatusError():
+            return refused(
+                exc.status_code,
+                exc.response.headers,
+                message=exc.api_message or exc.message,
+                code=exc.type,
+                request_id=exc.request_id,
+            )
+        case APIConnectionError():
+            return lost(exc.__cause__ or exc, timeout_s)
+        case ProviderFailure() | TimeoutError() | httpx2.HTTPError():
+            return lost(exc, timeout_s)
+        case _:
+            return ProviderFailure("malformed_answer", str(exc), retriable=True)

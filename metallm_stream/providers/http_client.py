@@ -1,0 +1,104 @@
+"""The HTTP client that every wire's SDK is given, and what its troubles mean.
+
+Invariant: a call is never sent to another host than the one in the settings, except through a
+proxy named in the environment, and never over TLS that is not verified; bodies are bounded and
+not compressed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpx2
+
+from metallm_stream.providers.base import ProviderFailure
+from metallm_stream.providers.bounded_body import bound_body
+from metallm_stream.providers.http_failures import classify, retry_after_s
+from metallm_stream.providers.known_headers import only_known_headers
+from metallm_stream.providers.rate_headers import read_limits
+
+PLAIN_BODY = {"Accept-Encoding": "identity"}
+_CONNECT_S = 10.0
+_IDLE_S = 30.0
+_NEVER_PROXIED = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+
+
+def http_client(
+    connections: int,
+    *,
+    ssl_context: ssl.SSLContext,
+    max_answer_bytes: int,
+    headers: Iterable[str],
+    prefixes: tuple[str, ...],
+) -> httpx2.AsyncClient:
+    """A client that sends, of all headers, only HTTP's own, these, and those with a prefix.
+
+    Proxies come from the usual variables, never for loopback addresses.
+    """
+    return httpx2.AsyncClient(
+        verify=ssl_context,
+        limits=httpx2.Limits(
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=_IDLE_S,
+        ),
+        follow_redirects=False,
+        mounts=dict.fromkeys(_NEVER_PROXIED),
+        event_hooks={
+            "request": [only_known_headers(headers, prefixes)],
+            "response": [bound_body(max_answer_bytes)],
+        },
+    )
+
+
+def timeouts(timeout_s: float) -> httpx2.Timeout:
+    """The waits for connections and bytes: each byte starts one anew, so none bounds a call."""
+    return httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
+
+
+def lost(trouble: BaseException, timeout_s: float) -> ProviderFailure:
+    """The failure of a request that brought no complete response."""
+    match trouble:
+        case ProviderFailure():
+            return trouble
+        case httpx2.ConnectTimeout():
+            return ProviderFailure("connection", "connecting took too long", retriable=True)
+        case TimeoutError() | httpx2.TimeoutException():
+            return ProviderFailure("timeout", f"no answer within {timeout_s:.3g} s", retriable=True)
+        case _:
+            reason = f"{type(trouble).__name__}: {str(trouble) or 'broken off'}"
+            return ProviderFailure("connection", reason, retriable=True)
+
+
+def refused(
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    message: str,
+    code: str | None = None,
+    request_id: str | None = None,
+) -> ProviderFailure:
+    """The failure of a response whose status is no success; `code` is the vendor's word for it."""
+    kind, retriable = classify(status, code=code, message=message)
+    if 300 <= status < 400:
+        target = _host(headers.get("location", ""))
+        message = f"redirected ({status}) to {target}: refused, as it would carry the key there; "
+        message += "set base_url to the final address"
+    return ProviderFailure(
+        kind,
+        message,
+        retriable=retriable,
+        retry_after_s=retry_after_s(headers, datetime.now(UTC)),
+        request_id=request_id,
+        limits=read_limits(headers, datetime.now(UTC)),
+    )
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc or "another path"
+    except ValueError:
+        return "an unreadable address"

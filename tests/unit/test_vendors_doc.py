@@ -1,0 +1,44 @@
+"""The settings in docs/vendors.md are settings, and its tables say what the code does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+
+import pytest
+
+from metallm_stream.providers import WIRES, open_provider
+from metallm_stream.providers.anthropic import _MAX_TOKENS
+from metallm_stream.serve.open_worker import _provider
+from metallm_stream.settings import Settings
+from tests.readme import REPOSITORY
+
+TEXT = (REPOSITORY / "docs" / "vendors.md").read_text()
+BLOCK = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)[0]
+SETTINGS = Settings(**tomllib.loads(BLOCK))
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS.providers))
+def test_each_provider_that_is_shown_can_be_opened(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its key in the variable that is named, and AWS' own where none is."""
+    entry = SETTINGS.providers[name]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    if entry.api_key_env is not None:
+        monkeypatch.setenv(entry.api_key_env, "key")
+    provider = open_provider(_provider(SETTINGS, name))
+    assert provider.name == name
+    asyncio.run(provider.close())
+
+
+def test_every_wire_is_shown() -> None:
+    """And no other."""
+    assert {entry.wire for entry in SETTINGS.providers.values()} == set(WIRES)
+
+
+def test_the_limit_that_anthropic_is_sent_is_the_one_that_is_told() -> None:
+    """In tokens."""
+    assert f"else {_MAX_TOKENS:,}" in TEXT
