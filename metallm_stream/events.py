@@ -34,10 +34,14 @@ FailureKind = Literal[
     "rate_limited",  # the provider asked to slow down
     "server_error",  # the provider failed
     "authentication",  # the provider refused our credentials
-    "bad_request",  # the provider refused the request itself
+    "bad_request",  # the provider refused the request itself: so would every other
+    "unsupported",  # the provider lacks the model, or the model something that was asked of it
     "context_too_long",  # the prompt does not fit the arm's context window
     "refused",  # the model or a content filter declined to answer
     "malformed_answer",  # the provider's answer could not be read
+    "circuit_open",  # too many of the arm's recent tries failed: it was not asked
+    "spend_cap",  # the worker has spent what it may: the arm was not asked
+    "superseded",  # another arm answered first; this try was broken off
     "worker_error",  # our own worker could not cope; its log has the traceback
 ]
 
@@ -263,6 +267,14 @@ class Attempt(Event):
     provider_request_id: Note | None = None
 
 
+class Skip(Event):
+    """An arm that was not asked although its turn had come, and why: no vendor heard of it."""
+
+    arm: Name
+    at: Moment
+    reason: Failure
+
+
 class Call(Event):
     """Work for one provider's worker: try `ranking` in order, beginning with the chosen arm."""
 
@@ -270,6 +282,7 @@ class Call(Event):
     query: Query
     ranking: Annotated[tuple[Model, ...], Field(min_length=1)]
     attempts: tuple[Attempt, ...] = ()
+    skipped: tuple[Skip, ...] = ()
     decided_at: Moment
     deadline_at: Moment | None = None
 
@@ -288,6 +301,7 @@ class Result(Event):
     prediction: Said | None = None
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
+    skipped: tuple[Skip, ...] = ()
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
     cost_usd: Usd = 0.0
@@ -425,6 +439,45 @@ class BudgetAccount(Event):
     expected_squares: Annotated[float, Field(ge=0)]
     error_squares: Annotated[float, Field(ge=0)]
     next_offsets: dict[int, int] = Field(default_factory=dict)
+
+
+class ArmHealth(Event):
+    """What one worker sees of an arm, or of its whole provider where `arm` is absent.
+
+    An open circuit is tried again after `retry_at`. After `valid_until` the record says nothing:
+    its worker is gone.
+    """
+
+    kind: Literal["arm"] = "arm"
+    provider: Name
+    arm: Name | None = None
+    slot: Name
+    state: Literal["open", "closed"]
+    reason: Note | None = None
+    since: Moment
+    retry_at: Moment | None = None
+    valid_until: Moment
+
+    @property
+    def key(self) -> str:
+        """The record's key; `provider//slot` for a whole provider."""
+        return f"{self.provider}/{self.arm or ''}/{self.slot}"
+
+
+class WorkerSpend(Event):
+    """What one worker has spent since the start of an hour or day, under its cap on spending."""
+
+    kind: Literal["spend"] = "spend"
+    provider: Name
+    slot: Name
+    per: Literal["hour", "day"]
+    since: Moment
+    spent_usd: Usd
+
+    @property
+    def key(self) -> str:
+        """The record's key, which no arm's record can have."""
+        return f"spend {self.provider} {self.slot}"
 
 
 def explain(error: ValidationError, *, limit: int = 3) -> str:

@@ -83,6 +83,11 @@ class WorkerSettings(Section):
     budget_s: Annotated[float, Field(gt=0, le=7_200)] = 120.0
     backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.25
     drain_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+    share_wait_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    hedge_after_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spend_cap_per: Literal["hour", "day"] = "day"
+    circuit_share: Annotated[float, Field(gt=0, le=2)] = 0.5
 
 
 class LearnerSettings(Section):
@@ -119,6 +124,8 @@ class ProviderEntry(Section):
     region: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")
     headers: dict[str, SecretStr] = Field(default_factory=dict)
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
 
 
 class Settings(BaseSettings):

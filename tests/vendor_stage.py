@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from metallm_stream.judge.dispatch import parse, prompt
 from metallm_stream.providers import (
     AnswerSettings,
     Forward,
+    Guard,
     Provider,
     ProviderSettings,
     answer_call,
@@ -59,30 +60,42 @@ class Stage:
     server: RecordedLLM | None = None
     provider: Provider | None = None
     script: Iterator[Fault | None] = field(default_factory=lambda: itertools.repeat(None))
+    scripts: dict[str, list[Fault]] = field(default_factory=dict)
     seen: list[ChatRequest] = field(default_factory=list)
 
     def strike(self, request: ChatRequest) -> Fault | None:
-        """Note the request and take the next fault of the script."""
+        """Note the request and take the next fault of its model's script, or of the common one."""
         self.seen.append(request)
-        return next(self.script)
+        own = self.scripts.get(request.model)
+        return own.pop(0) if own else next(self.script)
 
-    def answer(
-        self, call: Call, *faults: Fault | None, clock: Any = None, **changed: Any
-    ) -> Result | Forward:
+    def answer(self, call: Call, *faults: Fault | None, **options: Any) -> Result | Forward:
         """Run `answer_call` with these faults first and answers afterwards."""
+        return self.runner.run(self.answering(call, *faults, **options))
+
+    async def answering(
+        self,
+        call: Call,
+        *faults: Fault | None,
+        clock: Any = None,
+        guard: Guard | None = None,
+        scripts: Mapping[str, Sequence[Fault]] | None = None,
+        **changed: Any,
+    ) -> Result | Forward:
+        """The same in a loop that runs already; `scripts` are of single models."""
         assert self.provider is not None
         self.seen.clear()
+        self.scripts = {name: list(own) for name, own in (scripts or {}).items()}
         self.script = itertools.chain(faults, itertools.repeat(None))
-        return self.runner.run(
-            answer_call(
-                call,
-                self.provider,
-                prompt=prompt,
-                parse=parse,
-                settings=AnswerSettings(**changed),
-                clock=clock if clock is not None else SkippingClock(),
-                rng=np.random.default_rng(5),
-            )
+        return await answer_call(
+            call,
+            self.provider,
+            prompt=prompt,
+            parse=parse,
+            settings=AnswerSettings(**changed),
+            clock=clock if clock is not None else SkippingClock(),
+            rng=np.random.default_rng(5),
+            guard=guard,
         )
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    ArmHealth,
     BudgetAccount,
     Call,
     Decision,
@@ -21,6 +22,7 @@ from metallm_stream.events import (
     Query,
     Result,
     RiverPart,
+    WorkerSpend,
 )
 
 TOPICS: dict[str, Any] = {
@@ -31,6 +33,7 @@ TOPICS: dict[str, Any] = {
     "feedback": Feedback,
     "models": Model,
     "policy": PolicyManifest | PolicyArm | BudgetAccount | RiverPart,
+    "health": ArmHealth | WorkerSpend,
 }
 
 

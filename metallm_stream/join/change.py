@@ -47,9 +47,14 @@ def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
 def usage(
     attempts: Iterable[Attempt], prompt_characters: int | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Calls, failures, cost, tokens and latency of one prompt's attempts, summed by arm."""
+    """Calls, failures, cost, tokens and latency of one prompt's attempts, summed by arm.
+
+    A try that was broken off since another arm was faster tells nothing of its own arm.
+    """
     totals: dict[str, NDArray[np.float64]] = {}
     for attempt in attempts:
+        if attempt.failure is not None and attempt.failure.kind == "superseded":
+            continue
         vector = usage_of_call(
             failed=attempt.failure is not None,
             cost_usd=attempt.cost_usd,

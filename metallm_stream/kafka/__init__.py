@@ -25,7 +25,7 @@ from metallm_stream.kafka.records import (
 from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
 from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.write import NotWrittenError, write
+from metallm_stream.kafka.write import NotWrittenError, begin_write, write
 
 __all__ = [
     "OFFSET",
@@ -44,6 +44,7 @@ __all__ = [
     "Watchdog",
     "Window",
     "Work",
+    "begin_write",
     "check",
     "create",
     "dead_letter",

@@ -57,6 +57,16 @@ class TopicNames:
         """The catalogue of arms, compacted."""
         return f"{self.prefix}models"
 
+    @property
+    def health(self) -> str:
+        """Which arms the workers find down, compacted."""
+        return f"{self.prefix}health"
+
+    @property
+    def compacted(self) -> tuple[str, str, str]:
+        """The topics of which the newest record of each key counts, in one order."""
+        return self.policy, self.models, self.health
+
     def calls(self, provider: str) -> str:
         """Work for one provider."""
         return f"{self.prefix}calls.{provider}"
@@ -75,7 +85,7 @@ class TopicNames:
         """Every topic for these providers, dead-letter topics included."""
         read = [self.queries, self.decisions, self.results, self.feedback]
         read += [self.calls(provider) for provider in sorted(providers)]
-        return [*read, self.policy, self.models, *map(self.dead_letters, read)]
+        return [*read, *self.compacted, *map(self.dead_letters, read)]
 
 
 def create(
@@ -91,7 +101,7 @@ def create(
     missing = [
         NewTopic(
             topic,
-            num_partitions=1 if topic in (names.policy, names.models) else partitions,
+            num_partitions=1 if topic in names.compacted else partitions,
             replication_factor=replication_factor,
             config=_config(topic, names),
         )
@@ -112,7 +122,7 @@ def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> No
     for topic in names.all(providers):
         if topic not in found:
             raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
-    for topic in (names.policy, names.models):
+    for topic in names.compacted:
         if found[topic] != 1:
             raise ConfigurationError(
                 f"topic {topic!r} has {found[topic]} partitions, its order needs exactly 1: "
@@ -138,12 +148,12 @@ def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[st
 
 def _check_settings(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
     """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
-    compacted, users = (names.policy, names.models), (names.queries, names.feedback)
+    users = (names.queries, names.feedback)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
     for resource, answer in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
         settings = answer.result()
         policy = settings["cleanup.policy"].value
-        if resource.name in compacted and "compact" not in policy:
+        if resource.name in names.compacted and "compact" not in policy:
             raise ConfigurationError(
                 f"topic {resource.name!r} has cleanup.policy={policy}: its newest records would be "
                 "deleted; set cleanup.policy=compact"
@@ -157,7 +167,7 @@ def _check_settings(admin: AdminClient, names: TopicNames, providers: Iterable[s
 
 
 def _config(topic: str, names: TopicNames) -> dict[str, str]:
-    if topic in (names.policy, names.models):
+    if topic in names.compacted:
         return {
             "cleanup.policy": "compact",
             "max.message.bytes": str(MAX_RECORD_BYTES),

@@ -1,10 +1,11 @@
 """Writing a few records without reading any.
 
-Invariant: when `write` returns, the brokers have the records.
+Invariant: when `write` returns, the brokers have the records; `begin_write` waits for nothing.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -13,6 +14,7 @@ from metallm_stream.errors import MetallmError
 from metallm_stream.kafka.records import Record
 
 TIMEOUT_S = 30.0
+log = logging.getLogger(__name__)
 Delivered = Callable[[KafkaError | None, Message], None]
 
 
@@ -33,6 +35,20 @@ def write(producer: Producer, records: Sequence[Record]) -> None:
     left = producer.flush(TIMEOUT_S)
     if failures or left:
         raise NotWrittenError(failures[0] if failures else f"{left} records not acknowledged")
+
+
+def begin_write(producer: Producer, record: Record) -> None:
+    """Hand a record over that may be lost, such as one that is soon repeated."""
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            log.warning("%s: not written: %s", message.topic(), error)
+
+    try:
+        producer.produce(record.topic, key=record.key, value=record.value, on_delivery=delivered)
+    except BufferError:
+        log.warning("%s: not written: the brokers take nothing", record.topic)
+    producer.poll(0)
 
 
 def _produce(producer: Producer, record: Record, delivered: Delivered | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from metallm_stream.events import Attempt, Call, Failure, Model, Result
+from metallm_stream.events import Attempt, Call, Failure, Model, Result, Skip
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.pricing import cost_usd
 
@@ -57,12 +57,14 @@ def finish(
     call: Call,
     attempts: Sequence[Attempt],
     *,
+    skipped: Sequence[Skip] = (),
     finished_at: datetime,
+    arm: str | None = None,
     text: str | None = None,
     prediction: str | None = None,
     failure: Failure | None = None,
 ) -> Result:
-    """The result of a call: an answer of the last attempt's arm, or `failure`.
+    """The result of a call: the answer of `arm`, or `failure`.
 
     `latency_s` runs from the start of the first attempt, here or before a forward, to the end.
     """
@@ -70,11 +72,12 @@ def finish(
     return Result(
         query_id=call.query.query_id,
         call_id=call.call_id,
-        arm=attempts[-1].arm if failure is None else None,
+        arm=arm,
         text=text,
         prediction=prediction,
         failure=failure,
         attempts=tuple(attempts),
+        skipped=tuple(skipped),
         input_tokens=sum(one.input_tokens or 0 for one in attempts),
         output_tokens=sum(one.output_tokens or 0 for one in attempts),
         cost_usd=sum(one.cost_usd or 0.0 for one in attempts),

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from metallm_stream.errors import ProviderUnavailable
 from metallm_stream.events import FailureKind, Generation, Model
+from metallm_stream.providers.rate_headers import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Answer:
     `reasoning_tokens` are part of `output_tokens`. `cost_usd` is the vendor's own figure for this
     try, never a computed one. `finish_reason` is `stop`, `length` (a limit cut the text off),
     `tool_calls`, or the vendor's own word. `off_list` says why the usual price list does not hold
-    for this try (a batch, another service tier, images).
+    for this try (a batch, another service tier, images). `limits` are the vendor's rate limits
+    after it.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Answer:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     off_list: str | None = None
+    limits: RateLimits | None = None
 
 
 class ProviderFailure(ProviderUnavailable):
@@ -57,6 +60,8 @@ class ProviderFailure(ProviderUnavailable):
         The vendor's identity of the try, for its support.
     billed
         The tokens and cost of a try that was charged although it brought nothing usable.
+    limits
+        The vendor's rate limits after it.
     """
 
     kind: FailureKind
@@ -70,10 +75,12 @@ class ProviderFailure(ProviderUnavailable):
         retry_after_s: float | None = None,
         request_id: str | None = None,
         billed: Answer | None = None,
+        limits: RateLimits | None = None,
     ) -> None:
         super().__init__(kind, message, retriable=retriable, retry_after_s=retry_after_s)
         self.request_id = request_id
         self.billed = billed
+        self.limits = limits
 
     def without(self, secrets: Iterable[str]) -> ProviderFailure:
         """The same failure with every secret in its message blacked out."""
@@ -87,6 +94,7 @@ class ProviderFailure(ProviderUnavailable):
             retry_after_s=self.retry_after_s,
             request_id=self.request_id,
             billed=self.billed,
+            limits=self.limits,
         )
 
 

@@ -18,6 +18,7 @@ from metallm_stream.providers.base import ProviderFailure
 from metallm_stream.providers.bounded_body import bound_body
 from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.known_headers import only_known_headers
+from metallm_stream.providers.rate_headers import read_limits
 
 PLAIN_BODY = {"Accept-Encoding": "identity"}
 _CONNECT_S = 10.0
@@ -92,6 +93,7 @@ def refused(
         retriable=retriable,
         retry_after_s=retry_after_s(headers, datetime.now(UTC)),
         request_id=request_id,
+        limits=read_limits(headers, datetime.now(UTC)),
     )
 
 

@@ -24,6 +24,9 @@ _FILTERED = re.compile(
     r"content_filter|content filter|content_policy|content management policy"
     r"|responsibleaipolicy|moderation|flagged|usage polic"
 )
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|model_not_found|does not exist|no longer available|unknown model"
+)
 _OUT_OF_MONEY = re.compile(
     r"insufficient_quota|servicequotaexceeded|billing|insufficient (credit|balance|fund)"
 )
@@ -32,9 +35,11 @@ _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     401: ("authentication", False),
     402: ("authentication", False),  # no credit left: as final as a wrong key
     403: ("authentication", False),
+    404: ("unsupported", False),
     407: ("authentication", False),
     408: ("timeout", True),
     409: ("server_error", True),
+    410: ("unsupported", False),
     413: ("context_too_long", False),
     424: ("server_error", True),  # the model behind the host failed
     429: ("rate_limited", True),
@@ -65,6 +70,8 @@ def classify(
         return "refused", False
     if status in {400, 422} and _TOO_LONG.search(said):
         return "context_too_long", False
+    if status in {400, 422} and _UNSUPPORTED.search(said):
+        return "unsupported", False
     if status == 429 and _OUT_OF_MONEY.search(said):
         return "rate_limited", False
     unknown: tuple[FailureKind, bool] = ("malformed_answer", True)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI
-from openai.types.chat import ChatCompletionMessageParam
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
 from metallm_stream.providers.openai_reply import read_reply
 from metallm_stream.providers.pools import Pools
+from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -54,18 +56,27 @@ class OpenAIProvider:
             # The SDK's timeout starts anew with every byte, so a trickle would never end.
             async with asyncio.timeout(timeout_s):
                 with self._pools.client() as client:
-                    raw = await client.chat.completions.with_raw_response.create(
-                        model=model.model,
-                        messages=cast("list[ChatCompletionMessageParam]", list(messages)),
-                        timeout=timeouts(timeout_s),
-                        extra_headers={"Idempotency-Key": idempotency_key},
-                        **_parameters(model, generation, self._url),
+                    # The SDK's typed method looks at each field of the request: a fifth of the
+                    # processor time of a call.
+                    raw = await client.post(
+                        "/chat/completions",
+                        cast_to=httpx2.Response,
+                        body={
+                            "model": model.model,
+                            "messages": list(messages),
+                            **_parameters(model, generation, self._url),
+                        },
+                        options={
+                            "headers": {"Idempotency-Key": idempotency_key},
+                            "timeout": timeouts(timeout_s),
+                        },
                     )
-            return read_reply(
+            answer = read_reply(
                 raw.content,
                 content_type=raw.headers.get("content-type", ""),
                 request_id=raw.headers.get("x-request-id"),
             )
+            return replace(answer, limits=read_limits(raw.headers, datetime.now(UTC)))
         except (TimeoutError, APIError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None

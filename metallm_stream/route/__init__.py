@@ -5,6 +5,7 @@ from metallm_stream.route.budget import Budget
 from metallm_stream.route.charges import charge_of
 from metallm_stream.route.decide import decide
 from metallm_stream.route.fingerprint import fingerprint
+from metallm_stream.route.outages import Outages
 from metallm_stream.route.pacer import Pacer, account_of, record_of
 from metallm_stream.route.records import Arrival, Decided
 from metallm_stream.route.trade_off import TradeOff
@@ -16,6 +17,7 @@ __all__ = [
     "Budget",
     "Charge",
     "Decided",
+    "Outages",
     "Pacer",
     "RecentIds",
     "TradeOff",

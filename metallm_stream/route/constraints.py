@@ -52,9 +52,15 @@ class Constraints:
     named: Mask
     rules: Sequence[Rule]
 
-    def allowed(self) -> Mask:
-        """Arms that each query may use, `(n, K)`; a row without any is to be refused."""
+    def allowed(self, down: Mask | None = None) -> Mask:
+        """Arms that each query may use, `(n, K)`; a row without any is to be refused.
+
+        Arms that are `down`, `(K,)`, are left out of rows that have others.
+        """
         left: Mask = np.logical_and.reduce([self.named, *(rule.mask for rule in self.rules)])
+        if down is not None:
+            up: Mask = left & ~down
+            left = np.where(np.asarray(up.any(axis=1))[:, None], up, left)
         wanted = np.array([query.min_quality or 0.0 for query in self.queries])
         sure = self.outlook.sure_quality()
         if sure is None or not wanted.any():

@@ -19,11 +19,14 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Beliefs, Chooser, Published, sample
 from metallm_stream.route.constraints import constrain, prompt_characters
+from metallm_stream.route.outages import NO_PROBE, Down, Outages
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
 from metallm_stream.route.pacer import Pacer
 from metallm_stream.route.records import REFUSED, Arrival, Decided, Drawn, records
 from metallm_stream.route.trade_off import TradeOff
+
+PROBE_SHARE = 0.5  # the probability that a query's probe is drawn
 
 
 def decide(
@@ -38,6 +41,7 @@ def decide(
     now: datetime,
     encoder: str,
     pacer: Pacer | None = None,
+    outages: Outages | None = None,
 ) -> list[Decided]:
     """Decide n queries with contexts `(n, d)`, in order.
 
@@ -45,22 +49,32 @@ def decide(
     allowed arm has the same utility and no observations. One number is drawn from `rng` for each
     query that is not refused. With a `pacer` its budgets hold, and it notes what was decided.
 
+    Arms that `outages` finds down are left out where a query has others. The query that probes such
+    an arm takes it with probability `PROBE_SHARE`, and else chooses among the others as usual; its
+    propensities say so.
+
     Raises `ConfigurationError` if the policy was learned with another encoder, and `ValueError`
     if there is not one context a query.
     """
     _check(published, encoder, contexts, len(arrivals))
     queries = [arrival.query for arrival in arrivals]
     outlook = Outlook.of(published, catalogue.arms, contexts, prompt_characters(queries))
-    constraints = constrain(queries, list(catalogue.arms.values()), outlook)
+    models = list(catalogue.arms.values())
+    constraints = constrain(queries, models, outlook)
+    down = Down.none(len(models)) if outages is None else outages.down(models, now)
+    allowed, probes = down.avoid(constraints)
     cost_weight, latency_weight = defaults.weights(queries)
     utility = outlook.utility(cost_weight, latency_weight, defaults.latency_scale_s)
     beliefs = outlook.beliefs(utility, cost_weight, list(catalogue))
     beliefs = replace(beliefs, contexts=contexts)
-    choose = partial(_choose, beliefs, chooser, rng)
+    choose = partial(_choose, beliefs, chooser, probes, rng)
     if pacer is None:
-        choices = at_once(constraints, utility, choose)
+        choices = at_once(constraints, allowed, utility, choose)
     else:
-        choices = paced(pacer, arrivals, constraints, utility, outlook, choose, now)
+        choices = paced(pacer, arrivals, constraints, allowed, utility, outlook, choose, now)
+    if outages is not None:
+        for k in probes[(probes != NO_PROBE) & (choices.chosen == probes)]:
+            outages.probe(models[k].arm, now)
     drawn = Drawn(outlook, choices, cost_weight, latency_weight, contexts)
     return records(arrivals, drawn, now=now, encoder=encoder, policy=chooser.name)
 
@@ -68,14 +82,29 @@ def decide(
 def _choose(
     beliefs: Beliefs,
     chooser: Chooser,
+    probes: NDArray[np.int64],
     rng: np.random.Generator,
     rows: slice,
     utility: NDArray[np.float64],
     allowed: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The probabilities `(m, K)` of the queries at `rows`, and the arms drawn from them, `(m,)`."""
-    probabilities = _probabilities(replace(beliefs[rows], utility=utility), allowed, chooser)
+    probed = _probed(probes[rows], allowed)
+    probabilities = _probabilities(
+        replace(beliefs[rows], utility=utility), allowed & ~probed, chooser
+    )
+    mixed = probed.any(axis=1)
+    probabilities[mixed] *= 1 - PROBE_SHARE
+    probabilities[probed] = PROBE_SHARE
     return probabilities, _draw(probabilities, rng)
+
+
+def _probed(probes: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where an arm is probed, `(m, K)`: it is allowed still, and so is another."""
+    probed = np.zeros_like(allowed)
+    rows = np.flatnonzero((probes != NO_PROBE) & (allowed.sum(axis=1) > 1))
+    probed[rows, probes[rows]] = True
+    return probed & allowed
 
 
 def _probabilities(

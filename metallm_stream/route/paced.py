@@ -27,9 +27,8 @@ Mask = NDArray[np.bool_]
 Choose = Callable[[slice, Floats, Mask], tuple[Floats, NDArray[np.int64]]]
 
 
-def at_once(constraints: Constraints, utility: Floats, choose: Choose) -> Choices:
-    """Decide queries of given utilities `(n, K)` without budgets."""
-    allowed = constraints.allowed()
+def at_once(constraints: Constraints, allowed: Mask, utility: Floats, choose: Choose) -> Choices:
+    """Decide queries of given allowed arms and utilities, `(n, K)`, without budgets."""
     return Choices(constraints, allowed, utility, *choose(slice(None), utility, allowed))
 
 
@@ -37,14 +36,18 @@ def paced(
     pacer: Pacer,
     arrivals: Sequence[Arrival],
     constraints: Constraints,
+    allowed: Mask,
     utility: Floats,
     outlook: Outlook,
     choose: Choose,
     now: datetime,
 ) -> Choices:
-    """Decide queries of given utilities `(n, K)` in turn, and reserve what each may cost."""
+    """Decide queries of given allowed arms and utilities, `(n, K)`, in turn.
+
+    What each may cost is reserved.
+    """
     n = len(arrivals)
-    allowed, utility = constraints.allowed(), utility.copy()
+    allowed, utility = allowed.copy(), utility.copy()
     fits = np.ones_like(allowed)
     probabilities, weights, reserved = np.zeros(utility.shape), np.zeros(n), np.zeros(n)
     chosen = np.full(n, REFUSED, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the topics `models` and `policy` say now: the catalogue and the newest complete policy.
+"""What `models`, `policy` and `health` say now: the catalogue, the newest policy, who is down.
 
 Invariant: a policy is adopted whole or not at all, and never an older one than the one in force.
 """
@@ -13,7 +13,14 @@ from confluent_kafka import Message
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError, InvalidEvent
-from metallm_stream.events import BudgetAccount, Model, PolicyArm, PolicyManifest, RiverPart
+from metallm_stream.events import (
+    ArmHealth,
+    BudgetAccount,
+    Model,
+    PolicyArm,
+    PolicyManifest,
+    RiverPart,
+)
 from metallm_stream.kafka import Connection, Follower, TopicNames
 from metallm_stream.policy import Published, Stateful
 
@@ -21,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Knowledge:
-    """Follows the two compacted topics.
+    """Follows the compacted topics.
 
     Parameters
     ----------
@@ -53,7 +60,8 @@ class Knowledge:
         self.catalogue = Catalogue()
         self.published: Published | None = None
         self._accounts: dict[tuple[str, str], BudgetAccount] = {}
-        topics = [names.models] if encoder is None else [names.models, names.policy]
+        self._health: list[ArmHealth] = []
+        topics = [names.models] if encoder is None else list(names.compacted)
         self._follower = Follower(connection, topics)
 
     def catch_up(self) -> None:
@@ -69,6 +77,11 @@ class Knowledge:
         taken, self._accounts = list(self._accounts.values()), {}
         return taken
 
+    def take_health(self) -> list[ArmHealth]:
+        """What workers have said of arms since the last call, in order."""
+        taken, self._health = self._health, []
+        return taken
+
     def close(self) -> None:
         """Stop following."""
         self._follower.close()
@@ -80,6 +93,8 @@ class Knowledge:
             try:
                 if message.topic() == self._names.policy:
                     self._apply_policy(message.value())
+                elif message.topic() == self._names.health:
+                    self._apply_health(message.value())
                 else:
                     value = message.value()
                     if value is None and key not in self.catalogue:
@@ -94,10 +109,7 @@ class Knowledge:
     def _apply_policy(self, value: bytes | None) -> None:
         if value is None:
             return
-        try:
-            kind = orjson.loads(value).get("kind")
-        except (orjson.JSONDecodeError, AttributeError) as exc:
-            raise InvalidEvent(f"not a policy record: {exc}") from exc
+        kind = _kind(value)
         if kind == "arm":
             arm = PolicyArm.parse(value)
             self._arms[arm.arm] = arm
@@ -115,6 +127,10 @@ class Knowledge:
         if self.published is not None and manifest.version <= self.published.version:
             return
         self._adopt(manifest)
+
+    def _apply_health(self, value: bytes | None) -> None:
+        if value is not None and _kind(value) == "arm":
+            self._health.append(ArmHealth.parse(value))
 
     def _adopt(self, manifest: PolicyManifest) -> None:
         if manifest.encoder != self._encoder:
@@ -135,3 +151,10 @@ class Knowledge:
             )
         self.published = published
         self._arms = {name: self._arms[name] for name in manifest.arms}
+
+
+def _kind(value: bytes) -> object:
+    try:
+        return orjson.loads(value).get("kind")
+    except (orjson.JSONDecodeError, AttributeError) as exc:
+        raise InvalidEvent(f"no record with a kind: {exc}") from exc

@@ -13,7 +13,11 @@ from metallm_stream.judge import parse, prompt
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
     AnswerSettings,
+    Circuits,
+    Guard,
     ProviderSettings,
+    Shares,
+    Spending,
     SystemClock,
     answer_call,
     open_provider,
@@ -33,6 +37,11 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         )
     kafka = connection(settings, f"metallm-worker-{provider}")
     check(kafka.admin(), names(settings), (provider,))
+    clock = SystemClock()
+    circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
+    spending = _spending(settings, provider, clock)
+    entry = settings.providers[provider]
+    shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
     answer = partial(
         answer_call,
         prompt=prompt,
@@ -42,9 +51,12 @@ def open_worker(settings: Settings, provider: str) -> Worker:
             tries_per_arm=settings.worker.tries,
             retry_budget_s=settings.worker.budget_s,
             backoff_s=settings.worker.backoff_s,
+            share_wait_s=settings.worker.share_wait_s,
+            hedge_after_s=settings.worker.hedge_after_s,
         ),
-        clock=SystemClock(),
+        clock=clock,
         rng=np.random.default_rng(),
+        guard=Guard(circuits, shares, settings.worker.concurrency, clock, spending),
     )
     return Worker(
         kafka,
@@ -57,7 +69,14 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         commit_interval_s=settings.worker.commit_interval_s,
         drain_s=settings.worker.drain_s,
         now=utc_now,
+        health=circuits.news,
+        spending=spending,
     )
+
+
+def _spending(settings: Settings, provider: str, clock: SystemClock) -> Spending | None:
+    cap_usd, per = settings.worker.spend_cap_usd, settings.worker.spend_cap_per
+    return None if cap_usd is None else Spending(provider, settings.slot, cap_usd, per, clock)
 
 
 def _provider(settings: Settings, name: str) -> ProviderSettings:

@@ -37,6 +37,7 @@ from metallm_stream.route import (
     Arrival,
     Budget,
     Decided,
+    Outages,
     Pacer,
     RecentIds,
     TradeOff,
@@ -97,6 +98,7 @@ class Router:
         self._chooser = chooser
         self._trade_off = trade_off
         self._pacer = Pacer(budgets) if budgets else None
+        self._outages = Outages()
         self._batch_size = batch_size
         self._linger_s = linger_s
         self._recent_ids = recent_ids
@@ -132,6 +134,8 @@ class Router:
         if self._pacer is not None:
             for account in self._knowledge.take_accounts():
                 self._pacer.adopt(account)
+        for health in self._knowledge.take_health():
+            self._outages.apply(health, self._now())
         works = self._loop.take(self._batch_size, self._linger_s)
         arrived = [item for work in works if (item := self._read(work)) is not None]
         if arrived:
@@ -180,6 +184,7 @@ class Router:
             now=self._now(),
             encoder=self._encoder.name,
             pacer=self._pacer,
+            outages=self._outages,
         )
         for (work, arrival), choice in zip(arrived, decided, strict=True):
             self._loop.complete(work, self._records(arrival.query, choice))

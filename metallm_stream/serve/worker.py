@@ -11,23 +11,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Failure, Result
+from metallm_stream.events import ArmHealth, Call, Failure, Result, WorkerSpend
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
+    Follower,
     Partition,
     Record,
     TopicNames,
     Work,
+    begin_write,
     dead_letter,
 )
-from metallm_stream.providers import Forward, Provider
+from metallm_stream.providers import Forward, Provider, Spending
 
 SERVICE = "worker"
 
@@ -57,6 +59,11 @@ class Worker:
         next.
     now
         Time, aware UTC.
+    health
+        What there is to tell of the arms' health, asked for with every step.
+    spending
+        What this worker has spent, if that is capped: told with the results that it paid for, and
+        read again at the start.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class Worker:
         commit_interval_s: float,
         drain_s: float,
         now: Callable[[], datetime],
+        health: Callable[[], Sequence[ArmHealth]] = tuple,
+        spending: Spending | None = None,
     ) -> None:
         self._names = names
         self._topic = names.calls(provider)
@@ -79,6 +88,11 @@ class Worker:
         self._commit_interval_s = commit_interval_s
         self._drain_s = drain_s
         self._now = now
+        self._connection = connection
+        self._health = health
+        self._spending = spending
+        self._health_producer = connection.producer()
+        self._down: set[str] = set()
         self._calls = CallThread(open_provider, answer)
         self._in_flight: dict[Work, Future[Result | Forward]] = {}
         self._is_full = False
@@ -94,6 +108,8 @@ class Worker:
         """Serve until `stop` is set, let calls in flight end for a while, and leave."""
         self._calls.start()
         self._loop.start()
+        if self._spending is not None:
+            self._restore(self._spending)
         log.info("worker for %s is ready", self._topic)
         while not stop.is_set():
             self.step(self._free())
@@ -102,6 +118,7 @@ class Worker:
             self.step(0)
         self._loop.close()
         self._calls.close()
+        self._health_producer.flush(1.0)
 
     def step(self, limit: int) -> None:
         """Begin up to `limit` calls and commit those that have ended."""
@@ -109,12 +126,25 @@ class Worker:
             self._begin(work)
         self._finish(0.0 if limit else self._commit_interval_s)
         self._loop.commit()
+        self._tell_health()
 
     def _free(self) -> int:
         """How many calls may begin; 0 until a quarter is free again, so that we pause seldom."""
         free = self._concurrency - len(self._in_flight)
         self._is_full = free < (max(1, self._concurrency // 4) if self._is_full else 1)
         return 0 if self._is_full else free
+
+    def _tell_health(self) -> None:
+        """Hand over what is new of the arms' health, without waiting for the brokers."""
+        for health in self._health():
+            was_down = health.key in self._down
+            if health.state == "open" and not was_down:
+                self._down.add(health.key)
+                log.warning("%s is down: %s", health.arm or health.provider, health.reason)
+            elif health.state == "closed" and was_down:
+                self._down.discard(health.key)
+                log.warning("%s is up again", health.arm or health.provider)
+            begin_write(self._health_producer, Record.of(self._names.health, health.key, health))
 
     def _begin(self, work: Work) -> None:
         try:
@@ -127,9 +157,25 @@ class Worker:
         self._in_flight[work] = self._calls.submit(call, work)
 
     def _finish(self, wait_s: float) -> None:
-        for work, future in self._calls.ended(wait_s):
-            if self._in_flight.pop(work, None) is not None:
-                self._loop.complete(work, [self._record(self._outcome(work, future))])
+        ended = [
+            (work, future)
+            for work, future in self._calls.ended(wait_s)
+            if self._in_flight.pop(work, None) is not None
+        ]
+        for place, (work, future) in enumerate(ended):
+            records = [self._record(self._outcome(work, future))]
+            if self._spending is not None and place == len(ended) - 1:
+                spent = self._spending.tell()
+                records.append(Record.of(self._names.health, spent.key, spent))
+            self._loop.complete(work, records)
+
+    def _restore(self, spending: Spending) -> None:
+        """Read what this slot had spent; its predecessor is fenced, so nothing more will come."""
+        follower = Follower(self._connection, [self._names.health])
+        for message in follower.catch_up():
+            if message.key() == spending.key.encode() and message.value() is not None:
+                spending.restore(WorkerSpend.parse(message.value()))
+        follower.close()
 
     def _outcome(self, work: Work, future: Future[Result | Forward]) -> Result | Forward:
         """What the call came to. A call that breaks our own code fails alone, not its worker."""

@@ -29,6 +29,7 @@ FAILURES: dict[Fault, tuple[str, bool]] = {
     Fault.RATE_LIMITED: ("rate_limited", True),
     Fault.OUT_OF_QUOTA: ("rate_limited", False),
     Fault.UNAUTHORIZED: ("authentication", False),
+    Fault.BAD_REQUEST: ("bad_request", False),
     Fault.CONTEXT_TOO_LONG: ("context_too_long", False),
     Fault.ERROR_IN_200: ("malformed_answer", True),
     Fault.RATE_LIMITED_IN_200: ("rate_limited", True),
@@ -196,14 +197,14 @@ def test_nobody_listening_is_a_connection_failure(vendors: Callable[..., Any]) -
     asyncio.run(run())
 
 
-def test_an_unknown_model_is_a_bad_request(vendors: Callable[..., Any]) -> None:
+def test_an_unknown_model_is_unsupported(vendors: Callable[..., Any]) -> None:
     """A model that the vendor does not have fails at once, with its name in the message."""
 
     async def scene(vendor: Vendor, provider: Provider) -> None:
         unknown = vendor.arm.model_copy(update={"model": f"{vendor.arm.model}-none"})
         with pytest.raises(ProviderFailure) as caught:
             await provider.complete(unknown, MESSAGES, None, timeout_s=60, idempotency_key="k")
-        assert (caught.value.kind, caught.value.retriable) == ("bad_request", False)
+        assert (caught.value.kind, caught.value.retriable) == ("unsupported", False)
         assert unknown.model in caught.value.message
 
     play(scene, vendors)

@@ -189,7 +189,7 @@ ERRORS = [
     (401, "authentication_error", "invalid x-api-key", "authentication", False),
     (402, "billing_error", "Your credit balance is too low", "authentication", False),
     (403, "permission_error", "no access to this model", "authentication", False),
-    (404, "not_found_error", "model: claude-none", "bad_request", False),
+    (404, "not_found_error", "model: claude-none", "unsupported", False),
     (413, "request_too_large", "Request exceeds the maximum size", "context_too_long", False),
     (429, "rate_limit_error", "Number of request tokens has exceeded", "rate_limited", True),
     (500, "api_error", "Internal server error", "server_error", True),

@@ -360,7 +360,7 @@ ERRORS = [
     (403, "ExpiredTokenException", "The security token is expired", "authentication", False),
     (403, "UnrecognizedClientException", "The token is invalid", "authentication", False),
     (403, "InvalidSignatureException", "The signature does not match", "authentication", False),
-    (404, "ResourceNotFoundException", "Model not found", "bad_request", False),
+    (404, "ResourceNotFoundException", "Model not found", "unsupported", False),
     (408, "ModelTimeoutException", "Took too long", "timeout", True),
     (424, "ModelErrorException", "The model failed", "server_error", True),
     (429, "ThrottlingException", "Too many tokens, please wait", "rate_limited", True),

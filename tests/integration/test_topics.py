@@ -51,6 +51,7 @@ def test_a_missing_topic_is_named(pipeline: Pipeline) -> None:
     [
         ("policy", "cleanup.policy", "delete"),
         ("models", "cleanup.policy", "delete"),
+        ("health", "cleanup.policy", "delete"),
         ("decisions", "max.message.bytes", "1000000"),
     ],
 )

@@ -32,7 +32,7 @@ SECTIONS = {
     "queries": (events.Query, events.Message, events.Generation),
     "decisions": (events.Decision, events.Candidate, events.Failure),
     "calls": (events.Call,),
-    "results": (events.Result, events.Attempt),
+    "results": (events.Result, events.Attempt, events.Skip),
     "feedback": (events.Feedback,),
     "models": (events.Model, events.Price),
     "policy": (
@@ -42,6 +42,7 @@ SECTIONS = {
         events.RiverState,
         events.RiverPart,
     ),
+    "health": (events.ArmHealth, events.WorkerSpend),
 }
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
 

@@ -7,7 +7,7 @@ import pytest
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision, Failure, Feedback, Result
 from metallm_stream.join import (
     MAX_FEEDBACK,
     Interaction,
@@ -46,6 +46,12 @@ def test_an_event_of_another_query_is_a_mistake_of_ours() -> None:
     """Rows are found by query_id; mixing two up must not pass."""
     with pytest.raises(ValueError, match="merged into"):
         joined(decision("other"))
+
+
+def test_a_try_that_was_broken_off_tells_nothing_of_its_arm() -> None:
+    """Another arm was faster; neither a call nor a failure of the slow one is counted."""
+    slow = attempt("maxi", failure=Failure(kind="superseded", message="another arm was faster"))
+    assert usage([slow, attempt()]).keys() == {"mini"}
 
 
 def test_a_repetition_gives_the_very_same_interaction() -> None:

@@ -43,7 +43,8 @@ JSON = st.recursive(
         (403, None, "Country not supported", "authentication", False),
         (401, None, "", "authentication", False),
         (402, None, "Insufficient credits", "authentication", False),
-        (404, "model_not_found", "", "bad_request", False),
+        (404, "model_not_found", "", "unsupported", False),
+        (400, "unsupported_parameter", "", "unsupported", False),
         (408, None, "", "timeout", True),
         (429, None, "Slow down", "rate_limited", True),
         (424, "ModelErrorException", "", "server_error", True),
@@ -70,7 +71,7 @@ def test_a_status_and_its_words_decide_the_kind(
 def test_any_status_has_a_kind(status: int, code: str | None, message: str) -> None:
     """No status and no words are beyond classification; refusals of the request are final."""
     kind, retriable = classify(status, code=code, message=message)
-    if kind in {"authentication", "bad_request", "context_too_long", "refused"}:
+    if kind in {"authentication", "bad_request", "unsupported", "context_too_long", "refused"}:
         assert not retriable
 
 

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from metallm_stream.cli.schemas import TOPICS, generate
 from metallm_stream.events import (
     SCHEMA_VERSION,
+    ArmHealth,
     BudgetAccount,
     Call,
     Decision,
@@ -23,6 +24,7 @@ from metallm_stream.events import (
     Result,
     RiverPart,
     UserEvent,
+    WorkerSpend,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,11 +38,13 @@ RECORDS: dict[str, type[Event]] = {
     "feedback": Feedback,
     "models": Model,
 }
-KINDS: dict[str, type[Event]] = {
-    "arm": PolicyArm,
-    "manifest": PolicyManifest,
-    "budget": BudgetAccount,
-    "river": RiverPart,
+KINDS: dict[tuple[str, str], type[Event]] = {
+    ("policy", "arm"): PolicyArm,
+    ("policy", "manifest"): PolicyManifest,
+    ("policy", "budget"): BudgetAccount,
+    ("policy", "river"): RiverPart,
+    ("health", "arm"): ArmHealth,
+    ("health", "spend"): WorkerSpend,
 }
 
 golden = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -51,9 +55,9 @@ def topic_of(path: Path) -> str:
 
 
 def record_of(path: Path) -> type[Event]:
-    if topic_of(path) != "policy":
+    if topic_of(path) in RECORDS:
         return RECORDS[topic_of(path)]
-    return KINDS[orjson.loads(path.read_bytes())["kind"]]
+    return KINDS[topic_of(path), orjson.loads(path.read_bytes())["kind"]]
 
 
 def validator(path: Path) -> Draft202012Validator:

@@ -22,6 +22,7 @@ class Fault(StrEnum):
     RATE_LIMITED = "rate_limited"  # 429 with Retry-After
     OUT_OF_QUOTA = "out_of_quota"  # 429 insufficient_quota: waiting does not help
     UNAUTHORIZED = "unauthorized"  # 401 that repeats the key it was given
+    BAD_REQUEST = "bad_request"  # 400: a parameter that no model takes
     CONTEXT_TOO_LONG = "context_too_long"  # 400 context_length_exceeded
     ERROR_IN_200 = "error_in_200"  # an error object where the answer should be
     RATE_LIMITED_IN_200 = "rate_limited_in_200"  # the same, with an HTTP status as its code

@@ -58,6 +58,10 @@ async def _unauthorized(deed: Misdeed) -> web.StreamResponse:
     return deed.wire.trouble(Trouble.UNAUTHORIZED, message)
 
 
+async def _bad_request(deed: Misdeed) -> web.StreamResponse:
+    return deed.wire.trouble(Trouble.UNREADABLE, "temperature: must be a number.")
+
+
 async def _context_too_long(deed: Misdeed) -> web.StreamResponse:
     message = "The maximum context length of this model is 8192 tokens; the messages have more."
     return deed.wire.trouble(Trouble.CONTEXT_TOO_LONG, message)
@@ -144,6 +148,7 @@ _MISDEEDS: dict[Fault, Callable[[Misdeed], Awaitable[web.StreamResponse]]] = {
     Fault.RATE_LIMITED: _rate_limited,
     Fault.OUT_OF_QUOTA: _out_of_quota,
     Fault.UNAUTHORIZED: _unauthorized,
+    Fault.BAD_REQUEST: _bad_request,
     Fault.CONTEXT_TOO_LONG: _context_too_long,
     Fault.ERROR_IN_200: _error_in_200,
     Fault.RATE_LIMITED_IN_200: _rate_limited_in_200,

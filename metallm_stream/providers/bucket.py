@@ -1,0 +1,64 @@
+"""A leaky bucket that tells its wait beforehand, and can learn from a vendor's headers.
+
+Invariant: over any span of t seconds no more than `capacity + rate_per_s · t` is let through, and
+one request more; whoever takes first is let through first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metallm_stream.providers.rate_headers import Quota
+
+
+@dataclass(slots=True)
+class Bucket:
+    """What was used of a limit; it drains at `rate_per_s` and holds `capacity`.
+
+    >>> bucket = Bucket(rate_per_s=2.0, capacity=1.0)
+    >>> [bucket.take(1.0, now_s=0.0) for _ in range(3)]
+    [0.0, 0.5, 1.0]
+    """
+
+    rate_per_s: float
+    capacity: float
+    level: float = 0.0
+    taken: float = 0.0
+    at_s: float = 0.0
+
+    @classmethod
+    def a_minute(cls, amount: float) -> Bucket:
+        """So much a minute, evenly: a second's worth, or one, at once."""
+        return cls(amount / 60, max(1.0, amount / 60))
+
+    def wait_s(self, amount: float, now_s: float) -> float:
+        """Seconds until so much may be used; more than the capacity waits until all is drained."""
+        self._drain(now_s)
+        return max(0.0, self.level + amount - max(self.capacity, amount)) / self.rate_per_s
+
+    def take(self, amount: float, now_s: float) -> float:
+        """Use so much, after the wait in seconds that is returned."""
+        wait_s = self.wait_s(amount, now_s)
+        self.level += amount
+        self.taken += amount
+        return wait_s
+
+    def settle(self, difference: float) -> None:
+        """So much more was used than was taken; less, if negative."""
+        self.level = max(0.0, self.level + difference)
+
+    def learn(self, quota: Quota, taken_then: float, now_s: float) -> None:
+        """Take over what the vendor says; `taken_then` is `taken` when its request was sent.
+
+        What was taken after that, the vendor had not counted. Its bucket is full again after
+        `reset_s`, which tells how fast it drains.
+        """
+        used = max(0.0, quota.limit - quota.remaining)
+        if used > 0 and quota.reset_s > 0:
+            self.rate_per_s = used / quota.reset_s
+        self.capacity, self.at_s = quota.limit, now_s
+        self.level = used + self.taken - taken_then
+
+    def _drain(self, now_s: float) -> None:
+        self.level = max(0.0, self.level - (now_s - self.at_s) * self.rate_per_s)
+        self.at_s = now_s

@@ -1,0 +1,184 @@
+"""Circuits: who has failed too often of late is left alone, but for a try now and then.
+
+Invariant: an open circuit lets one try pass in each `RETRY_AFTER_S`, whatever became of the one
+before, and closes at the first that is answered; so the end of an outage is noticed a few seconds
+after it, also where a vendor that is down lets every try run into its timeout.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from metallm_stream.events import ArmHealth, Model
+from metallm_stream.providers.base import Answer, ProviderFailure
+from metallm_stream.providers.clock import Clock
+
+WINDOW = 20  # tries
+WINDOW_S = 30.0
+FEWEST = 5  # tries that say anything
+RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a moment too early
+BEAT_S = 5.0
+VALID_S = 15.0
+IDLE_S = 60.0  # after so long without a try nothing is said of an arm
+LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual
+
+_FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
+_SAYS_NOTHING = {"rate_limited", "superseded"}
+
+
+@dataclass(slots=True)
+class Circuit:
+    """The recent tries of one arm, or of all arms of a provider.
+
+    Times are seconds of a monotonic clock.
+
+    Parameters
+    ----------
+    share
+        It opens when at least this share of the recent tries has failed.
+    since_s
+        When it opened or closed last.
+    """
+
+    share: float
+    since_s: float
+    is_open: bool = False
+    retry_at_s: float = 0.0
+    reason: str = ""
+    tries: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def admits(self, now_s: float) -> bool:
+        """Whether a try may be made now."""
+        return not self.is_open or now_s >= self.retry_at_s
+
+    def enter(self, now_s: float) -> None:
+        """Note that a try is made."""
+        self.retry_at_s = now_s + RETRY_AFTER_S
+
+    def note(self, reason: str | None, began_s: float, now_s: float) -> bool:
+        """Note how a try ended, `None` for well; True if the circuit opened or closed by it."""
+        if self.is_open:
+            if reason is not None or began_s < self.since_s:
+                return False
+            self.is_open, self.since_s = False, now_s
+            self.tries.clear()
+            return True
+        self.tries.append((now_s, reason is not None))
+        while self.tries[0][0] < now_s - WINDOW_S:
+            self.tries.popleft()
+        if reason is None:
+            return False
+        failed = sum(one for _, one in self.tries)
+        if len(self.tries) < FEWEST or failed < self.share * len(self.tries):
+            return False
+        self.is_open, self.since_s, self.retry_at_s = True, now_s, now_s + RETRY_AFTER_S
+        self.reason = f"{failed} of {len(self.tries)} tries failed; the last: {reason}"[:500]
+        return True
+
+
+class Circuits:
+    """The circuits of one worker: one an arm, and one for its provider's connections.
+
+    Calls end in one thread and another reads what is to be published, so a lock is held.
+
+    Parameters
+    ----------
+    provider, slot
+        Whose worker this is, and which of its replicas.
+    share
+        Of an arm's recent tries, or of the connections to the provider, that must fail.
+    clock
+        Time.
+    """
+
+    def __init__(self, provider: str, slot: str, share: float, clock: Clock) -> None:
+        self._provider = provider
+        self._slot = slot
+        self._share = share
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._host = Circuit(share, clock.monotonic())
+        self._arms: dict[str, Circuit] = {}
+        self._usual_s: dict[str, float] = {}
+        self._used_s: dict[str | None, float] = {}
+        self._changed: set[str | None] = set()
+        self._beat_s = 0.0
+
+    def enter(self, model: Model) -> str | None:
+        """None if the arm may be asked now, which counts as a try; else why not."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            arm = self._arm(model.arm, now_s)
+            for circuit in (arm, self._host):
+                if not circuit.admits(now_s):
+                    return circuit.reason
+            arm.enter(now_s)
+            self._host.enter(now_s)
+        return None
+
+    def leave(self, model: Model, ended: Answer | ProviderFailure, latency_s: float) -> None:
+        """Note how a try ended that took `latency_s`."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            reason = self._reason(model.arm, ended, latency_s)
+            kind = None if isinstance(ended, Answer) else ended.kind
+            if reason is None and kind in _SAYS_NOTHING | {"deadline"}:
+                return
+            broken = reason if kind == "connection" else None
+            both: Mapping[str | None, tuple[Circuit, str | None]] = {
+                model.arm: (self._arm(model.arm, now_s), reason),
+                None: (self._host, broken),
+            }
+            for name, (circuit, said) in both.items():
+                self._used_s[name] = now_s
+                if circuit.note(said, now_s - latency_s, now_s):
+                    self._changed.add(name)
+
+    def news(self) -> list[ArmHealth]:
+        """What is to be published now: what has changed, and everything in use every 5 s."""
+        now_s, now = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            if now_s - self._beat_s >= BEAT_S:
+                self._beat_s = now_s
+                self._changed |= {
+                    name
+                    for name, used_s in self._used_s.items()
+                    if now_s - used_s < IDLE_S or self._circuit(name).is_open
+                }
+            told = [self._record(name, now_s, now) for name in self._changed]
+            self._changed.clear()
+        return told
+
+    def _arm(self, arm: str, now_s: float) -> Circuit:
+        return self._arms.setdefault(arm, Circuit(self._share, now_s))
+
+    def _circuit(self, name: str | None) -> Circuit:
+        return self._host if name is None else self._arms[name]
+
+    def _record(self, name: str | None, now_s: float, now: datetime) -> ArmHealth:
+        circuit = self._circuit(name)
+        retry_at = now + timedelta(seconds=circuit.retry_at_s - now_s)
+        return ArmHealth(
+            provider=self._provider,
+            arm=name,
+            slot=self._slot,
+            state="open" if circuit.is_open else "closed",
+            reason=circuit.reason if circuit.is_open else None,
+            since=now - timedelta(seconds=now_s - circuit.since_s),
+            retry_at=retry_at if circuit.is_open else None,
+            valid_until=now + timedelta(seconds=VALID_S),
+        )
+
+    def _reason(self, arm: str, ended: Answer | ProviderFailure, latency_s: float) -> str | None:
+        """Why the try counts as failed, or None."""
+        usual_s = self._usual_s.get(arm)
+        if isinstance(ended, Answer):
+            self._usual_s[arm] = latency_s if usual_s is None else 0.9 * usual_s + 0.1 * latency_s
+            return None
+        fails = ended.kind in _FAILING or (ended.kind == "rate_limited" and not ended.retriable)
+        too_late = ended.kind == "deadline" and (usual_s is None or latency_s > LATE * usual_s)
+        return f"{ended.kind}: {ended.message}" if fails or too_late else None

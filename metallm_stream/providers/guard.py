@@ -1,0 +1,120 @@
+"""What stands before every try of one worker: circuits, rate limits, lanes, a cap on spending.
+
+Invariant: every try that was let in leaves again, however it ends, and what it taught is used by
+all calls of the worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metallm_stream.events import Failure, Model
+from metallm_stream.providers.base import Answer, ProviderFailure
+from metallm_stream.providers.circuit import Circuits
+from metallm_stream.providers.clock import Clock
+from metallm_stream.providers.lanes import Lanes
+from metallm_stream.providers.shares import Share, Shares
+from metallm_stream.providers.spending import Spending
+
+_OVERLOADED = {"rate_limited", "timeout"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one try was let in with."""
+
+    model: Model
+    share: Share
+    lanes: Lanes
+    began_s: float
+
+
+class Guard:
+    """Shared by all calls of a worker.
+
+    Parameters
+    ----------
+    circuits, shares
+        The circuits of the provider's arms, and its rate limits.
+    concurrency
+        Calls of one arm in flight, at most.
+    clock
+        Time.
+    spending
+        The cap on what is spent, if there is one.
+    """
+
+    def __init__(
+        self,
+        circuits: Circuits,
+        shares: Shares,
+        concurrency: int,
+        clock: Clock,
+        spending: Spending | None = None,
+    ) -> None:
+        self._circuits = circuits
+        self._spending = spending
+        self._shares = shares
+        self._concurrency = concurrency
+        self._clock = clock
+        self._lanes: dict[str, Lanes] = {}
+
+    async def enter(
+        self, model: Model, *, tokens: float, patience_s: float, at_any_rate: bool = False
+    ) -> Pass | Failure:
+        """Let a try of about so many tokens in, within `patience_s`; or say why not.
+
+        An open circuit is passed `at_any_rate`.
+        """
+        reason = self._circuits.enter(model)
+        if reason is not None and not at_any_rate:
+            return Failure(kind="circuit_open", message=reason)
+        held = await self._wait(model, tokens, patience_s)
+        if isinstance(held, Pass) and self._spending is not None:
+            reason = self._spending.enter(model)
+            if reason is not None:
+                held.lanes.leave(began_s=held.began_s, answered=False, overloaded=False)
+                return Failure(kind="spend_cap", message=reason)
+        return held
+
+    async def _wait(self, model: Model, tokens: float, patience_s: float) -> Pass | Failure:
+        now_s = self._clock.monotonic()
+        wait_s = self._shares.wait_s(model.arm, tokens, now_s)
+        if wait_s > patience_s:
+            return _busy(f"its rate limit leaves no share for {wait_s:.3g} s")
+        share = self._shares.take(model.arm, tokens, now_s)
+        if wait_s > 0:
+            await self._clock.sleep(wait_s)
+        lanes = self._lanes.get(model.arm)
+        if lanes is None:
+            lanes = self._lanes[model.arm] = Lanes(self._concurrency, self._clock)
+        if not await lanes.enter(patience_s - wait_s):
+            return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
+        return Pass(model, share, lanes, self._clock.monotonic())
+
+    def leave(
+        self, held: Pass, ended: Answer | ProviderFailure | None, cost_usd: float | None
+    ) -> None:
+        """Note how a try ended, None if it was broken off, and what it cost, None if unknown."""
+        now_s = self._clock.monotonic()
+        failed = ended if isinstance(ended, ProviderFailure) else None
+        held.lanes.leave(
+            began_s=held.began_s,
+            answered=isinstance(ended, Answer),
+            overloaded=failed is not None and _is_overload(failed),
+        )
+        if self._spending is not None:
+            self._spending.leave(held.model.arm, cost_usd)
+        if ended is not None:
+            self._shares.settle(held.share, ended, now_s)
+            self._circuits.leave(held.model, ended, now_s - held.began_s)
+
+
+def _busy(message: str) -> Failure:
+    return Failure(kind="rate_limited", message=f"not asked: {message}")
+
+
+def _is_overload(failed: ProviderFailure) -> bool:
+    """Trouble that fewer calls at a time may mend."""
+    asked_to_wait = failed.kind == "server_error" and failed.retry_after_s is not None
+    return failed.retriable and (failed.kind in _OVERLOADED or asked_to_wait)

@@ -1,0 +1,96 @@
+"""What a worker has spent in the present hour or day, and the cap on it.
+
+Invariant: no try begins once what was spent and what the tries in flight are expected to cost reach
+the cap, except at arms that are free. What a vendor charges without saying so is not known here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Literal
+
+from metallm_stream.events import Model, WorkerSpend
+from metallm_stream.providers.clock import Clock
+
+Period = Literal["hour", "day"]
+
+
+class Spending:
+    """The account of one worker.
+
+    Parameters
+    ----------
+    provider, slot
+        Whose worker this is, and which of its replicas.
+    cap_usd, per
+        What may be spent in each hour or day, in UTC.
+    clock
+        Time.
+    """
+
+    def __init__(self, provider: str, slot: str, cap_usd: float, per: Period, clock: Clock) -> None:
+        self._cap_usd = cap_usd
+        self._clock = clock
+        self._told = WorkerSpend(
+            provider=provider, slot=slot, per=per, since=_start(per, clock.now()), spent_usd=0.0
+        )
+        self._in_flight: Counter[str] = Counter()
+        self._mean_usd: dict[str, float] = {}
+
+    @property
+    def key(self) -> str:
+        """The key of this account's record."""
+        return self._told.key
+
+    def restore(self, told: WorkerSpend) -> None:
+        """Go on from what was told before a restart, if it was in this hour or day."""
+        now = self.tell()
+        if (told.per, told.since) == (now.per, now.since):
+            self._told = told
+
+    def tell(self) -> WorkerSpend:
+        """The account now."""
+        since = _start(self._told.per, self._clock.now())
+        if since != self._told.since:
+            self._told = self._told.model_copy(update={"since": since, "spent_usd": 0.0})
+        return self._told
+
+    def enter(self, model: Model) -> str | None:
+        """None if the arm may be asked, which is expected to cost its mean; else why not."""
+        spent_usd = self.tell().spent_usd
+        expected_usd = sum(n * self._mean_usd.get(arm, 0.0) for arm, n in self._in_flight.items())
+        if spent_usd + expected_usd >= self._cap_usd and not _is_free(model):
+            return (
+                f"the worker has spent {spent_usd:.4g} USD since {self._told.since:%Y-%m-%dT%H:%MZ}"
+                f" and {expected_usd:.4g} are under way, of {self._cap_usd:g} per {self._told.per}"
+            )
+        self._in_flight[model.arm] += 1
+        return None
+
+    def leave(self, arm: str, cost_usd: float | None) -> None:
+        """Book what a try has cost, None if that is not known."""
+        self._in_flight[arm] -= 1
+        if cost_usd is None:
+            return
+        mean_usd = self._mean_usd.get(arm, cost_usd)
+        self._mean_usd[arm] = 0.9 * mean_usd + 0.1 * cost_usd
+        told = self.tell()
+        self._told = told.model_copy(update={"spent_usd": told.spent_usd + cost_usd})
+
+
+def _is_free(model: Model) -> bool:
+    price = model.price
+    return price is not None and not any(
+        (
+            price.input_usd_per_mtok,
+            price.output_usd_per_mtok,
+            price.cached_input_usd_per_mtok,
+            price.call_usd,
+        )
+    )
+
+
+def _start(per: Period, now: datetime) -> datetime:
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    return hour if per == "hour" else hour.replace(hour=0)

@@ -1,0 +1,167 @@
+"""When circuits open and close, what passes meanwhile, and what is told of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from metallm_stream.events import FailureKind, Model
+from metallm_stream.providers import Answer, Circuits, ProviderFailure
+from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, RETRY_AFTER_S, VALID_S
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINI = Model(arm="mini", provider="here", model="m")
+MAXI = Model(arm="maxi", provider="here", model="x")
+WELL = Answer("4")
+
+
+class HandClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        """The time."""
+        return NOW + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        """Seconds since the start."""
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Pass so much time."""
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def circuits(clock: HandClock) -> Circuits:
+    return Circuits("here", "0", 0.5, clock)
+
+
+def failed(kind: FailureKind) -> ProviderFailure:
+    return ProviderFailure(kind, "by the test", retriable=True)
+
+
+def run(
+    circuits: Circuits, *ended: Answer | FailureKind, model: Model = MINI, latency_s: float = 0.0
+) -> None:
+    """Tries that end like this, one after the other."""
+    for one in ended:
+        circuits.leave(model, one if isinstance(one, Answer) else failed(one), latency_s)
+
+
+def is_open(circuits: Circuits, model: Model = MINI) -> bool:
+    return circuits.enter(model) is not None
+
+
+def test_a_high_share_of_failures_opens(circuits: Circuits) -> None:
+    """Half of the recent tries, but not before there are enough of them."""
+    run(circuits, *["server_error"] * (FEWEST - 1))
+    assert not is_open(circuits)
+    run(circuits, "timeout")
+    assert is_open(circuits)
+    assert not is_open(circuits, MAXI)
+
+
+def test_single_failures_do_not_open(circuits: Circuits) -> None:
+    """Two of five are below the share."""
+    for _ in range(20):
+        run(circuits, WELL, WELL, WELL, "server_error", "connection")
+    assert not is_open(circuits)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bad_request", "refused", "context_too_long", "unsupported", "rate_limited"]
+)
+def test_what_is_not_the_vendors_trouble_does_not_open(
+    circuits: Circuits, kind: FailureKind
+) -> None:
+    """Refused requests and rate limits have other remedies."""
+    run(circuits, *[kind] * 50)
+    assert not is_open(circuits)
+
+
+def test_failures_of_long_ago_do_not_count(circuits: Circuits, clock: HandClock) -> None:
+    """Four failures now and one a minute later are not five."""
+    run(circuits, *["timeout"] * 4)
+    clock.seconds = 60
+    run(circuits, "timeout")
+    assert not is_open(circuits)
+
+
+def test_a_deadline_counts_if_it_left_time(circuits: Circuits) -> None:
+    """A query in a hurry is no evidence; one that waited long beyond the usual is."""
+    run(circuits, *[WELL] * 20, latency_s=1.0)
+    run(circuits, *["deadline"] * 40, latency_s=2.0)
+    assert not is_open(circuits)
+    run(circuits, *["deadline"] * 20, latency_s=4.0)
+    assert is_open(circuits)
+
+
+def test_an_open_circuit_lets_one_try_pass_now_and_then(
+    circuits: Circuits, clock: HandClock
+) -> None:
+    """Also while earlier ones are still waiting for their answer."""
+    run(circuits, *["timeout"] * FEWEST)
+    passed = []
+    for tenth in range(100):
+        clock.seconds = tenth / 10
+        passed.append(not is_open(circuits))
+    assert sum(passed) == 9 / RETRY_AFTER_S
+    assert passed.index(True) == RETRY_AFTER_S * 10
+
+
+def test_the_first_answer_closes(circuits: Circuits, clock: HandClock) -> None:
+    """And what failed before is forgotten; a late answer to an earlier try does not close."""
+    run(circuits, *["timeout"] * FEWEST)
+    clock.seconds = RETRY_AFTER_S
+    run(circuits, WELL, latency_s=30.0)
+    assert not is_open(circuits)  # the probe
+    assert is_open(circuits)
+    run(circuits, WELL)
+    run(circuits, "timeout")
+    assert not is_open(circuits)
+
+
+def test_broken_connections_open_for_the_whole_provider(
+    circuits: Circuits, clock: HandClock
+) -> None:
+    """An arm that was never tried is not asked; any response opens the way again."""
+    run(circuits, *["connection"] * FEWEST)
+    assert is_open(circuits, MAXI)
+    assert {(h.arm, h.state) for h in circuits.news()} == {("mini", "open"), (None, "open")}
+    clock.seconds = RETRY_AFTER_S
+    assert not is_open(circuits, MAXI)
+    run(circuits, "server_error", model=MAXI)
+    assert not is_open(circuits, MAXI)
+
+
+def test_what_changes_is_told_once_and_all_in_use_with_every_beat(
+    circuits: Circuits, clock: HandClock
+) -> None:
+    """With the reason, and for how long it holds; an arm that is not used any more is not told."""
+    circuits.news()
+    run(circuits, WELL, model=MAXI)
+    run(circuits, *["server_error"] * FEWEST)
+    (told,) = circuits.news()
+    assert (told.arm, told.state, told.since, told.slot) == ("mini", "open", NOW, "0")
+    assert told.reason == "5 of 5 tries failed; the last: server_error: by the test"
+    assert told.retry_at == NOW + timedelta(seconds=RETRY_AFTER_S)
+    assert told.valid_until == NOW + timedelta(seconds=VALID_S)
+    assert told.key == "here/mini/0"
+    assert circuits.news() == []
+    clock.seconds = BEAT_S
+    assert {h.arm: h.state for h in circuits.news()} == {
+        "mini": "open",
+        "maxi": "closed",
+        None: "closed",
+    }
+    clock.seconds = BEAT_S + IDLE_S
+    assert {h.arm for h in circuits.news()} == {"mini"}

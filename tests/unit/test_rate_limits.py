@@ -1,0 +1,111 @@
+"""Shares of rate limits: what headers say, what they teach, and what waits for it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from metallm_stream.providers import Answer, ProviderFailure, Shares
+from metallm_stream.providers.bucket import Bucket
+from metallm_stream.providers.rate_headers import Quota, RateLimits, read_limits
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
+    names = ("limit", "remaining", "reset")
+    values = zip(names, (limit, remaining, reset), strict=True)
+    return {f"x-ratelimit-{name}-requests": value for name, value in values}
+
+
+@pytest.mark.parametrize(
+    ("reset", "expected_s"),
+    [
+        *(("1s", 1.0), ("6m0s", 360.0), ("20ms", 0.02), ("1h2m3.5s", 3_723.5), ("1.5", 1.5)),
+        *(("2026-03-01T12:00:30Z", 30.0), ("2026-03-01T11:00:00Z", 0.0)),
+    ],
+)
+def test_times_are_read_in_every_form(reset: str, expected_s: float) -> None:
+    """Spans as OpenAI writes them, and moments as Anthropic does."""
+    limits = read_limits(headers("60", "59", reset), NOW)
+    assert limits == RateLimits(requests=Quota(60, 59, pytest.approx(expected_s)))
+
+
+def test_both_vendors_names_are_read() -> None:
+    """Requests and tokens each."""
+    moment = (NOW + timedelta(seconds=6)).isoformat()
+    said = {
+        f"anthropic-ratelimit-{kind}-{part}": value
+        for kind, limit in (("requests", "50"), ("tokens", "8000"))
+        for part, value in (("limit", limit), ("remaining", "10"), ("reset", moment))
+    }
+    assert read_limits(said, NOW) == RateLimits(Quota(50, 10, 6), Quota(8_000, 10, 6))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        headers("", "", ""),
+        headers("many", "59", "1s"),
+        headers("60", "nan", "1s"),
+        headers("60", "-1", "1s"),
+        headers("0", "0", "1s"),
+        headers("60", "59", "soon"),
+        headers("60", "59", "5 s"),
+        headers("60", "59", "2026-03-01T12:00:30"),
+    ],
+)
+def test_what_cannot_be_read_was_not_said(said: dict[str, str]) -> None:
+    """Strange headers change nothing."""
+    assert read_limits(said, NOW) is None
+
+
+def test_a_bucket_learns_what_the_vendor_has_counted() -> None:
+    """And adds what was sent while the answer was under way."""
+    bucket = Bucket.a_minute(6_000)
+    for _ in range(3):
+        bucket.take(1.0, 0.0)
+    bucket.learn(Quota(limit=10, remaining=4, reset_s=12), taken_then=1.0, now_s=1.0)
+    assert (bucket.level, bucket.capacity, bucket.rate_per_s) == (8.0, 10.0, 0.5)
+    assert [bucket.take(1.0, 1.0) for _ in range(4)] == [0.0, 0.0, 2.0, 4.0]
+
+
+def test_the_settings_bound_requests_of_all_arms_together() -> None:
+    """One request a second at 60 a minute."""
+    shares = Shares(requests_per_minute=60)
+    waits_s = []
+    for arm in ("a", "b", "a"):
+        waits_s.append(shares.wait_s(arm, 100, 0.0))
+        shares.take(arm, 100, 0.0)
+    assert waits_s == [0.0, 1.0, 2.0]
+
+
+def test_tokens_are_settled_when_they_are_known() -> None:
+    """An answer of fewer tokens than were expected gives the rest back."""
+    shares = Shares(tokens_per_minute=600)
+    taken = shares.take("a", 110, 0.0)
+    assert shares.wait_s("a", 10, 0.0) == 11.0
+    shares.settle(taken, Answer("4", input_tokens=50, output_tokens=10), 0.0)
+    assert shares.wait_s("a", 10, 0.0) == 6.0
+
+
+def test_headers_bound_the_arm_that_they_came_with() -> None:
+    """Others are not concerned."""
+    shares = Shares()
+    taken = shares.take("a", 10, 0.0)
+    limits = RateLimits(requests=Quota(2, 0, 10))
+    shares.settle(taken, Answer("4", limits=limits), 0.0)
+    assert shares.wait_s("a", 10, 0.0) == 5.0
+    assert shares.wait_s("b", 10, 0.0) == 0.0
+    assert shares.wait_s("a", 10, 5.0) == 0.0
+
+
+def test_retry_after_holds_every_call_of_the_arm() -> None:
+    """Not only the one that was told."""
+    shares = Shares()
+    told = ProviderFailure("rate_limited", "slow down", retriable=True, retry_after_s=3)
+    shares.settle(shares.take("a", 10, 0.0), told, 1.0)
+    assert shares.wait_s("a", 10, 2.0) == 2.0
+    assert shares.wait_s("b", 10, 2.0) == 0.0
