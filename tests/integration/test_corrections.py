@@ -111,7 +111,7 @@ def expected(contexts: np.ndarray, final: np.ndarray, withdrawn: set[int]) -> Su
 
 
 def usage() -> np.ndarray:
-    """One call of 0.01 USD and half a second: of an unknown prompt; the vector's documented order."""
+    """One call of 0.01 USD and half a second, of an unknown prompt, in the documented order."""
     return np.array([1, 0, 1, 0.01, 0.0001, 0, 0, 0, 1, 0.5, 0.25, 0, 0, 0, 0, 0])
 
 
