@@ -50,9 +50,9 @@ class SoftElimination:
     >>> utility, seen = np.array([[0.9, 0.8, 0.3]]), np.full(3, 10.0)
     >>> rule, everything = SoftElimination(), np.ones((1, 3), bool)
     >>> rule.probabilities(Beliefs(arms, utility, wide, seen, 0.2), everything).round(3)
-    array([[0.54 , 0.457, 0.003]])
+    array([[0.541, 0.458, 0.002]])
     >>> rule.probabilities(Beliefs(arms, utility, wide / 100, seen * 100, 0.2), everything).round(3)
-    array([[0.993, 0.003, 0.003]])
+    array([[0.997, 0.002, 0.002]])
 
     References
     ----------
@@ -63,7 +63,7 @@ class SoftElimination:
     """
 
     horizon: float = 4000.0
-    floor: float = 0.01
+    floor: float = 0.005
     name: str = "ridge-elimination"
 
     def __post_init__(self) -> None:

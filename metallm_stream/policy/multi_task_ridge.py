@@ -91,6 +91,7 @@ class MultiTaskRidge(BatchPolicy):
         self._fit: RidgeFit | None = None
         self._scorer: Scorer | None = None
         self._label_share = 1.0
+        self._least = 0.0  # reward
         self._grows_from = 0
         self._refresh_at = 1
         self._evidence_at = 1
@@ -112,13 +113,14 @@ class MultiTaskRidge(BatchPolicy):
         if self._scorer is None:
             return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
-        return self._scorer.beliefs(contexts[:, :known], arms, self._label_share)
+        return self._scorer.beliefs(contexts[:, :known], arms, self._label_share, self._least)
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
     ) -> None:
         if contexts.shape[1] > self._sums.dimensions:
             self._sums = self.sums.widened(contexts.shape[1])
+        self._least = min(self._least, float(rewards.min(initial=0.0)))
         names = np.asarray(arms, dtype=object)
         shifted = self._observe(names, contexts, rewards)
         done = 0

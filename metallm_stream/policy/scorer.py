@@ -110,13 +110,20 @@ class Scorer:
         return Scores(quality, leverage, uncertainty)
 
     def beliefs(
-        self, contexts: NDArray[np.floating], arms: Sequence[str], label_share: float = 1.0
+        self,
+        contexts: NDArray[np.floating],
+        arms: Sequence[str],
+        label_share: float = 1.0,
+        least: float = 0.0,
     ) -> Beliefs:
-        """What a rule of choice may go by where quality is all that counts."""
+        """What a rule of choice may go by where quality is all that counts; none is below `least`.
+
+        Nothing is known to be worse than what is known to bring nothing.
+        """
         scores = self.scores(contexts, arms)
         return Beliefs(
             arms=tuple(arms),
-            utility=scores.quality,
+            utility=np.maximum(scores.quality, least),
             uncertainty=scores.uncertainty,
             observations=self._asked(arms, contexts.dtype).observations,
             noise_variance=self.noise_variance,

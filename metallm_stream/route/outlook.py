@@ -135,7 +135,11 @@ class Outlook:
             return np.zeros(self.cost_usd.shape)
         cost = self.weighed_costs(cost_weight)
         latency = np.outer(latency_weight, self.latency_s / latency_scale_s)
-        return self.quality * (1.0 - self.failure_rate) - cost - latency
+        return self._answered(self.quality) - cost - latency
+
+    def _answered(self, quality: Floats) -> Floats:
+        """What comes of an answer of this quality; none is worth less than no answer."""
+        return np.maximum(quality, 0.0) * (1.0 - self.failure_rate)
 
     def weighed_costs(self, cost_weight: Floats) -> Floats:
         """What costs take from the utility under weights `(n,)`, `(n, K)`."""
@@ -155,7 +159,7 @@ class Outlook:
             observations=self.observations,
             noise_variance=self.noise_variance,
             label_share=self.label_share,
-            headroom=(1.0 - self.scores.quality) * (1.0 - self.failure_rate),
+            headroom=1.0 - self.failure_rate - self._answered(self.scores.quality),
         )
         of_costs = self.cost_curve.variance(self.weighed_costs(cost_weight), self.calls)
         return beliefs.with_variance(of_costs)

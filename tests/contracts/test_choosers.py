@@ -65,7 +65,7 @@ def test_every_allowed_arm_may_be_tried(name: str, situation: Situation) -> None
     """A rule that explores gives each allowed arm at least its part of the floor."""
     beliefs, allowed = situation
     probabilities = chooser(name).probabilities(beliefs, allowed)
-    least = np.broadcast_to(0.009 / allowed.sum(axis=1, keepdims=True), allowed.shape)
+    least = np.broadcast_to(0.0049 / allowed.sum(axis=1, keepdims=True), allowed.shape)
     assert (probabilities[allowed] >= least[allowed]).all()
 
 
