@@ -441,3 +441,11 @@ def test_draws_follow_the_probabilities() -> None:
     for arm, probability in expected.items():
         share = sum(item.decision.arm == arm for item in items) / len(items)
         assert share == pytest.approx(probability, abs=0.03)
+
+
+def test_no_arm_counts_as_worse_than_one_that_brings_nothing() -> None:
+    """Predictions below 0 are logged as they are, and weighed as 0."""
+    known = policy(mid={"mean_quality": 0.0}, mini={"mean_quality": -0.6})
+    [found] = decided(ask(models=["mid", "mini"]), published=known)
+    assert [item.quality for item in found.decision.candidates] == pytest.approx([0.0, -0.6])
+    assert [item.utility for item in found.decision.candidates] == pytest.approx([0.0, 0.0])
