@@ -231,7 +231,7 @@ class Decision(Event):
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]
-    prompt_characters: Annotated[int, Field(ge=0)] | None = None
+    prompt_characters: Annotated[int, Field(ge=0, le=10**9)] | None = None
     budget_weight: Weight | None = None
     reserved_usd: Usd | None = None
     refusal: Failure | None = None
@@ -359,7 +359,7 @@ class PolicyArm(Event):
     output_tokens: Annotated[float, Field(ge=0)] | None = None
     latency_s: Seconds | None = None
     failure_rate: Probability | None = None
-    prompt_characters: Annotated[float, Field(ge=0)] | None = None
+    prompt_characters: Annotated[float, Field(gt=0, le=1e9)] | None = None
 
 
 class RiverState(Event):
@@ -411,8 +411,8 @@ class PolicyManifest(Event):
     arm_precision: Annotated[float, Field(gt=0)]
     log_evidence: float | None = None
     cost_elasticity: Probability | None = None
-    cost_variation: Annotated[float, Field(ge=0)] | None = None
-    prompt_characters: Annotated[float, Field(ge=0)] | None = None
+    cost_variation: Annotated[float, Field(ge=0, le=1_000)] | None = None
+    prompt_characters: Annotated[float, Field(gt=0, le=1e9)] | None = None
     exploration: dict[Name, float] = Field(default_factory=dict)
     river: RiverState | None = None
 

@@ -154,12 +154,10 @@ class _Run:
 
     def _penalties(self, curve: CostCurve, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weighted expected costs, `(n, K)`; an arm never called counts as the cheapest known."""
-        calls, spent, lengths_of_calls = self._usage[
-            :, [Usage.CALLS, Usage.COST_USD, Usage.LENGTH]
-        ].T
+        calls, spent = self._usage[:, [Usage.CALLS, Usage.COST_USD]].T
         called = calls > 0
-        n = np.maximum(calls, 1.0)
-        mean = spent / n * curve.at_mean_length(lengths_of_calls / n)
+        own = curve.own_lengths(self._usage)
+        mean = spent / np.maximum(calls, 1.0) * curve.at_mean_length(own)
         expected = np.where(called, mean, mean[called].min(initial=np.inf) if called.any() else 0.0)
         relative = expected / (expected.max() or 1.0)
         return self._cost_weight * np.outer(curve.weighed(curve.of_queries(lengths)), relative)

@@ -27,14 +27,20 @@ _VARIATION, _WORTH = 0.3, 10.0
 _WEIGHED = 0.5
 # Less than this many calls is what round-off leaves of calls taken out again.
 _NOTHING = 1e-6
+# Costs of the shortest prompts stay above this part of the mean's.
+_LEAST = 0.01
+# A variation that says that nothing is known of a cost.
+_MOST = 1_000.0
+_OF_LENGTH = [Usage.COST_CALLS, Usage.LENGTH_CALLS, Usage.LENGTH]
 
 
 @dataclass(frozen=True)
 class CostCurve:
-    """Costs `c_k · (1 + e·(L/L_k − 1))` of arms k for prompts of length L.
+    """Costs `c_k · f(L)/f(L_k)` of arms k for prompts of length L, with `f(L) = 1 + e·(L/L̄ − 1)`.
 
-    c_k and L_k are the means of the arm's own calls. The elasticity e, from 0 to 1, is the same for
-    all arms: 1 where cost is proportional to the prompt, 0 where it does not depend on it.
+    c_k and L_k are the means of the arm's own calls, and L̄ is that of all arms' calls. The
+    elasticity e at L̄ is the same for all arms: near 1 where cost is proportional to the prompt, and
+    0 where it does not depend on it.
 
     Attributes
     ----------
@@ -75,23 +81,34 @@ class CostCurve:
         # Of lengths and costs in units of the arm's means, less 1.
         spread = np.maximum(squared * n**2 / length**2 - n, 0.0)
         together = product * n**2 / (length * cost) - n
-        elasticity = float(np.clip(together.sum() / (spread.sum() + _WORTH_OF_NONE), 0.0, 1.0))
+        slope = together.sum() / (spread.sum() + _WORTH_OF_NONE)
+        elasticity = float(np.clip(slope, 0.0, 1.0 - _LEAST))
         calls, total, squares = columns[Usage.COST_CALLS : Usage.TOKEN_CALLS, known]
         apart = np.maximum(squares * calls**2 / np.maximum(total, _NOTHING * cost) ** 2 - calls, 0)
         left = float(np.sum(apart - 2 * elasticity * together + elasticity**2 * spread))
         freedom = float(np.maximum(calls - 1.0, 0.0).sum())
         variation = (max(0.0, left) + _WORTH * _VARIATION) / (freedom + _WORTH)
-        return cls(elasticity, variation, float(length.sum() / n.sum()))
+        return cls(elasticity, min(variation, _MOST), float(length.sum() / n.sum()))
 
     def at_mean_length(self, lengths: Floats) -> Floats:
         """What mean costs of arms with mean lengths `(K,)` are multiplied by, `(K,)`.
 
         That makes them means over the same prompts; lengths that are not known are NaN.
         """
-        if self.length is None:
-            return np.ones_like(lengths)
-        relative = self.length / np.where(lengths > 0, lengths, self.length)
-        return 1.0 + self.elasticity * (relative - 1.0)
+        known = self.of_queries(np.nan_to_num(lengths, nan=self.length or 0.0))
+        return np.reciprocal(known)
+
+    def own_lengths(self, usage: Floats) -> Floats:
+        """Mean length of the prompts behind each arm's mean cost, `(K,)`, given its sums.
+
+        Calls of unknown length, and one more, count as of the mean length. NaN where that is not
+        known either.
+        """
+        calls, n, length = np.maximum(usage.T[_OF_LENGTH], 0.0)
+        others = np.maximum(calls - n, 0.0) + 1.0
+        mean = np.nan if self.length is None else self.length
+        lengths: Floats = (length + others * mean) / (n + others)
+        return lengths
 
     def of_queries(self, lengths: Floats) -> Floats:
         """What costs at the mean length are multiplied by for prompts of these lengths, `(n,)`."""

@@ -6,6 +6,7 @@ wire, and every arm of a catalogue gets a prediction, whether the policy has see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -174,7 +175,9 @@ def to_records(
     exploration: Mapping[str, float] | None = None,
 ) -> tuple[PolicyManifest, tuple[PolicyArm, ...]]:
     """A fit, and the usage in the sums, as the records to publish: the head and one an arm."""
-    curve = CostCurve.of(np.stack([sums.usage(arm) for arm in fit.arms]))
+    usages = np.stack([sums.usage(arm) for arm in fit.arms])
+    curve = CostCurve.of(usages)
+    lengths = (curve.own_lengths(usages) * CHARACTERS).tolist()
     manifest = PolicyManifest(
         policy=policy,
         version=version,
@@ -197,16 +200,15 @@ def to_records(
         exploration=dict(exploration or {}),
     )
     return manifest, tuple(
-        _arm_record(fit, row, sums.usage(arm), policy=policy, version=version)
-        for row, arm in enumerate(fit.arms)
+        _arm_record(fit, row, usages[row], length, policy=policy, version=version)
+        for row, length in enumerate(lengths)
     )
 
 
 def _arm_record(
-    fit: RidgeFit, row: int, usage: NDArray[np.float64], *, policy: str, version: int
+    fit: RidgeFit, row: int, usage: NDArray[np.float64], length: float, *, policy: str, version: int
 ) -> PolicyArm:
     failures = mean_of(usage, Usage.FAILURES, Usage.CALLS)
-    length = mean_of(usage, Usage.LENGTH, Usage.LENGTH_CALLS)
     return PolicyArm(
         policy=policy,
         version=version,
@@ -222,7 +224,7 @@ def _arm_record(
         output_tokens=mean_of(usage, Usage.OUTPUT_TOKENS, Usage.TOKEN_CALLS),
         latency_s=mean_of(usage, Usage.LATENCY_S, Usage.LATENCY_CALLS),
         failure_rate=None if failures is None else min(1.0, failures),
-        prompt_characters=None if length is None else length * CHARACTERS,
+        prompt_characters=None if math.isnan(length) else length,
     )
 
 

@@ -32,6 +32,7 @@ def test_nothing_known_says_nothing_of_length() -> None:
         curve = CostCurve.of(known)
         assert (curve.elasticity, curve.length) == (0.0, None)
         assert curve.at_mean_length(np.array([1.0, np.nan])).tolist() == [1.0, 1.0]
+        assert np.isnan(curve.own_lengths(known)).all()
         assert curve.of_queries(np.array([0.0, 9.0])).tolist() == [1.0, 1.0]
 
 
@@ -60,12 +61,36 @@ def test_an_arm_that_was_asked_long_questions_is_not_taken_for_dear() -> None:
     assert curve.length == pytest.approx(at.mean(), rel=1e-3)
 
 
+def test_one_odd_prompt_does_not_make_an_arm_dear_or_cheap() -> None:
+    """Nor do calls of which the length is not known, whatever the one known was."""
+    at = lengths()
+    usual = usage(at, 0.001 + 0.01 * at)
+    for odd in (0.01, 50.0):
+        one = usage(np.array([odd]), np.array([0.001 + 0.01 * odd]))
+        older = np.sum([usage_of_call(cost_usd=0.02) for _ in range(200)], axis=0)
+        arms = np.stack([usual, one + older])
+        curve = CostCurve.of(arms)
+        factors = curve.at_mean_length(curve.own_lengths(arms))
+        assert factors == pytest.approx([1.0, 1.0], abs=0.25)
+
+
+def test_an_arm_that_only_ever_had_short_prompts_is_brought_to_the_mean_by_the_common_curve() -> (
+    None
+):
+    """A fixed part of the cost is not multiplied by how short its prompts were."""
+    at = lengths()
+    arms = np.stack([usage(at, 0.01 + 0.01 * at), usage(np.full(400, 0.01), np.full(400, 0.0101))])
+    curve = CostCurve.of(arms)
+    [_, short] = curve.at_mean_length(curve.own_lengths(arms))
+    assert 0.0101 * short == pytest.approx(0.01 + 0.01 * at.mean(), rel=0.35)
+
+
 def test_expected_costs_stay_positive_and_average_to_the_mean() -> None:
     """For no prompt at all and for one a thousand times as long; weighed ones lie in between."""
     at = lengths()
     curve = CostCurve.of(usage(at, 0.2 * at)[None])
     factors = curve.of_queries(np.array([0.0, at.mean(), 1_000 * at.mean()]))
-    assert (factors >= 0).all()
+    assert (factors > 0).all()
     assert factors[1] == pytest.approx(1.0, abs=1e-3)
     weighed = curve.weighed(factors)
     assert 0.4 < weighed[0] < 1.0 < weighed[2] < factors[2]
