@@ -335,7 +335,8 @@ class Result(Event):
     """What the user gets: a prediction by `arm`, or a failure. Exactly one a query.
 
     `text` is the model's raw answer; `prediction` what was parsed from it, absent when it could
-    not be parsed. `cost_usd` and tokens add up all attempts, failed ones included.
+    not be parsed. `cost_usd` and tokens add up all attempts, failed ones included. `template` is
+    name and version of the prompt template, as in `classification@1`.
     """
 
     query_id: Id
@@ -343,6 +344,7 @@ class Result(Event):
     arm: Name | None = None
     text: Said | None = None
     prediction: Said | None = None
+    template: Name | None = None
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     skipped: tuple[Skip, ...] = ()

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,6 +41,15 @@ from metallm_stream.events import Name, explain
 PREFIX = "METALLM_"
 NOT_SETTINGS = {PREFIX + name for name in ("CONFIG", "TEST_STACK", "RECORDED_LLM_KEY")}
 KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must begin with a slash: services run in directories of their own")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -138,6 +155,7 @@ class Settings(BaseSettings):
     slot: str = Field("0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path("metallm"))
     encoder: str = "wordllama:128"
+    templates_dir: AbsolutePath | None = None
     kafka_bootstrap_servers: str | None = None
     kafka_properties: dict[str, SecretStr] = Field(default_factory=dict)
     database_url: SecretStr | None = None

@@ -9,12 +9,15 @@ import numpy as np
 from pydantic import SecretStr, ValidationError
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.judge import parse, prompt
+from metallm_stream.events import Call, Result
+from metallm_stream.judge import Templates, load, parse, prompt, shipped, template
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
     AnswerSettings,
     Circuits,
+    Forward,
     Guard,
+    Provider,
     ProviderSettings,
     Shares,
     Spending,
@@ -23,7 +26,7 @@ from metallm_stream.providers import (
     open_provider,
 )
 from metallm_stream.serve.surroundings import connection, names, utc_now
-from metallm_stream.serve.worker import Worker
+from metallm_stream.serve.worker import Answerer, Worker
 from metallm_stream.settings import Settings
 
 
@@ -42,9 +45,10 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     spending = _spending(settings, provider, clock)
     entry = settings.providers[provider]
     shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
+    templates = shipped() if settings.templates_dir is None else load(settings.templates_dir)
     answer = partial(
         answer_call,
-        prompt=prompt,
+        prompt=partial(prompt, templates=templates),
         parse=parse,
         settings=AnswerSettings(
             attempt_timeout_s=settings.worker.attempt_timeout_s,
@@ -63,7 +67,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         names(settings),
         provider,
         partial(open_provider, _provider(settings, provider)),
-        answer,
+        partial(_marked, answer, templates),
         slot=settings.slot,
         concurrency=settings.worker.concurrency,
         commit_interval_s=settings.worker.commit_interval_s,
@@ -77,6 +81,16 @@ def open_worker(settings: Settings, provider: str) -> Worker:
 def _spending(settings: Settings, provider: str, clock: SystemClock) -> Spending | None:
     cap_usd, per = settings.worker.spend_cap_usd, settings.worker.spend_cap_per
     return None if cap_usd is None else Spending(provider, settings.slot, cap_usd, per, clock)
+
+
+async def _marked(
+    answer: Answerer, templates: Templates, call: Call, provider: Provider
+) -> Result | Forward:
+    """What a call came to, a result with the template that its prompt was made from."""
+    outcome = await answer(call, provider)
+    if isinstance(outcome, Forward):
+        return outcome
+    return outcome.model_copy(update={"template": template(call.query, templates).mark})
 
 
 def _provider(settings: Settings, name: str) -> ProviderSettings:

@@ -99,6 +99,14 @@ def test_the_file_is_read(file: Path) -> None:
     assert (settings.slot, settings.objective.cost_weight) == ("east", 0.4)
 
 
+def test_a_directory_of_templates_has_a_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`metallm up` starts services elsewhere than where it was called."""
+    monkeypatch.setenv("METALLM_TEMPLATES_DIR", "prompts")
+    assert "templates_dir: must begin with a slash" in refusal()
+    monkeypatch.setenv("METALLM_TEMPLATES_DIR", "/etc/metallm/prompts")
+    assert load().templates_dir == Path("/etc/metallm/prompts")
+
+
 def test_the_environment_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Key by key: what the variable does not say still comes from the file."""
     file.write_text("[router]\nbatch_size = 10\nlinger_s = 0.5\n")
