@@ -85,7 +85,8 @@ def test_every_wire_is_checked_and_what_fails_is_told(vendors: Pipeline) -> None
         assert cost == "$0.000016"
     assert row(result, "broken")[2] == "authentication"
     assert row(result, "keyless")[2] == "configuration"
-    assert "broken: authentication: Error code: 401 - Incorrect or missing API key." in result.stdout
+    said = "broken: authentication: Error code: 401 - Incorrect or missing API key."
+    assert said in result.stdout
     assert "keyless: configuration: provider 'unset': UNSET_KEY is not set" in result.stdout
     assert KEY not in result.output
     assert WRONG_KEY not in result.output
