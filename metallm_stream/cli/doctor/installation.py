@@ -49,13 +49,13 @@ def keys(settings: Settings) -> Iterator[Finding]:
         except ConfigurationError as exc:
             yield warning(about, f"{exc}: no worker can run here", remedy)
             continue
-        needs = "AWS' own credentials" if entry.wire == "bedrock" else "no key"
-        held = (
-            f"{entry.api_key_file} can be read"
-            if entry.api_key_file
-            else (f"{entry.api_key_env} is set")
-        )
-        yield ok(about, f"{where}, needs {needs}" if key is None else f"{where}, {held}")
+        if key is None:
+            needs = "AWS' own credentials" if entry.wire == "bedrock" else "no key"
+            yield ok(about, f"{where}, needs {needs}")
+        elif entry.api_key_file is not None:
+            yield ok(about, f"{where}, {entry.api_key_file} can be read")
+        else:
+            yield ok(about, f"{where}, {entry.api_key_env} is set")
 
 
 def _extra(name: str) -> str:
