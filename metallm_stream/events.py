@@ -78,6 +78,8 @@ Metadata = Annotated[dict[Name, MetadataValue], Field(max_length=64)]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)]
+Option = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_without_nul)]
+Tolerance = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Event(BaseModel):
@@ -135,6 +137,40 @@ class Generation(UserEvent):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
+class Choice(UserEvent):
+    """The answer is one of these options, lettered A, B, C ... in their order."""
+
+    kind: Literal["choice"]
+    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=26)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.options)) < len(self.options):
+            raise ValueError("options: two are the same; each must differ from the others")
+        return self
+
+
+class Number(UserEvent):
+    """The answer is a number; it may be off by the larger of the two tolerances.
+
+    `relative_tolerance` is a fraction of the label: 0.01 is one percent of it.
+    """
+
+    kind: Literal["number"]
+    tolerance: Tolerance = 0.0
+    relative_tolerance: Tolerance = 0.0
+
+
+class Extraction(UserEvent):
+    """The answer is a short span of words; `measure` says how it is compared with the label."""
+
+    kind: Literal["extraction"]
+    measure: Literal["f1", "exact"] = "f1"
+
+
+AnswerForm = Annotated[Choice | Number | Extraction, Field(discriminator="kind")]
+
+
 class Query(UserEvent):
     """What a user asks. Only `query_id` and `text` are required; `text` is the last user turn."""
 
@@ -142,6 +178,7 @@ class Query(UserEvent):
     text: Text
     task: Name | None = None
     labels: Labels | None = None
+    answer: AnswerForm | None = None
     system: Text | None = None
     messages: Annotated[tuple[Message, ...], Field(max_length=1_000)] | None = None
     generation: Generation | None = None
@@ -156,6 +193,12 @@ class Query(UserEvent):
     regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=64)] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     asked_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _labels_or_answer(self) -> Self:
+        if self.labels is not None and self.answer is not None:
+            raise ValueError("labels and answer: give one of them; labels make a classification")
+        return self
 
 
 class Price(UserEvent):
@@ -220,6 +263,7 @@ class Decision(Event):
     decided_at: Moment
     task: Name | None = None
     labels: Labels | None = None
+    answer: AnswerForm | None = None
     metadata: Metadata = Field(default_factory=dict)
     encoder: Name
     context: bytes
@@ -291,7 +335,8 @@ class Result(Event):
     """What the user gets: a prediction by `arm`, or a failure. Exactly one a query.
 
     `text` is the model's raw answer; `prediction` what was parsed from it, absent when it could
-    not be parsed. `cost_usd` and tokens add up all attempts, failed ones included.
+    not be parsed. `cost_usd` and tokens add up all attempts, failed ones included. `template` is
+    name and version of the prompt template, as in `classification@1`.
     """
 
     query_id: Id
@@ -299,6 +344,7 @@ class Result(Event):
     arm: Name | None = None
     text: Said | None = None
     prediction: Said | None = None
+    template: Name | None = None
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     skipped: tuple[Skip, ...] = ()

@@ -16,10 +16,19 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -32,7 +41,21 @@ from metallm_stream.events import Name, explain
 
 PREFIX = "METALLM_"
 NOT_SETTINGS = {PREFIX + name for name in ("CONFIG", "TEST_STACK", "RECORDED_LLM_KEY")}
+# Told without the value, which may be a key in the wrong place.
+_PLACES_OF_KEYS = {
+    "api_key_env": "the name of an environment variable in capitals, which holds the key",
+    "api_key_file": "the whole path of a file, beginning with a slash, which holds the key",
+}
 KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must begin with a slash: services run in directories of their own")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -117,15 +140,22 @@ class BudgetEntry(Section):
 
 
 class ProviderEntry(Section):
-    """One provider: which wire it speaks, where, and which variable holds its key."""
+    """One provider: which wire it speaks, where, and which variable or file holds its key."""
 
     wire: str = "openai"
     base_url: str | None = None
     region: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")
+    api_key_file: AbsolutePath | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError("api_key_env and api_key_file: give one of them")
+        return self
 
 
 class Settings(BaseSettings):
@@ -138,6 +168,7 @@ class Settings(BaseSettings):
     slot: str = Field("0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path("metallm"))
     encoder: str = "wordllama:128"
+    templates_dir: AbsolutePath | None = None
     kafka_bootstrap_servers: str | None = None
     kafka_properties: dict[str, SecretStr] = Field(default_factory=dict)
     database_url: SecretStr | None = None
@@ -203,11 +234,9 @@ def load() -> Settings:
     try:
         return Settings(**values)
     except ValidationError as exc:
-        if any(error["loc"][-1:] == ("api_key_env",) for error in exc.errors()):
-            raise ConfigurationError(
-                "settings: api_key_env: must be the name of an environment variable in capitals, "
-                "which holds the key"
-            ) from None
+        for name, meant in _PLACES_OF_KEYS.items():
+            if any(error["loc"][-1:] == (name,) for error in exc.errors()):
+                raise ConfigurationError(f"settings: {name}: must be {meant}") from None
         raise ConfigurationError(f"settings: {explain(exc)}") from None
     except SettingsError as exc:
         raise ConfigurationError(f"settings: {exc}: a section is given as JSON") from None

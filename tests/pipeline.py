@@ -114,8 +114,12 @@ class Pipeline:
         outcomes: Mapping[str, Mapping[str, dict[str, object]]],
         *options: str,
         labels: Sequence[str] | None = None,
+        key: str = KEY,
     ) -> None:
-        """Start a vendor that answers `{text: {model: {answer, cost, ...}}}`."""
+        """Start a vendor that answers `{text: {model: {answer, cost, ...}}}`.
+
+        With an empty `key` it takes any.
+        """
         recording = self.directory / "recording.jsonl"
         lines = [
             {"text": key, "labels": labels, "outcomes": value} for key, value in outcomes.items()
@@ -128,7 +132,7 @@ class Pipeline:
         child = self.supervisor.add(
             "recorded",
             argv,
-            {"PATH": "", "METALLM_RECORDED_LLM_KEY": KEY, "PYTHONPATH": CHECKOUT},
+            {"PATH": "", "METALLM_RECORDED_LLM_KEY": key, "PYTHONPATH": CHECKOUT},
             self.directory / "recorded.log",
             ready=port_file.exists,
         )
@@ -142,9 +146,18 @@ class Pipeline:
         write(self.producer, [Record.of(self.names.models, item.arm, item) for item in records])
 
     def start(
-        self, service: str, *arguments: str, slot: str = "0", restart: bool = True, **settings: str
+        self,
+        service: str,
+        *arguments: str,
+        slot: str = "0",
+        restart: bool = True,
+        plain: Mapping[str, str] | None = None,
+        **settings: str,
     ) -> Child:
-        """Start one service as a process; `settings` are METALLM_* variables without the prefix."""
+        """Start one service as a process; `settings` are METALLM_* variables without the prefix.
+
+        Variables in `plain` have their whole names.
+        """
         environment = {
             "PATH": "",
             "HOME": os.environ.get("HOME", "/"),
@@ -163,6 +176,7 @@ class Pipeline:
             environment["METALLM_PROVIDERS__RECORDED__API_KEY_ENV"] = "RECORDED_KEY"
             environment["RECORDED_KEY"] = KEY
         environment |= {f"METALLM_{name}": value for name, value in settings.items()}
+        environment |= plain or {}
         log = self.directory / f"{service}-{slot}.log"
         return self.supervisor.add(
             f"{service}-{slot}",

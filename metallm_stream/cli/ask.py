@@ -13,7 +13,7 @@ from metallm_stream.cli.cluster import cluster, ends
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.numbers import NOT_NEGATIVE, finite
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Decision, Feedback, Query, Result
+from metallm_stream.events import Choice, Decision, Feedback, Number, Query, Result
 from metallm_stream.kafka import Record, raise_unless_passing, write
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings, load
@@ -26,6 +26,8 @@ STRAGGLER_S = 2.0
 @click.option("--query-id", help="Default: a random one.")
 @click.option("--task", help="A name under which such queries are counted together.")
 @click.option("--label", "labels", multiple=True, help="A possible answer; give it several times.")
+@click.option("--option", "options", multiple=True, help="An option of a multiple choice.")
+@click.option("--number", is_flag=True, help="The answer is a number.")
 @click.option("--model", "models", multiple=True, help="Allow only these arms.")
 @click.option("--cost-weight", type=float, help="What cost counts against quality.")
 @click.option("--max-cost-usd", type=float, help="No arm that is expected to cost more.")
@@ -43,6 +45,8 @@ def ask(
     query_id: str | None,
     task: str | None,
     labels: tuple[str, ...],
+    options: tuple[str, ...],
+    number: bool,
     models: tuple[str, ...],
     cost_weight: float | None,
     max_cost_usd: float | None,
@@ -52,11 +56,15 @@ def ask(
 
     The answer goes to standard output, everything else to standard error.
     """
+    if options and number:
+        raise click.UsageError("--option and --number exclude each other")
+    choice = Choice(kind="choice", options=options) if options else None
     query = Query(
         query_id=query_id or uuid.uuid4().hex,
         text=text,
         task=task,
         labels=labels or None,
+        answer=Number(kind="number") if number else choice,
         models=models or None,
         cost_weight=cost_weight,
         max_cost_usd=max_cost_usd,

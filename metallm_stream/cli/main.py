@@ -16,6 +16,7 @@ COMMANDS = {
     "topics": "metallm_stream.cli.topics",
     "db": "metallm_stream.cli.db",
     "models": "metallm_stream.cli.models",
+    "providers": "metallm_stream.cli.providers",
     "recorded-llm": "metallm_stream.cli.recorded_llm",
     "ask": "metallm_stream.cli.ask",
     "feedback": "metallm_stream.cli.ask",

@@ -120,7 +120,7 @@ def remove(arm: str) -> None:
 def list_() -> None:
     """Show the catalogue."""
     table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "can")
-    for model in _catalogue(load()).arms.values():
+    for model in read_catalogue(load()).arms.values():
         price = model.price
         table.add_row(
             model.arm,
@@ -159,7 +159,7 @@ def _whose(arm: str, provider: str | None, model: str | None) -> tuple[str, str]
 
 def _known(settings: Settings, arm: str) -> Model:
     """The arm's record; raises `ConfigurationError` if there is none."""
-    catalogue = _catalogue(settings)
+    catalogue = read_catalogue(settings)
     if arm not in catalogue:
         known = ", ".join(catalogue) or "none"
         raise ConfigurationError(f"arm {arm!r} is not in the catalogue (there are: {known})")
@@ -196,7 +196,8 @@ def _shown(price: Price | None) -> str:
     return f"{', '.join(parts)} per 10⁶ tokens{per_call}{table}"
 
 
-def _catalogue(settings: Settings) -> Catalogue:
+def read_catalogue(settings: Settings) -> Catalogue:
+    """The catalogue as its topic has it now."""
     knowledge = Knowledge(cluster(settings), names(settings), None)
     knowledge.catch_up()
     knowledge.close()

@@ -26,7 +26,9 @@ from metallm_stream import settings as settings_tree
 from metallm_stream.cli.entry_points import entry_point, is_ready
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
+from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres import migrate
+from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 
 READY_WITHIN_S = 60.0
@@ -157,8 +159,10 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
         here["METALLM_CONFIG"] = str(Path(file).absolute())  # children run elsewhere
     started = [_start_service(stack, here, "router"), _start_service(stack, here, "learner")]
     for name, entry in settings.providers.items():
-        if entry.api_key_env is not None and not os.environ.get(entry.api_key_env):
-            console.print(f"No worker for {name}: {entry.api_key_env} is not set", style="yellow")
+        try:
+            api_key(entry)
+        except ConfigurationError as exc:
+            console.print(f"No worker for {name}: {exc}", style="yellow", markup=False)
         else:
             started.append(_start_service(stack, here, "worker", "--provider", name))
     for child in started:

@@ -80,6 +80,7 @@ class Interaction:
                 score=newest.score,
                 labels=self.decision.labels,
                 task=self.decision.task,
+                answer=self.decision.answer,
             )
         except Unjudgeable as exc:
             return Judgement(feedback=newest, problem=str(exc))

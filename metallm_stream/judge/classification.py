@@ -27,15 +27,12 @@ from metallm_stream.judge import label_reader, spelling
 from metallm_stream.judge.label_reader import LabelReader
 from metallm_stream.judge.unjudgeable import Unjudgeable
 
-_READ_AT_EACH_END = 10_000  # characters
-_INSTRUCTION = "Answer with exactly one of these labels and nothing else:"
 _OPTION = re.compile(r"^[ \t]*[(\[]?([A-Za-z]|\d{1,2})[)\].:][ \t]+(\S.*)$", re.MULTILINE)
 
 
-def user_turn(query: Query, labels: tuple[str, ...]) -> str:
-    """What the model is asked: the text, then the labels, one a line."""
-    listed = "\n".join(f"- {' '.join(label.split())}" for label in labels)
-    return f"{query.text}\n\n{_INSTRUCTION}\n{listed}"
+def listed(labels: tuple[str, ...]) -> str:
+    """The labels as the model is shown them, one a line."""
+    return "\n".join(f"- {' '.join(label.split())}" for label in labels)
 
 
 def parse(query: Query, labels: tuple[str, ...], text: str) -> str | None:
@@ -49,7 +46,7 @@ def parse(query: Query, labels: tuple[str, ...], text: str) -> str | None:
         return text.strip()
     names = _own_names(labels)
     options = _options(query.text, label_reader.reader(names), labels)
-    return _read(label_reader.reader(names + options), _relevant(text), query.task)
+    return label_reader.read(label_reader.reader(names + options), text, query.task)
 
 
 def quality(
@@ -70,27 +67,6 @@ def quality(
             " send one of them, or a score"
         )
     return float(prediction is not None and _among(prediction, labels) == meant)
-
-
-def _read(labels: LabelReader, text: str, task: str | None) -> str | None:
-    mentions = labels.find(text)
-    lines = [line for line in text.splitlines() if line.strip()] or [""]
-    return (
-        label_reader.exactly(mentions, text)
-        or label_reader.stated(mentions, text, task)
-        or label_reader.only(mentions, text)
-        or label_reader.exactly(labels.find(lines[0]), lines[0])
-        or label_reader.exactly(labels.find(lines[-1]), lines[-1])
-        or label_reader.opens(mentions, text)
-    )
-
-
-def _relevant(text: str) -> str:
-    """The answer without a reasoning block and emphasis, cut in the middle if very long."""
-    answer = text.rpartition("</think>")[2]
-    if len(answer) > 2 * _READ_AT_EACH_END:
-        answer = f"{answer[:_READ_AT_EACH_END]}\n{answer[-_READ_AT_EACH_END:]}"
-    return spelling.without_emphasis(spelling.plain(answer))
 
 
 def _options(text: str, own: LabelReader, labels: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -6,13 +6,7 @@ same order; nothing is known of synonyms, so a score serves open questions bette
 
 from __future__ import annotations
 
-from metallm_stream.events import Query
 from metallm_stream.judge import spelling
-
-
-def user_turn(query: Query) -> str:
-    """What the model is asked: the text as it came."""
-    return query.text
 
 
 def parse(text: str) -> str:

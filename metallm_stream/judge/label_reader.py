@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-from metallm_stream.judge import spelling, statements
+from metallm_stream.judge import answer_text, spelling, statements
 
 # Scripts without spaces, or with particles joined to the word: one token a character.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 )
-_LETTER = rf"(?:(?![{_UNSPACED}])[^\W_]|[\u0300-\u036f\u0900-\u0dff])"
+_LETTER = rf"(?:(?![{UNSPACED}])[^\W_]|[\u0300-\u036f\u0900-\u0dff])"
 _NUMBER = r"(?<![^\W_])[-+]?\d+(?:[.,]\d+)*(?![^\W_])"
-_WORD = rf"[{_UNSPACED}]|{_NUMBER}|{_LETTER}+"
+_WORD = rf"[{UNSPACED}]|{_NUMBER}|{_LETTER}+"
 _WORDS = re.compile(_WORD)
 _WORDS_AND_SIGNS = re.compile(rf"{_WORD}|[^\w\s]")
 # One letter, but not in "B's", "I'm", "C++" or "C#".
@@ -140,6 +140,21 @@ def only(mentions: tuple[Mention, ...], text: str) -> str | None:
         if mention.same_case and statements.is_meant(text, mention.start, mention.end)
     }
     return labels.pop() if len(labels) == 1 else None
+
+
+def read(labels: LabelReader, text: str, noun: str | None) -> str | None:
+    """The label that an answer gives, by the rules of `classification`, or None."""
+    text = spelling.without_emphasis(spelling.plain(answer_text.final(text)))
+    mentions = labels.find(text)
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
+    return (
+        exactly(mentions, text)
+        or stated(mentions, text, noun)
+        or only(mentions, text)
+        or exactly(labels.find(lines[0]), lines[0])
+        or exactly(labels.find(lines[-1]), lines[-1])
+        or opens(mentions, text)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import httpx2
@@ -22,6 +24,7 @@ from metallm_stream.providers.anthropic_reply import read_reply
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
 from metallm_stream.providers.pools import Pools
+from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit, system_and_turns
 
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -65,11 +68,12 @@ class AnthropicProvider:
                         **_parameters(model, messages, generation),
                     )
                     body = await raw.read()
-            return read_reply(
+            answer = read_reply(
                 body,
                 content_type=raw.headers.get("content-type", ""),
                 request_id=raw.headers.get("request-id"),
             )
+            return replace(answer, limits=read_limits(raw.headers, datetime.now(UTC)))
         except (TimeoutError, APIError, httpx2.HTTPError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.events import Failure, Model, Query
+from metallm_stream.events import Choice, Failure, Model, Query
 from metallm_stream.route import capabilities
 from metallm_stream.route.capabilities import Mask, names, output_tokens
 from metallm_stream.route.outlook import Outlook
@@ -167,8 +167,8 @@ def prompt_characters(queries: Sequence[Query]) -> NDArray[np.float64]:
 
 def _characters(query: Query) -> int:
     turns = sum(len(turn.content) for turn in query.messages or ())
-    labels = sum(len(label) for label in query.labels or ())
-    return len(query.text) + len(query.system or "") + turns + labels
+    listed = query.answer.options if isinstance(query.answer, Choice) else query.labels or ()
+    return len(query.text) + len(query.system or "") + turns + sum(len(one) for one in listed)
 
 
 def _no_arm(reasons: Sequence[str]) -> Failure:

@@ -1,8 +1,8 @@
 """What makes two queries with one id the same query.
 
-Invariant: the fingerprint depends on what is asked alone (text, system, earlier turns, labels,
-task), not on how it is to be answered, and never changes between releases, since it is stored
-with every decision.
+Invariant: the fingerprint depends on what is asked alone (text, system, earlier turns, labels or
+form of the answer, task), not on how it is to be answered or judged, and never changes between
+releases, since it is stored with every decision.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from metallm_stream.events import Query
+from metallm_stream.events import Choice, Query
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -26,5 +26,9 @@ def fingerprint(query: Query) -> str:
     """
     turns = [[turn.role, turn.content] for turn in query.messages or ()]
     labels = None if query.labels is None else list(query.labels)
-    asked = [query.text, query.system, turns, labels, query.task]
+    asked: list[object] = [query.text, query.system, turns, labels, query.task]
+    if query.answer is not None:  # absent before there were forms
+        asked.append(query.answer.kind)
+    if isinstance(query.answer, Choice):
+        asked.append(list(query.answer.options))
     return hashlib.sha256(_ENCODER.encode(asked).encode()).hexdigest()[:32]

@@ -121,6 +121,7 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
         "asked_at": query.asked_at or arrival.recorded_at,
         "task": query.task,
         "labels": query.labels,
+        "answer": query.answer,
         "metadata": query.metadata,
         "context": context_to_bytes(drawn.contexts[row]),
         "policy_version": drawn.outlook.policy_version,

@@ -292,3 +292,16 @@ def test_the_server_refuses_what_the_api_refuses() -> None:
         return str(caught.value)
 
     assert "temperature" in exchange(action)
+
+
+def test_what_is_left_of_the_rate_limits_is_read() -> None:
+    """From the headers of an answer as from those of a refusal."""
+    headers = {
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-requests-remaining": "49",
+        "anthropic-ratelimit-requests-reset": "2026-03-01T08:00:00Z",
+    }
+    limits = ask(ANSWER, headers=headers).limits
+    assert limits is not None
+    assert limits.requests is not None
+    assert (limits.requests.limit, limits.requests.remaining) == (50.0, 49.0)

@@ -99,6 +99,33 @@ def test_the_file_is_read(file: Path) -> None:
     assert (settings.slot, settings.objective.cost_weight) == ("east", 0.4)
 
 
+def test_a_directory_of_templates_has_a_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`metallm up` starts services elsewhere than where it was called."""
+    monkeypatch.setenv("METALLM_TEMPLATES_DIR", "prompts")
+    assert "templates_dir: must begin with a slash" in refusal()
+    monkeypatch.setenv("METALLM_TEMPLATES_DIR", "/etc/metallm/prompts")
+    assert load().templates_dir == Path("/etc/metallm/prompts")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("API_KEY_ENV", "sk-secret-1"), ("API_KEY_FILE", "sk-secret-1")]
+)
+def test_a_key_where_its_place_should_be_is_not_repeated(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever confuses the two finds no key in the log."""
+    monkeypatch.setenv(f"METALLM_PROVIDERS__X__{name}", value)
+    said = refusal()
+    assert name.lower() in said
+    assert value not in said
+
+
+def test_a_key_is_in_one_place(file: Path) -> None:
+    """Of two it would not be clear which one counts."""
+    file.write_text('[providers.x]\napi_key_env = "KEY"\napi_key_file = "/run/secrets/key"\n')
+    assert "give one of them" in refusal()
+
+
 def test_the_environment_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Key by key: what the variable does not say still comes from the file."""
     file.write_text("[router]\nbatch_size = 10\nlinger_s = 0.5\n")

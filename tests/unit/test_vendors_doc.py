@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from metallm_stream.providers import WIRES, open_provider
 from metallm_stream.providers.anthropic import _MAX_TOKENS
-from metallm_stream.serve.open_worker import _provider
+from metallm_stream.serve.vendors import provider_settings
 from metallm_stream.settings import Settings
 from tests.readme import REPOSITORY
 
@@ -21,15 +22,19 @@ SETTINGS = Settings(**tomllib.loads(BLOCK))
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.providers))
 def test_each_provider_that_is_shown_can_be_opened(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With its key in the variable that is named, and AWS' own where none is."""
+    """With its key in the variable or file that is named, and AWS' own where none is."""
     entry = SETTINGS.providers[name]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     if entry.api_key_env is not None:
         monkeypatch.setenv(entry.api_key_env, "key")
-    provider = open_provider(_provider(SETTINGS, name))
+    if entry.api_key_file is not None:
+        (tmp_path / "key").write_text("key\n")
+        entry = entry.model_copy(update={"api_key_file": tmp_path / "key"})
+    shown = Settings(providers={name: entry})
+    provider = open_provider(provider_settings(shown, name, max_connections=1))
     assert provider.name == name
     asyncio.run(provider.close())
 

@@ -5,7 +5,6 @@ Invariant: whether a key is set is told, never what it is.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ import confluent_kafka
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
 from metallm_stream.encode import load_encoder
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "numpy", "river", "openai")
@@ -43,17 +43,19 @@ def keys(settings: Settings) -> Iterator[Finding]:
     """Whether a worker could run here for each provider of the settings."""
     for name, entry in settings.providers.items():
         about, where = f"provider {name}", entry.base_url or "the vendor's own address"
-        if entry.api_key_env is None:
+        remedy = "mend the file" if entry.api_key_file else f"export {entry.api_key_env}=..."
+        try:
+            key = api_key(entry)
+        except ConfigurationError as exc:
+            yield warning(about, f"{exc}: no worker can run here", remedy)
+            continue
+        if key is None:
             needs = "AWS' own credentials" if entry.wire == "bedrock" else "no key"
             yield ok(about, f"{where}, needs {needs}")
-        elif os.environ.get(entry.api_key_env):
-            yield ok(about, f"{where}, {entry.api_key_env} is set")
+        elif entry.api_key_file is not None:
+            yield ok(about, f"{where}, {entry.api_key_file} can be read")
         else:
-            yield warning(
-                about,
-                f"{entry.api_key_env} is not set: no worker can run here",
-                f"export {entry.api_key_env}=...",
-            )
+            yield ok(about, f"{where}, {entry.api_key_env} is set")
 
 
 def _extra(name: str) -> str:
