@@ -18,7 +18,6 @@ TRANSACTION_TIMEOUT_S = 10.0
 
 _RELIABLE = {
     "topic.metadata.propagation.max.ms": 1_000,
-    "metadata.recovery.strategy": "none",
     "retry.backoff.ms": 5,
 }
 
@@ -46,7 +45,6 @@ class Connection:
         return {
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.client_id,
-            "metadata.recovery.strategy": "none",
             "log_level": 3,
             **secrets,
         }
@@ -102,6 +100,10 @@ class Connection:
             | _RELIABLE
             | {
                 "transactional.id": transactional_id,
+                # Sending offsets hangs less often so. A client that once sees a cluster without
+                # brokers is then lost for good, which its calls tell, and a restart mends; clients
+                # that are not restarted for it begin anew from the bootstrap servers by default.
+                "metadata.recovery.strategy": "none",
                 "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1_000),
                 "message.max.bytes": MAX_RECORD_BYTES,
                 "linger.ms": 5,
