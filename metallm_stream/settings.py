@@ -142,7 +142,7 @@ class BudgetEntry(Section):
 class ProviderEntry(Section):
     """One provider: which wire it speaks, where, and which variable or file holds its key."""
 
-    wire: str = "openai"
+    wire: Literal["openai", "anthropic", "bedrock"] = "openai"
     base_url: str | None = None
     region: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")

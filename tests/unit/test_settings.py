@@ -286,3 +286,14 @@ def test_a_budget_that_says_nothing_sensible_is_refused(file: Path, text: str) -
     """Named by its key, before anything is spent."""
     file.write_text(f"[budgets.all]\n{text}\n")
     assert "budgets.all." in refusal()
+
+
+def test_an_unknown_wire_is_refused_where_settings_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the setting's name and with the choices, before any topic is looked for."""
+    monkeypatch.setenv("METALLM_PROVIDERS__FOO__WIRE", "grpc")
+    with pytest.raises(ConfigurationError) as refused:
+        load()
+    assert "providers.foo.wire" in str(refused.value)
+    assert "'openai', 'anthropic' or 'bedrock'" in str(refused.value)
