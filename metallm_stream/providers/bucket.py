@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from metallm_stream.providers.rate_headers import Quota
 
+_SHORTEST_RESET_S = 0.001  # below it, a reset tells no speed
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -54,7 +56,7 @@ class Bucket:
         `reset_s`, which tells how fast it drains.
         """
         used = max(0.0, quota.limit - quota.remaining)
-        if used > 0 and quota.reset_s > 0:
+        if used > 0 and quota.reset_s >= _SHORTEST_RESET_S:
             self.rate_per_s = used / quota.reset_s
         self.capacity, self.at_s = quota.limit, now_s
         self.level = used + self.taken - taken_then
