@@ -58,7 +58,7 @@ def run(
 
 
 def is_open(circuits: Circuits, model: Model = MINI) -> bool:
-    return circuits.enter(model) is not None
+    return circuits.enter(model).barred is not None
 
 
 def test_a_high_share_of_failures_opens(circuits: Circuits) -> None:
@@ -128,6 +128,20 @@ def test_the_first_answer_closes(circuits: Circuits, clock: HandClock) -> None:
     run(circuits, WELL)
     run(circuits, "timeout")
     assert not is_open(circuits)
+
+
+def test_what_began_in_an_outage_says_nothing_after_it(
+    circuits: Circuits, clock: HandClock
+) -> None:
+    """Probes that hang until long after the end do not open the circuit again."""
+    run(circuits, *["timeout"] * FEWEST)
+    clock.seconds = 60.0
+    run(circuits, WELL)
+    clock.seconds = 90.0
+    run(circuits, *["timeout"] * 30, latency_s=60.0)
+    assert not is_open(circuits)
+    run(circuits, *["timeout"] * FEWEST, latency_s=20.0)
+    assert is_open(circuits)
 
 
 def test_broken_connections_open_for_the_whole_provider(
