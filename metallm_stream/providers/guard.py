@@ -1,8 +1,9 @@
 """What stands before every try of one worker: circuits, rate limits, lanes, a cap on spending.
 
 Invariant: every try that was let in leaves again, however it ends, and what it taught is used by
-all calls of the worker. A probe through an open circuit takes no lane: probes that hang would hold
-all of them, and the end of the outage would be noticed when they run into their timeout.
+all calls of the worker; what was not let in after all has used up nothing. A probe through an open
+circuit takes no lane: probes that hang would hold all of them, and the end of the outage would be
+noticed when they run into their timeout.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Guard:
         if isinstance(held, Pass) and self._spending is not None:
             reason = self._spending.enter(model)
             if reason is not None:
-                _free_lane(held, None)
+                self._put_back(held)
                 return Failure(kind="spend_cap", message=reason)
         return held
 
@@ -86,12 +87,22 @@ class Guard:
         if wait_s > patience_s:
             return _busy(f"its rate limit leaves no share for {wait_s:.3g} s")
         share = self._shares.take(model.arm, tokens, now_s)
-        if wait_s > 0:
-            await self._clock.sleep(wait_s)
         lanes = None if is_probe else self._lanes_of(model.arm)
-        if lanes is not None and not await lanes.enter(patience_s - wait_s):
+        try:
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+            has_lane = lanes is None or await lanes.enter(patience_s - wait_s)
+        except BaseException:
+            self._shares.give_back(share)
+            raise
+        if lanes is not None and not has_lane:
+            self._shares.give_back(share)
             return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
         return Pass(model, share, lanes, self._clock.monotonic())
+
+    def _put_back(self, held: Pass) -> None:
+        _free_lane(held, None)
+        self._shares.give_back(held.share)
 
     def _lanes_of(self, arm: str) -> Lanes:
         return self._lanes.setdefault(arm, Lanes(self._concurrency, self._clock))

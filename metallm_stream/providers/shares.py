@@ -84,6 +84,17 @@ class Shares:
             known.tokens.taken if known.tokens else 0.0,
         )
 
+    def give_back(self, share: Share) -> None:
+        """Count a call no more that did not leave."""
+        known = self._arms[share.arm]
+        for bucket, amount in self._own(share.tokens):
+            bucket.settle(-amount)
+        # An arm's bucket that came later has not counted it.
+        if known.requests and share.requests_taken:
+            known.requests.give_back(1.0, share.requests_taken)
+        if known.tokens and share.tokens_taken:
+            known.tokens.give_back(share.tokens, share.tokens_taken)
+
     def settle(self, share: Share, ended: Answer | ProviderFailure, now_s: float) -> None:
         """Learn from how a call ended: tokens, headers, Retry-After."""
         known = self._arms[share.arm]

@@ -75,6 +75,17 @@ def test_a_bucket_learns_what_the_vendor_has_counted() -> None:
     assert [bucket.take(1.0, 1.0) for _ in range(4)] == [0.0, 0.0, 2.0, 4.0]
 
 
+@pytest.mark.parametrize(("taken_then", "level"), [(1.0, 7.0), (2.0, 7.0), (3.0, 6.0)])
+def test_what_was_given_back_is_not_counted(taken_then: float, level: float) -> None:
+    """Whether the vendor's word came with a request of before or after it."""
+    bucket = Bucket.a_minute(6_000)
+    for _ in range(3):
+        bucket.take(1.0, 0.0)
+    bucket.give_back(1.0, taken_then=2.0)
+    bucket.learn(Quota(limit=10, remaining=4, reset_s=12), taken_then=taken_then, now_s=1.0)
+    assert bucket.level == level
+
+
 def test_the_settings_bound_requests_of_all_arms_together() -> None:
     """One request a second at 60 a minute."""
     shares = Shares(requests_per_minute=60)
