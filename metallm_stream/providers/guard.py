@@ -100,6 +100,12 @@ class Guard:
             return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
         return Pass(model, share, lanes, self._clock.monotonic())
 
+    def withdraw(self, held: Pass) -> None:
+        """Take back a try that was let in and does not begin."""
+        self._put_back(held)
+        if self._spending is not None:
+            self._spending.leave(held.model.arm, None)
+
     def _put_back(self, held: Pass) -> None:
         _free_lane(held, None)
         self._shares.give_back(held.share)

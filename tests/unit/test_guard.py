@@ -108,3 +108,19 @@ def test_what_the_spending_cap_bars_uses_up_no_share() -> None:
             assert barred.kind == "spend_cap"
 
     asyncio.run(scene())
+
+
+def test_a_try_that_does_not_begin_leaves_nothing_behind() -> None:
+    """Its lane, its share and its place under the spending cap are free again."""
+
+    async def scene() -> None:
+        clock = HandClock()
+        spending = Spending("here", "0", 1.0, "hour", clock)
+        circuits, shares = Circuits("here", "0", 0.5, clock), Shares(requests_per_minute=60)
+        shared = Guard(circuits, shares, 1, clock, spending)
+        shared.leave(await let_in(shared), WELL, 0.6)
+        clock.seconds += 1.0
+        for _ in range(3):
+            shared.withdraw(await let_in(shared))
+
+    asyncio.run(scene())
