@@ -25,7 +25,8 @@ RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a m
 BEAT_S = 5.0
 VALID_S = 15.0
 IDLE_S = 60.0  # after so long without a try nothing is said of an arm
-LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual
+LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual,
+LATE_S = 5.0  # or so many seconds where the usual is not known
 
 _FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
 _SAYS_NOTHING = {"rate_limited", "superseded"}
@@ -192,5 +193,6 @@ class Circuits:
             self._usual_s[arm] = latency_s if usual_s is None else 0.9 * usual_s + 0.1 * latency_s
             return None
         fails = ended.kind in _FAILING or (ended.kind == "rate_limited" and not ended.retriable)
-        too_late = ended.kind == "deadline" and (usual_s is None or latency_s > LATE * usual_s)
+        late_s = LATE_S if usual_s is None else LATE * usual_s
+        too_late = ended.kind == "deadline" and latency_s > late_s
         return f"{ended.kind}: {ended.message}" if fails or too_late else None

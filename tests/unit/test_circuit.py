@@ -8,7 +8,7 @@ import pytest
 
 from metallm_stream.events import FailureKind, Model
 from metallm_stream.providers import Answer, Circuits, ProviderFailure
-from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, RETRY_AFTER_S, VALID_S
+from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, LATE_S, RETRY_AFTER_S, VALID_S
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINI = Model(arm="mini", provider="here", model="m")
@@ -102,6 +102,14 @@ def test_a_deadline_counts_if_it_left_time(circuits: Circuits) -> None:
     run(circuits, *["deadline"] * 40, latency_s=2.0)
     assert not is_open(circuits)
     run(circuits, *["deadline"] * 20, latency_s=4.0)
+    assert is_open(circuits)
+
+
+def test_queries_in_a_hurry_do_not_open_where_nothing_is_known(circuits: Circuits) -> None:
+    """A cold worker knows no usual latency; what has waited for long has failed all the same."""
+    run(circuits, *["deadline"] * 20, latency_s=0.02)
+    assert not is_open(circuits)
+    run(circuits, *["deadline"] * FEWEST, latency_s=LATE_S + 1)
     assert is_open(circuits)
 
 
