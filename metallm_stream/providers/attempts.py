@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from pydantic_core import to_json
+
 from metallm_stream.events import Attempt, Call, Failure, Model, Result, Skip
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.pricing import cost_usd
 
+_BYTES_A_CHARACTER = 6  # in JSON, at most
 _MESSAGE_CHARACTERS = 500
 _REQUEST_ID_CHARACTERS = 200
 
@@ -83,4 +86,20 @@ def finish(
         cost_usd=sum(one.cost_usd or 0.0 for one in attempts),
         latency_s=max(0.0, (finished_at - began_at).total_seconds()),
         finished_at=finished_at,
+    )
+
+
+def unless_too_long(answer: Answer, limit: int) -> Answer | ProviderFailure:
+    """The answer, or a failure if its text takes more than `limit` bytes of JSON."""
+    if len(answer.text) * _BYTES_A_CHARACTER + 2 <= limit:
+        return answer
+    size = len(to_json(storable(answer.text)))
+    if size <= limit:
+        return answer
+    return ProviderFailure(
+        "malformed_answer",
+        f"the answer takes {size} bytes where a record holds {limit}: set max_output_tokens",
+        retriable=False,
+        request_id=answer.request_id,
+        billed=answer,
     )

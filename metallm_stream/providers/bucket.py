@@ -6,9 +6,12 @@ one request more; whoever takes first is let through first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from metallm_stream.providers.rate_headers import Quota
+
+_SHORTEST_RESET_S = 0.001  # below it, a reset tells no speed
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Bucket:
     level: float = 0.0
     taken: float = 0.0
     at_s: float = 0.0
+    returned: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1_000))
 
     @classmethod
     def a_minute(cls, amount: float) -> Bucket:
@@ -43,6 +47,11 @@ class Bucket:
         self.taken += amount
         return wait_s
 
+    def give_back(self, amount: float, taken_then: float) -> None:
+        """What was taken will not be used; `taken_then` is `taken` just after it was."""
+        self.settle(-amount)
+        self.returned.append((taken_then, amount))
+
     def settle(self, difference: float) -> None:
         """So much more was used than was taken; less, if negative."""
         self.level = max(0.0, self.level + difference)
@@ -54,10 +63,11 @@ class Bucket:
         `reset_s`, which tells how fast it drains.
         """
         used = max(0.0, quota.limit - quota.remaining)
-        if used > 0 and quota.reset_s > 0:
+        if used > 0 and quota.reset_s >= _SHORTEST_RESET_S:
             self.rate_per_s = used / quota.reset_s
         self.capacity, self.at_s = quota.limit, now_s
-        self.level = used + self.taken - taken_then
+        returned = sum(amount for then, amount in self.returned if then > taken_then)
+        self.level = max(0.0, used + self.taken - taken_then - returned)
 
     def _drain(self, now_s: float) -> None:
         self.level = max(0.0, self.level - (now_s - self.at_s) * self.rate_per_s)

@@ -7,6 +7,7 @@ after it, also where a vendor that is down lets every try run into its timeout.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -24,10 +25,19 @@ RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a m
 BEAT_S = 5.0
 VALID_S = 15.0
 IDLE_S = 60.0  # after so long without a try nothing is said of an arm
-LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual
+LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual,
+LATE_S = 5.0  # or so many seconds where the usual is not known
 
 _FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
 _SAYS_NOTHING = {"rate_limited", "superseded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Why an arm may not be asked now, or None; and if it may, whether to see if it is up again."""
+
+    barred: str | None = None
+    is_probe: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +57,7 @@ class Circuit:
     share: float
     since_s: float
     is_open: bool = False
+    closed_s: float = -math.inf
     retry_at_s: float = 0.0
     reason: str = ""
     tries: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -64,9 +75,11 @@ class Circuit:
         if self.is_open:
             if reason is not None or began_s < self.since_s:
                 return False
-            self.is_open, self.since_s = False, now_s
+            self.is_open, self.since_s, self.closed_s = False, now_s, now_s
             self.tries.clear()
             return True
+        if reason is not None and began_s < self.closed_s:
+            return False  # it tells of the outage that is over
         self.tries.append((now_s, reason is not None))
         while self.tries[0][0] < now_s - WINDOW_S:
             self.tries.popleft()
@@ -108,17 +121,17 @@ class Circuits:
         self._changed: set[str | None] = set()
         self._beat_s = 0.0
 
-    def enter(self, model: Model) -> str | None:
-        """None if the arm may be asked now, which counts as a try; else why not."""
+    def enter(self, model: Model) -> Entry:
+        """Whether the arm may be asked now, which counts as a try."""
         now_s = self._clock.monotonic()
         with self._lock:
             arm = self._arm(model.arm, now_s)
             for circuit in (arm, self._host):
                 if not circuit.admits(now_s):
-                    return circuit.reason
+                    return Entry(barred=circuit.reason)
             arm.enter(now_s)
             self._host.enter(now_s)
-        return None
+            return Entry(is_probe=arm.is_open or self._host.is_open)
 
     def leave(self, model: Model, ended: Answer | ProviderFailure, latency_s: float) -> None:
         """Note how a try ended that took `latency_s`."""
@@ -180,5 +193,6 @@ class Circuits:
             self._usual_s[arm] = latency_s if usual_s is None else 0.9 * usual_s + 0.1 * latency_s
             return None
         fails = ended.kind in _FAILING or (ended.kind == "rate_limited" and not ended.retriable)
-        too_late = ended.kind == "deadline" and (usual_s is None or latency_s > LATE * usual_s)
+        late_s = LATE_S if usual_s is None else LATE * usual_s
+        too_late = ended.kind == "deadline" and latency_s > late_s
         return f"{ended.kind}: {ended.message}" if fails or too_late else None

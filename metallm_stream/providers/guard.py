@@ -1,7 +1,9 @@
 """What stands before every try of one worker: circuits, rate limits, lanes, a cap on spending.
 
 Invariant: every try that was let in leaves again, however it ends, and what it taught is used by
-all calls of the worker.
+all calls of the worker; what was not let in after all has used up nothing. A probe through an open
+circuit takes no lane: probes that hang would hold all of them, and the end of the outage would be
+noticed when they run into their timeout.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ _OVERLOADED = {"rate_limited", "timeout"}
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one try was let in with."""
+    """What one try was let in with; a probe has no lanes."""
 
     model: Model
     share: Share
-    lanes: Lanes
+    lanes: Lanes | None
     began_s: float
 
 
@@ -66,48 +68,71 @@ class Guard:
 
         An open circuit is passed `at_any_rate`.
         """
-        reason = self._circuits.enter(model)
-        if reason is not None and not at_any_rate:
-            return Failure(kind="circuit_open", message=reason)
-        held = await self._wait(model, tokens, patience_s)
+        entry = self._circuits.enter(model)
+        if entry.barred is not None and not at_any_rate:
+            return Failure(kind="circuit_open", message=entry.barred)
+        held = await self._wait(model, tokens, patience_s, is_probe=entry.is_probe)
         if isinstance(held, Pass) and self._spending is not None:
             reason = self._spending.enter(model)
             if reason is not None:
-                held.lanes.leave(began_s=held.began_s, answered=False, overloaded=False)
+                self._put_back(held)
                 return Failure(kind="spend_cap", message=reason)
         return held
 
-    async def _wait(self, model: Model, tokens: float, patience_s: float) -> Pass | Failure:
+    async def _wait(
+        self, model: Model, tokens: float, patience_s: float, *, is_probe: bool
+    ) -> Pass | Failure:
         now_s = self._clock.monotonic()
         wait_s = self._shares.wait_s(model.arm, tokens, now_s)
         if wait_s > patience_s:
             return _busy(f"its rate limit leaves no share for {wait_s:.3g} s")
         share = self._shares.take(model.arm, tokens, now_s)
-        if wait_s > 0:
-            await self._clock.sleep(wait_s)
-        lanes = self._lanes.get(model.arm)
-        if lanes is None:
-            lanes = self._lanes[model.arm] = Lanes(self._concurrency, self._clock)
-        if not await lanes.enter(patience_s - wait_s):
+        lanes = None if is_probe else self._lanes_of(model.arm)
+        try:
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+            has_lane = lanes is None or await lanes.enter(patience_s - wait_s)
+        except BaseException:
+            self._shares.give_back(share)
+            raise
+        if lanes is not None and not has_lane:
+            self._shares.give_back(share)
             return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
         return Pass(model, share, lanes, self._clock.monotonic())
+
+    def withdraw(self, held: Pass) -> None:
+        """Take back a try that was let in and does not begin."""
+        self._put_back(held)
+        if self._spending is not None:
+            self._spending.leave(held.model.arm, None)
+
+    def _put_back(self, held: Pass) -> None:
+        _free_lane(held, None)
+        self._shares.give_back(held.share)
+
+    def _lanes_of(self, arm: str) -> Lanes:
+        return self._lanes.setdefault(arm, Lanes(self._concurrency, self._clock))
 
     def leave(
         self, held: Pass, ended: Answer | ProviderFailure | None, cost_usd: float | None
     ) -> None:
         """Note how a try ended, None if it was broken off, and what it cost, None if unknown."""
         now_s = self._clock.monotonic()
-        failed = ended if isinstance(ended, ProviderFailure) else None
-        held.lanes.leave(
-            began_s=held.began_s,
-            answered=isinstance(ended, Answer),
-            overloaded=failed is not None and _is_overload(failed),
-        )
+        _free_lane(held, ended)
         if self._spending is not None:
             self._spending.leave(held.model.arm, cost_usd)
         if ended is not None:
             self._shares.settle(held.share, ended, now_s)
             self._circuits.leave(held.model, ended, now_s - held.began_s)
+
+
+def _free_lane(held: Pass, ended: Answer | ProviderFailure | None) -> None:
+    if held.lanes is not None:
+        held.lanes.leave(
+            began_s=held.began_s,
+            answered=isinstance(ended, Answer),
+            overloaded=isinstance(ended, ProviderFailure) and _is_overload(ended),
+        )
 
 
 def _busy(message: str) -> Failure:

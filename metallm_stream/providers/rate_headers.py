@@ -1,6 +1,6 @@
 """What a vendor's headers say of its rate limits.
 
-Invariant: what cannot be read counts as not said.
+Invariant: what cannot be read counts as not said, and no quota takes longer than a day to reset.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import datetime
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]|$)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_LONGEST_RESET_S = 86_400.0
 _OPENAI = {
     "requests": "x-ratelimit-{}-requests",
     "tokens": "x-ratelimit-{}-tokens",
@@ -62,10 +63,12 @@ def read_limits(headers: Mapping[str, str], now: datetime) -> RateLimits | None:
 
 def _quota(headers: Mapping[str, str], name: str, now: datetime) -> Quota | None:
     limit, remaining = _number(headers, name, "limit"), _number(headers, name, "remaining")
-    if not limit or remaining is None:
+    if limit is None or limit < 1 or remaining is None:
         return None
     reset_s = _reset_s(headers.get(name.format("reset"), ""), now)
-    return None if reset_s is None else Quota(limit, min(remaining, limit), reset_s)
+    if reset_s is None:
+        return None
+    return Quota(limit, min(remaining, limit), min(reset_s, _LONGEST_RESET_S))
 
 
 def _number(headers: Mapping[str, str], name: str, part: str) -> float | None:

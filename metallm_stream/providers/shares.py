@@ -1,16 +1,20 @@
 """A worker's share of a provider's rate limits: what the settings say, and what headers taught.
 
 Invariant: a call that was let through was counted in every bucket that concerns it, and after a
-vendor's Retry-After no call of that arm leaves before its time.
+vendor's Retry-After no call of that arm leaves before its time. But whatever a vendor says, one
+call of the arm leaves `LONGEST_S` after it was said, and learns what holds by then.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.bucket import Bucket
 from metallm_stream.providers.rate_headers import Quota, RateLimits
+
+LONGEST_S = 300.0  # for so long a vendor's word on its limits is believed
 
 
 @dataclass(slots=True)
@@ -18,6 +22,17 @@ class _Arm:
     requests: Bucket | None = None
     tokens: Bucket | None = None
     closed_until_s: float = 0.0
+    believed_until_s: float = math.inf
+
+    def wait_s(self, tokens: float, now_s: float) -> float:
+        """Seconds that the vendor's word asks for."""
+        waits_s = [self.closed_until_s - now_s, 0.0]
+        waits_s += [bucket.wait_s(amount, now_s) for bucket, amount in self.buckets(tokens)]
+        return max(waits_s)
+
+    def buckets(self, tokens: float) -> list[tuple[Bucket, float]]:
+        """The buckets of the arm, and what a call takes of each."""
+        return _known((self.requests, 1.0), (self.tokens, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +64,18 @@ class Shares:
     def wait_s(self, arm: str, tokens: float, now_s: float) -> float:
         """Seconds until a call of so many tokens may leave."""
         known = self._arms.setdefault(arm, _Arm())
-        waits_s = [known.closed_until_s - now_s, 0.0]
-        waits_s += [bucket.wait_s(amount, now_s) for bucket, amount in self._all(known, tokens)]
+        believed_s = max(0.0, known.believed_until_s - now_s)
+        waits_s = [min(known.wait_s(tokens, now_s), believed_s)]
+        waits_s += [bucket.wait_s(amount, now_s) for bucket, amount in self._own(tokens)]
         return max(waits_s)
 
     def take(self, arm: str, tokens: float, now_s: float) -> Share:
         """Count a call that leaves after `wait_s`."""
         known = self._arms.setdefault(arm, _Arm())
-        for bucket, amount in self._all(known, tokens):
+        believed_until_s = max(now_s, known.believed_until_s)
+        if now_s + known.wait_s(tokens, now_s) > believed_until_s:
+            known.believed_until_s = believed_until_s + LONGEST_S  # this call will tell
+        for bucket, amount in self._own(tokens) + known.buckets(tokens):
             bucket.take(amount, now_s)
         return Share(
             arm,
@@ -64,6 +83,17 @@ class Shares:
             known.requests.taken if known.requests else 0.0,
             known.tokens.taken if known.tokens else 0.0,
         )
+
+    def give_back(self, share: Share) -> None:
+        """Count a call no more that did not leave."""
+        known = self._arms[share.arm]
+        for bucket, amount in self._own(share.tokens):
+            bucket.settle(-amount)
+        # An arm's bucket that came later has not counted it.
+        if known.requests and share.requests_taken:
+            known.requests.give_back(1.0, share.requests_taken)
+        if known.tokens and share.tokens_taken:
+            known.tokens.give_back(share.tokens, share.tokens_taken)
 
     def settle(self, share: Share, ended: Answer | ProviderFailure, now_s: float) -> None:
         """Learn from how a call ended: tokens, headers, Retry-After."""
@@ -75,18 +105,22 @@ class Shares:
                 if bucket:
                     bucket.settle(used - share.tokens)
         if isinstance(ended, ProviderFailure) and ended.kind == "rate_limited":
-            closed_until_s = now_s + (ended.retry_after_s or 0.0)
+            closed_until_s = now_s + min(ended.retry_after_s or 0.0, LONGEST_S)
             known.closed_until_s = max(known.closed_until_s, closed_until_s)
         if ended.limits is not None:
             self._learn(known, share, ended.limits, now_s)
 
     def _learn(self, known: _Arm, share: Share, limits: RateLimits, now_s: float) -> None:
+        known.believed_until_s = now_s + LONGEST_S
         known.requests = _taught(known.requests, limits.requests, share.requests_taken, now_s)
         known.tokens = _taught(known.tokens, limits.tokens, share.tokens_taken, now_s)
 
-    def _all(self, known: _Arm, tokens: float) -> list[tuple[Bucket, float]]:
-        requests = [(bucket, 1.0) for bucket in (self._requests, known.requests) if bucket]
-        return requests + [(b, tokens) for b in (self._tokens, known.tokens) if b]
+    def _own(self, tokens: float) -> list[tuple[Bucket, float]]:
+        return _known((self._requests, 1.0), (self._tokens, tokens))
+
+
+def _known(*pairs: tuple[Bucket | None, float]) -> list[tuple[Bucket, float]]:
+    return [(bucket, amount) for bucket, amount in pairs if bucket]
 
 
 def _taught(

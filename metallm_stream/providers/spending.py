@@ -1,19 +1,21 @@
 """What a worker has spent in the present hour or day, and the cap on it.
 
 Invariant: no try begins once what was spent and what the tries in flight are expected to cost reach
-the cap, except at arms that are free. What a vendor charges without saying so is not known here.
+the cap, except at arms that are free. A clock that steps back, by up to a day, opens no account
+anew. What a vendor charges without saying so is not known here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from metallm_stream.events import Model, WorkerSpend
 from metallm_stream.providers.clock import Clock
 
 Period = Literal["hour", "day"]
+_FARTHEST_AHEAD = timedelta(days=1)
 
 
 class Spending:
@@ -44,14 +46,14 @@ class Spending:
         return self._told.key
 
     def restore(self, told: WorkerSpend) -> None:
-        """Go on from what was told before a restart, if it was in this hour or day."""
-        now = self.tell()
-        if (told.per, told.since) == (now.per, now.since):
+        """Go on from what was told before a restart, if it was in this hour or day or later."""
+        since = self.tell().since
+        if told.per == self._told.per and told.since == _latest(since, told.since):
             self._told = told
 
     def tell(self) -> WorkerSpend:
         """The account now."""
-        since = _start(self._told.per, self._clock.now())
+        since = _latest(_start(self._told.per, self._clock.now()), self._told.since)
         if since != self._told.since:
             self._told = self._told.model_copy(update={"since": since, "spent_usd": 0.0})
         return self._told
@@ -89,6 +91,11 @@ def _is_free(model: Model) -> bool:
             price.call_usd,
         )
     )
+
+
+def _latest(since: datetime, told: datetime) -> datetime:
+    """The later one, if a clock that stepped back explains it."""
+    return told if since < told <= since + _FARTHEST_AHEAD else since
 
 
 def _start(per: Period, now: datetime) -> datetime:

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-from pydantic_core import to_json
 
 from metallm_stream.events import Attempt, Call, Failure, Model, Skip
-from metallm_stream.providers.attempts import attempt, storable
+from metallm_stream.providers.attempts import attempt, storable, unless_too_long
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure
 from metallm_stream.providers.clock import Clock
 from metallm_stream.providers.guard import Guard, Pass
 
-_BYTES_A_CHARACTER = 6  # in JSON, at most
 _CHARACTERS_A_TOKEN = 4
 _SUPERSEDED = ProviderFailure("superseded", "another arm answered first", retriable=False)
 
@@ -102,6 +100,7 @@ class Tries:
         self._guard = guard
         self._tokens = _tokens(call, messages)
         self._is_final = False
+        self._begun = len(call.attempts)
         self._too_small_tokens = 0
         self._call = call
         self._provider = provider
@@ -114,8 +113,7 @@ class Tries:
     @property
     def over(self) -> bool:
         """Whether no further arm is to be asked."""
-        spent = len(self.attempts) >= self._settings.max_tries
-        return self.answer is not None or self._is_final or spent or self._is_late
+        return self._is_settled or self._begun >= self._settings.max_tries
 
     def fits(self, model: Model) -> bool:
         """Whether the arm's context window is larger than one that was too small, if known."""
@@ -138,6 +136,9 @@ class Tries:
                 self.pass_over(model, held)
                 if number == 1 and held.kind == "circuit_open" and self.shut_out is None:
                     self.shut_out = model
+                return
+            if self.over:  # by a rival, or while it waited
+                self._withdraw(held)
                 return
             ended = await self._try_once(model, held)
             if isinstance(ended, str):
@@ -163,7 +164,7 @@ class Tries:
             if not tasks[0].done():
                 tasks.append(asyncio.create_task(self.ask(second, is_last=is_last)))
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if not self.over:
+                if not self._is_settled:
                     await asyncio.wait(tasks)
         finally:
             for task in tasks:
@@ -217,6 +218,7 @@ class Tries:
         )
 
     async def _try_once(self, model: Model, held: Pass | None) -> str | ProviderFailure:
+        self._begun += 1
         started_at, began_s = self._clock.now(), self._clock.monotonic()
         try:
             ended = await self._complete(model, self._left_s())
@@ -225,7 +227,8 @@ class Tries:
             if isinstance(exc, asyncio.CancelledError):
                 self._book(model, _SUPERSEDED, started_at, began_s)
             raise
-        read = self._unless_too_long(ended) if isinstance(ended, Answer) else ended
+        limit = self._settings.max_text_bytes
+        read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
         booked = self._book(model, read, started_at, began_s)
         self._leave(held, ended, booked.cost_usd)
         return storable(read.text) if isinstance(read, Answer) else read
@@ -244,6 +247,10 @@ class Tries:
         if self._guard is not None and held is not None:
             self._guard.leave(held, ended, cost_usd)
 
+    def _withdraw(self, held: Pass | None) -> None:
+        if self._guard is not None and held is not None:
+            self._guard.withdraw(held)
+
     async def _complete(self, model: Model, left_s: float) -> Answer | ProviderFailure:
         try:
             return await self._provider.complete(
@@ -258,21 +265,6 @@ class Tries:
                 return ProviderFailure("deadline", exc.message, retriable=False)
             return exc
 
-    def _unless_too_long(self, answer: Answer) -> Answer | ProviderFailure:
-        limit = self._settings.max_text_bytes
-        if len(answer.text) * _BYTES_A_CHARACTER + 2 <= limit:
-            return answer
-        size = len(to_json(storable(answer.text)))
-        if size <= limit:
-            return answer
-        return ProviderFailure(
-            "malformed_answer",
-            f"the answer takes {size} bytes where a record holds {limit}: set max_output_tokens",
-            retriable=False,
-            request_id=answer.request_id,
-            billed=answer,
-        )
-
     def _wait_s(self, failure: ProviderFailure, number: int) -> float:
         limit_s = min(self._settings.max_backoff_s, self._settings.backoff_s * 2 ** (number - 1))
         return (failure.retry_after_s or 0.0) + float(self._rng.uniform(0.0, limit_s))
@@ -280,6 +272,11 @@ class Tries:
     def _fits(self, wait_s: float) -> bool:
         used_s = self._clock.monotonic() - self._began_s
         return used_s + wait_s <= self._settings.retry_budget_s and wait_s < self._left_s()
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether tries under way are of no use any more."""
+        return self.answer is not None or self._is_final or self._is_late
 
     @property
     def _is_late(self) -> bool:

@@ -1,7 +1,8 @@
 """Which arms the workers find down, as a fold over `health`, and when each may be tried again.
 
 Invariant: a record counts until its `valid_until` and never longer than `LONGEST` after it was
-read, so no arm stays locked out by a worker that is gone or whose clock is ahead.
+read, and an arm that is down is due for a try at most `PROBE_EVERY` after that; so no arm stays
+locked out by a worker that is gone or whose clock is ahead, nor by a clock that is put back here.
 
 An arm is down when more than half of the workers that have a say find it so: the calls of a worker
 that alone cannot reach a vendor fall to the next arm by themselves.
@@ -58,18 +59,27 @@ class Outages:
     """The newest valid word of each worker on each arm."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[ArmHealth, datetime]] = {}
+        self._said: dict[
+            str, tuple[ArmHealth, datetime, datetime]
+        ] = {}  # when it was read, its end
         self._probed: dict[str, datetime] = {}
 
     def apply(self, health: ArmHealth, now: datetime) -> None:
         """Fold in one record, read at `now`."""
-        self._said[health.key] = health, min(health.valid_until, now + LONGEST)
+        if health.retry_at is not None:
+            retry_at = min(health.retry_at, now + PROBE_EVERY)
+            health = health.model_copy(update={"retry_at": retry_at})
+        self._said[health.key] = health, now, min(health.valid_until, now + LONGEST)
 
     def down(self, models: Sequence[Model], now: datetime) -> Down:
         """Which of K arms are down at `now`."""
-        self._said = {key: said for key, said in self._said.items() if said[1] > now}
+        self._said = {
+            key: (health, read, end)
+            for key, (health, read, end) in self._said.items()
+            if read - LONGEST < now < end
+        }
         found = Down.none(len(models))
-        if all(health.state == "closed" for health, _ in self._said.values()):
+        if all(health.state == "closed" for health, _, _ in self._said.values()):
             return found
         due = []
         for place, model in enumerate(models):
@@ -87,7 +97,7 @@ class Outages:
         """What those say that find the arm down, if they are more than half; else nothing."""
         heard = [
             health
-            for health, _ in self._said.values()
+            for health, _, _ in self._said.values()
             if health.provider == model.provider
             and (health.arm == model.arm or (health.arm is None and health.state == "open"))
         ]
@@ -98,4 +108,4 @@ class Outages:
         """Whether a try is due: one in each `PROBE_EVERY` for each worker that must see it end."""
         first = min(health.retry_at or now for health in opened)
         last = self._probed.get(arm)
-        return now >= first and (last is None or now - last >= PROBE_EVERY / len(opened))
+        return now >= first and (last is None or abs(now - last) >= PROBE_EVERY / len(opened))

@@ -8,7 +8,7 @@ import pytest
 
 from metallm_stream.events import FailureKind, Model
 from metallm_stream.providers import Answer, Circuits, ProviderFailure
-from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, RETRY_AFTER_S, VALID_S
+from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, LATE_S, RETRY_AFTER_S, VALID_S
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINI = Model(arm="mini", provider="here", model="m")
@@ -58,7 +58,7 @@ def run(
 
 
 def is_open(circuits: Circuits, model: Model = MINI) -> bool:
-    return circuits.enter(model) is not None
+    return circuits.enter(model).barred is not None
 
 
 def test_a_high_share_of_failures_opens(circuits: Circuits) -> None:
@@ -105,6 +105,14 @@ def test_a_deadline_counts_if_it_left_time(circuits: Circuits) -> None:
     assert is_open(circuits)
 
 
+def test_queries_in_a_hurry_do_not_open_where_nothing_is_known(circuits: Circuits) -> None:
+    """A cold worker knows no usual latency; what has waited for long has failed all the same."""
+    run(circuits, *["deadline"] * 20, latency_s=0.02)
+    assert not is_open(circuits)
+    run(circuits, *["deadline"] * FEWEST, latency_s=LATE_S + 1)
+    assert is_open(circuits)
+
+
 def test_an_open_circuit_lets_one_try_pass_now_and_then(
     circuits: Circuits, clock: HandClock
 ) -> None:
@@ -128,6 +136,20 @@ def test_the_first_answer_closes(circuits: Circuits, clock: HandClock) -> None:
     run(circuits, WELL)
     run(circuits, "timeout")
     assert not is_open(circuits)
+
+
+def test_what_began_in_an_outage_says_nothing_after_it(
+    circuits: Circuits, clock: HandClock
+) -> None:
+    """Probes that hang until long after the end do not open the circuit again."""
+    run(circuits, *["timeout"] * FEWEST)
+    clock.seconds = 60.0
+    run(circuits, WELL)
+    clock.seconds = 90.0
+    run(circuits, *["timeout"] * 30, latency_s=60.0)
+    assert not is_open(circuits)
+    run(circuits, *["timeout"] * FEWEST, latency_s=20.0)
+    assert is_open(circuits)
 
 
 def test_broken_connections_open_for_the_whole_provider(

@@ -9,6 +9,7 @@ import pytest
 from metallm_stream.providers import Answer, ProviderFailure, Shares
 from metallm_stream.providers.bucket import Bucket
 from metallm_stream.providers.rate_headers import Quota, RateLimits, read_limits
+from metallm_stream.providers.shares import LONGEST_S
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -52,6 +53,8 @@ def test_both_vendors_names_are_read() -> None:
         headers("60", "nan", "1s"),
         headers("60", "-1", "1s"),
         headers("0", "0", "1s"),
+        headers("1e-5", "0", "1s"),
+        headers("inf", "0", "1s"),
         headers("60", "59", "soon"),
         headers("60", "59", "5 s"),
         headers("60", "59", "2026-03-01T12:00:30"),
@@ -70,6 +73,17 @@ def test_a_bucket_learns_what_the_vendor_has_counted() -> None:
     bucket.learn(Quota(limit=10, remaining=4, reset_s=12), taken_then=1.0, now_s=1.0)
     assert (bucket.level, bucket.capacity, bucket.rate_per_s) == (8.0, 10.0, 0.5)
     assert [bucket.take(1.0, 1.0) for _ in range(4)] == [0.0, 0.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(("taken_then", "level"), [(1.0, 7.0), (2.0, 7.0), (3.0, 6.0)])
+def test_what_was_given_back_is_not_counted(taken_then: float, level: float) -> None:
+    """Whether the vendor's word came with a request of before or after it."""
+    bucket = Bucket.a_minute(6_000)
+    for _ in range(3):
+        bucket.take(1.0, 0.0)
+    bucket.give_back(1.0, taken_then=2.0)
+    bucket.learn(Quota(limit=10, remaining=4, reset_s=12), taken_then=taken_then, now_s=1.0)
+    assert bucket.level == level
 
 
 def test_the_settings_bound_requests_of_all_arms_together() -> None:
@@ -109,3 +123,47 @@ def test_retry_after_holds_every_call_of_the_arm() -> None:
     shares.settle(shares.take("a", 10, 0.0), told, 1.0)
     assert shares.wait_s("a", 10, 2.0) == 2.0
     assert shares.wait_s("b", 10, 2.0) == 0.0
+
+
+@pytest.mark.parametrize("reset", ["1772366460", "999999999d", "9" * 310, "9999-12-31T00:00:00Z"])
+def test_no_quota_takes_longer_than_a_day(reset: str) -> None:
+    """A moment where a span belongs, and numbers beyond all bounds, are not waited for."""
+    limits = read_limits(headers("60", "0", reset), NOW)
+    assert limits == RateLimits(requests=Quota(60, 0, 86_400))
+
+
+@pytest.mark.parametrize(
+    ("limit", "reset"),
+    [("60", "9" * 310), ("60", "0s"), ("1e308", "1e-9"), ("1e308", "0.0000001s")],
+)
+def test_no_header_locks_an_arm(limit: str, reset: str) -> None:
+    """One call leaves after five minutes, the next five minutes later, and what it hears counts."""
+    shares, now_s = Shares(), 0.0
+    said = read_limits(headers(limit, "0", reset), NOW)
+    shares.settle(shares.take("a", 10, 0.0), Answer("4", limits=said), 0.0)
+    for _ in range(5):
+        wait_s = shares.wait_s("a", 10, now_s)
+        assert 0 <= wait_s <= LONGEST_S
+        taken, now_s = shares.take("a", 10, now_s), now_s + wait_s
+    shares.settle(taken, Answer("4", limits=RateLimits(Quota(60, 59, 1))), now_s)
+    assert shares.wait_s("a", 10, now_s) == 0.0
+
+
+def test_after_a_long_wait_one_call_at_a_time_asks_anew() -> None:
+    """The others go on waiting until it has ended."""
+    shares = Shares()
+    said = RateLimits(requests=Quota(2, 0, 86_400))
+    shares.settle(shares.take("a", 10, 0.0), Answer("4", limits=said), 0.0)
+    assert shares.wait_s("a", 10, LONGEST_S - 1) == 1.0
+    shares.take("a", 10, LONGEST_S - 1)
+    assert shares.wait_s("a", 10, LONGEST_S) == LONGEST_S
+
+
+@pytest.mark.parametrize("retry_after_s", [3.2e7, 1e308])
+def test_no_retry_after_holds_an_arm_for_long(retry_after_s: float) -> None:
+    """Five minutes at most."""
+    shares = Shares()
+    told = ProviderFailure("rate_limited", "later", retriable=True, retry_after_s=retry_after_s)
+    shares.settle(shares.take("a", 10, 0.0), told, 1.0)
+    assert shares.wait_s("a", 10, 1.0) == LONGEST_S
+    assert shares.wait_s("a", 10, 1.0 + LONGEST_S) == 0.0

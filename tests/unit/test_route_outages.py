@@ -152,6 +152,27 @@ def test_after_a_probe_there_is_a_pause() -> None:
     assert gaps.max() < 2 * PROBE_EVERY.total_seconds()
 
 
+def test_a_worker_whose_clock_is_ahead_delays_no_probe() -> None:
+    """A try is due soon after its word was read, whatever hour it names."""
+    hour = timedelta(hours=1)
+    outages = heard(health(retry_at=NOW + hour, valid_until=NOW + hour))
+    models = list(catalogue().arms.values())
+    assert outages.down(models, SOON).due == ()
+    assert outages.down(models, NOW + PROBE_EVERY).due == (ARMS.index("big"),)
+
+
+def test_a_clock_put_back_delays_no_probe() -> None:
+    """What was read at a later hour is void, and probes go on with the next word."""
+    outages = heard(health(retry_at=NOW))
+    outages.probe("big", NOW)
+    earlier = NOW - timedelta(hours=1)
+    assert down(outages, earlier) == []
+    soon = earlier + timedelta(seconds=15)
+    outages.apply(health(retry_at=earlier, valid_until=soon), earlier)
+    models = list(catalogue().arms.values())
+    assert outages.down(models, earlier).due == (ARMS.index("big"),)
+
+
 def test_a_draw_is_as_probable_as_its_propensity() -> None:
     """Over many generators, the probed arm is drawn in half of the probes."""
     drawn = []

@@ -77,6 +77,34 @@ def test_an_account_goes_on_after_a_restart(clock: HandClock) -> None:
         assert other.tell().spent_usd == 0
 
 
+def test_a_clock_that_steps_back_opens_no_account_anew(clock: HandClock) -> None:
+    """Nor does it when it comes on again, or with a restart in between."""
+    spending = account(clock)
+    spend(spending, 1.0)
+    told = spending.tell()
+    clock.seconds = -1
+    assert spending.enter(MINI) is not None
+    assert spending.tell() == told
+    again = account(clock)
+    again.restore(told)
+    clock.seconds = 1
+    for one in (spending, again):
+        assert one.enter(MINI) is not None
+        assert one.tell() == told
+
+
+def test_a_clock_that_was_far_ahead_locks_nothing(clock: HandClock) -> None:
+    """What was spent in a month to come is not counted till then."""
+    spending = account(clock)
+    clock.seconds = 30 * 86_400
+    spend(spending, 1.0)
+    told = spending.tell()
+    clock.seconds = 0
+    spending.restore(told)
+    assert spending.tell().spent_usd == 0
+    assert spending.enter(MINI) is None
+
+
 def test_days_begin_at_midnight(clock: HandClock) -> None:
     """A day's account starts with the day."""
     assert account(clock, "day").tell().since == NOW.replace(hour=0)
