@@ -107,6 +107,7 @@ class Shares:
         if isinstance(ended, ProviderFailure) and ended.kind == "rate_limited":
             closed_until_s = now_s + min(ended.retry_after_s or 0.0, LONGEST_S)
             known.closed_until_s = max(known.closed_until_s, closed_until_s)
+            known.believed_until_s = now_s + LONGEST_S
         if ended.limits is not None:
             self._learn(known, share, ended.limits, now_s)
 

@@ -167,3 +167,13 @@ def test_no_retry_after_holds_an_arm_for_long(retry_after_s: float) -> None:
     shares.settle(shares.take("a", 10, 0.0), told, 1.0)
     assert shares.wait_s("a", 10, 1.0) == LONGEST_S
     assert shares.wait_s("a", 10, 1.0 + LONGEST_S) == 0.0
+
+
+def test_retry_after_holds_where_headers_were_heard_long_ago() -> None:
+    """Their age is no reason to call before the time."""
+    shares = Shares()
+    told = ProviderFailure("rate_limited", "slow down", retriable=True, retry_after_s=3)
+    shares.settle(shares.take("a", 10, 0.0), Answer("4", limits=RateLimits(Quota(60, 59, 1))), 0.0)
+    late_s = 2 * LONGEST_S
+    shares.settle(shares.take("a", 10, late_s), told, late_s)
+    assert shares.wait_s("a", 10, late_s) == 3.0
