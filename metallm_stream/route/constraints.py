@@ -113,7 +113,7 @@ def _of_query(queries: Sequence[Query], reason: Callable[[Query, Sequence[Model]
 
 
 def _too_long(query: Query, excluded: Sequence[Model]) -> str:
-    prompt = -(-_characters(query) // CHARACTERS_PER_TOKEN)
+    prompt = -(-characters(query) // CHARACTERS_PER_TOKEN)
     answer = output_tokens(query)
     asked = f" and {answer} for the answer exceed" if answer else " exceeds"
     window = max(model.context_window_tokens or 0 for model in excluded)
@@ -150,9 +150,9 @@ def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
     windows = np.array([model.context_window_tokens or np.inf for model in models])
     if not np.isfinite(windows).any():
         return np.ones((len(queries), len(models)), dtype=np.bool_)
-    characters = prompt_characters(queries)
+    lengths = prompt_characters(queries)
     answers = np.array([output_tokens(query) for query in queries], dtype=np.float64)
-    return characters[:, None] <= (windows - answers[:, None]) * CHARACTERS_PER_TOKEN
+    return lengths[:, None] <= (windows - answers[:, None]) * CHARACTERS_PER_TOKEN
 
 
 def _affordable(queries: Sequence[Query], outlook: Outlook) -> Mask:
@@ -162,10 +162,11 @@ def _affordable(queries: Sequence[Query], outlook: Outlook) -> Mask:
 
 def prompt_characters(queries: Sequence[Query]) -> NDArray[np.float64]:
     """Length of each query's prompt in characters, `(n,)`."""
-    return np.array([_characters(query) for query in queries], dtype=np.float64)
+    return np.array([characters(query) for query in queries], dtype=np.float64)
 
 
-def _characters(query: Query) -> int:
+def characters(query: Query) -> int:
+    """Length of a prompt: text, system, messages, and labels or options together."""
     turns = sum(len(turn.content) for turn in query.messages or ())
     listed = query.answer.options if isinstance(query.answer, Choice) else query.labels or ()
     return len(query.text) + len(query.system or "") + turns + sum(len(one) for one in listed)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Decision, Model, Query
-from metallm_stream.route.constraints import Constraints, prompt_characters
+from metallm_stream.route.constraints import Constraints, characters
 from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outlook import Outlook
 
@@ -128,7 +128,7 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
         "cost_weight": float(drawn.cost_weight[row]),
         "latency_weight": float(drawn.latency_weight[row]),
         "cost_scale_usd": drawn.outlook.cost_scale_usd,
-        "prompt_characters": prompt_characters([query]).astype(int).item(),
+        "prompt_characters": characters(query),
     }
     if drawn.choices.budget_weight is not None and drawn.choices.reserved_usd is not None:
         fields["budget_weight"] = float(drawn.choices.budget_weight[row])
