@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import httpx2
+import aiohttp
 from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthropic
 from anthropic.types import MessageParam
 
@@ -23,7 +23,6 @@ from metallm_stream.events import Generation, Model
 from metallm_stream.providers.anthropic_reply import read_reply
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
-from metallm_stream.providers.pools import Pools
 from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit, system_and_turns
 
@@ -44,8 +43,7 @@ class AnthropicProvider:
         self.name = settings.name
         self._settings = settings
         self._secrets = settings.secrets()
-        self._ssl_context = httpx2.create_ssl_context()
-        self._pools = Pools(settings.max_connections, self._open, AsyncAnthropic.close)
+        self._client = self._open()
 
     async def complete(
         self,
@@ -60,29 +58,29 @@ class AnthropicProvider:
         try:
             # The SDK's timeout starts anew with every byte, so a trickle would never end.
             async with asyncio.timeout(timeout_s):
-                with self._pools.client() as client:
-                    raw = await client.messages.with_raw_response.create(
-                        model=model.model,
-                        timeout=timeouts(timeout_s),
-                        extra_headers={"Idempotency-Key": idempotency_key},
-                        **_parameters(model, messages, generation),
-                    )
-                    body = await raw.read()
+                raw = await self._client.messages.with_raw_response.create(
+                    model=model.model,
+                    timeout=timeouts(timeout_s),
+                    extra_headers={"Idempotency-Key": idempotency_key},
+                    **_parameters(model, messages, generation),
+                )
+                body = await raw.read()
+            headers = dict(raw.headers)
             answer = read_reply(
                 body,
-                content_type=raw.headers.get("content-type", ""),
-                request_id=raw.headers.get("request-id"),
+                content_type=headers.get("content-type", ""),
+                request_id=headers.get("request-id"),
             )
-            return replace(answer, limits=read_limits(raw.headers, datetime.now(UTC)))
-        except (TimeoutError, APIError, httpx2.HTTPError, ProviderFailure) as exc:
+            return replace(answer, limits=read_limits(headers, datetime.now(UTC)))
+        except (TimeoutError, APIError, aiohttp.ClientError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pools.close()
+        await self._client.close()
 
-    def _open(self, connections: int) -> AsyncAnthropic:
+    def _open(self) -> AsyncAnthropic:
         settings = self._settings
         key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
         # Named here, the key cannot be replaced by one from the environment.
@@ -93,8 +91,7 @@ class AnthropicProvider:
             max_retries=0,
             default_headers=headers,
             http_client=http_client(
-                connections,
-                ssl_context=self._ssl_context,
+                settings.max_connections,
                 max_answer_bytes=settings.max_answer_bytes,
                 headers=(*headers, *_OWN_HEADERS),
                 prefixes=("x-stainless-",),
@@ -127,7 +124,7 @@ def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
             )
         case APIConnectionError():
             return lost(exc.__cause__ or exc, timeout_s)
-        case ProviderFailure() | TimeoutError() | httpx2.HTTPError():
+        case ProviderFailure() | TimeoutError() | aiohttp.ClientError():
             return lost(exc, timeout_s)
         case _:
             return ProviderFailure("malformed_answer", str(exc), retriable=True)

@@ -20,9 +20,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import aiohttp
 import boto3
 import botocore
-import httpx2
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
@@ -31,7 +31,6 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.providers.base import ProviderSettings
 from metallm_stream.providers.bedrock_failures import failure_of
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
-from metallm_stream.providers.pools import Pools
 
 _SIGNED = ("Authorization", "amz-sdk-invocation-id", "amz-sdk-request")
 # At DEBUG they write signed headers, session tokens and prompts.
@@ -68,8 +67,12 @@ class BedrockClient:
             logging.getLogger(name).setLevel(logging.INFO)
         self._boto = _boto(session, settings)
         self._boto.meta.events.register("before-send.bedrock-runtime", self._before_send)
-        self._ssl_context = httpx2.create_ssl_context()
-        self._pools = Pools(settings.max_connections, self._open, httpx2.AsyncClient.aclose)
+        self._http = http_client(
+            settings.max_connections,
+            max_answer_bytes=settings.max_answer_bytes,
+            headers=(*self._headers, *_SIGNED),
+            prefixes=("x-amz",),
+        )
         self._threads = ThreadPoolExecutor(settings.max_connections, f"bedrock-{settings.name}")
         self._here = threading.local()
 
@@ -90,7 +93,7 @@ class BedrockClient:
     async def close(self) -> None:
         """Close all connections; threads end with their calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._pools.close()
+        await self._http.aclose()
         self._boto.close()
 
     def _run(self, exchange: _Exchange, operation: str, parameters: Mapping[str, Any]) -> Received:
@@ -122,28 +125,18 @@ class BedrockClient:
         """In the event loop: one HTTP request."""
         headers = {name: _text(value) for name, value in request.headers.items()} | self._headers
         try:
-            with self._pools.client() as client:
-                response = await client.request(
-                    request.method,
-                    request.url,
-                    headers=headers,
-                    content=request.body,
-                    timeout=timeouts(timeout_s),
-                )
-        except httpx2.HTTPError as exc:
+            response = await self._http.request(
+                request.method,
+                request.url,
+                headers=headers,
+                content=request.body,
+                timeout=timeouts(timeout_s),
+            )
+        except aiohttp.ClientError as exc:
             raise lost(exc, timeout_s) from None
         if response.is_redirect:
             raise refused(response.status_code, response.headers, message="redirected")
         return Received(response.status_code, dict(response.headers), response.content)
-
-    def _open(self, connections: int) -> httpx2.AsyncClient:
-        return http_client(
-            connections,
-            ssl_context=self._ssl_context,
-            max_answer_bytes=self._settings.max_answer_bytes,
-            headers=(*self._headers, *_SIGNED),
-            prefixes=("x-amz",),
-        )
 
 
 class _Exchange:

@@ -7,11 +7,11 @@ not compressed.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 
 from metallm_stream.providers.base import ProviderFailure
@@ -19,17 +19,16 @@ from metallm_stream.providers.bounded_body import bound_body
 from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.known_headers import only_known_headers
 from metallm_stream.providers.rate_headers import read_limits
+from metallm_stream.providers.transport import AiohttpClient
 
 PLAIN_BODY = {"Accept-Encoding": "identity"}
 _CONNECT_S = 10.0
-_IDLE_S = 30.0
 _NEVER_PROXIED = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 def http_client(
     connections: int,
     *,
-    ssl_context: ssl.SSLContext,
     max_answer_bytes: int,
     headers: Iterable[str],
     prefixes: tuple[str, ...],
@@ -38,13 +37,8 @@ def http_client(
 
     Proxies come from the usual variables, never for loopback addresses.
     """
-    return httpx2.AsyncClient(
-        verify=ssl_context,
-        limits=httpx2.Limits(
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=_IDLE_S,
-        ),
+    return AiohttpClient(
+        limits=httpx2.Limits(max_connections=connections),
         follow_redirects=False,
         mounts=dict.fromkeys(_NEVER_PROXIED),
         event_hooks={
@@ -64,9 +58,9 @@ def lost(trouble: BaseException, timeout_s: float) -> ProviderFailure:
     match trouble:
         case ProviderFailure():
             return trouble
-        case httpx2.ConnectTimeout():
+        case aiohttp.ConnectionTimeoutError():
             return ProviderFailure("connection", "connecting took too long", retriable=True)
-        case TimeoutError() | httpx2.TimeoutException():
+        case TimeoutError():
             return ProviderFailure("timeout", f"no answer within {timeout_s:.3g} s", retriable=True)
         case _:
             reason = f"{type(trouble).__name__}: {str(trouble) or 'broken off'}"

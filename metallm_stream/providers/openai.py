@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI
 
@@ -20,7 +21,6 @@ from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
 from metallm_stream.providers.openai_reply import read_reply
-from metallm_stream.providers.pools import Pools
 from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit
 
@@ -39,8 +39,7 @@ class OpenAIProvider:
         self._settings = settings
         self._secrets = settings.secrets()
         self._url = settings.base_url or OPENAI_URL
-        self._ssl_context = httpx2.create_ssl_context()
-        self._pools = Pools(settings.max_connections, self._open, AsyncOpenAI.close)
+        self._client = self._open()
 
     async def complete(
         self,
@@ -55,37 +54,37 @@ class OpenAIProvider:
         try:
             # The SDK's timeout starts anew with every byte, so a trickle would never end.
             async with asyncio.timeout(timeout_s):
-                with self._pools.client() as client:
-                    # The SDK's typed method looks at each field of the request: a fifth of the
-                    # processor time of a call.
-                    raw = await client.post(
-                        "/chat/completions",
-                        cast_to=httpx2.Response,
-                        body={
-                            "model": model.model,
-                            "messages": list(messages),
-                            **_parameters(model, generation, self._url),
-                        },
-                        options={
-                            "headers": {"Idempotency-Key": idempotency_key},
-                            "timeout": timeouts(timeout_s),
-                        },
-                    )
+                # The SDK's typed method looks at each field of the request: a fifth of the
+                # processor time of a call.
+                raw = await self._client.post(
+                    "/chat/completions",
+                    cast_to=httpx2.Response,
+                    body={
+                        "model": model.model,
+                        "messages": list(messages),
+                        **_parameters(model, generation, self._url),
+                    },
+                    options={
+                        "headers": {"Idempotency-Key": idempotency_key},
+                        "timeout": timeouts(timeout_s),
+                    },
+                )
+            headers = dict(raw.headers)
             answer = read_reply(
                 raw.content,
-                content_type=raw.headers.get("content-type", ""),
-                request_id=raw.headers.get("x-request-id"),
+                content_type=headers.get("content-type", ""),
+                request_id=headers.get("x-request-id"),
             )
-            return replace(answer, limits=read_limits(raw.headers, datetime.now(UTC)))
-        except (TimeoutError, APIError, ProviderFailure) as exc:
+            return replace(answer, limits=read_limits(headers, datetime.now(UTC)))
+        except (TimeoutError, APIError, aiohttp.ClientError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pools.close()
+        await self._client.close()
 
-    def _open(self, connections: int) -> AsyncOpenAI:
+    def _open(self) -> AsyncOpenAI:
         settings = self._settings
         key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
         # Named here, the key cannot be replaced by one from the environment.
@@ -96,8 +95,7 @@ class OpenAIProvider:
             max_retries=0,
             default_headers=headers,
             http_client=http_client(
-                connections,
-                ssl_context=self._ssl_context,
+                settings.max_connections,
                 max_answer_bytes=settings.max_answer_bytes,
                 headers=(*headers, "Idempotency-Key"),
                 prefixes=("x-stainless-",),
@@ -136,7 +134,7 @@ def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
             )
         case APIConnectionError():
             return lost(exc.__cause__ or exc, timeout_s)
-        case ProviderFailure() | TimeoutError():
+        case ProviderFailure() | TimeoutError() | aiohttp.ClientError():
             return lost(exc, timeout_s)
         case _:
             return ProviderFailure("malformed_answer", str(exc), retriable=True)

