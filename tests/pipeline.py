@@ -171,7 +171,7 @@ class Pipeline:
         }
         if service == "learner":
             environment["DATABASE_URL"] = self.database_url
-        if service == "worker":
+        if service in ("worker", "judge"):
             environment["METALLM_PROVIDERS__RECORDED__BASE_URL"] = self.vendor_url
             environment["METALLM_PROVIDERS__RECORDED__API_KEY_ENV"] = "RECORDED_KEY"
             environment["RECORDED_KEY"] = KEY
@@ -269,8 +269,8 @@ class Pipeline:
 
     def wait_until_learned(self, timeout_s: float = 60) -> None:
         """Return when the learner has read everything that was committed before."""
-        topics = (self.names.decisions, self.names.results, self.names.feedback)
-        topics += tuple(map(self.names.dead_letters, self.names.all(("recorded",))[:5]))
+        dead = [topic for topic in self.names.all(("recorded",)) if topic.endswith(".dlq")]
+        topics = (*self.names.joined, *dead)
         ends = {(topic, partition): end for topic in topics for partition, end in self._ends(topic)}
 
         def is_done() -> bool:
