@@ -96,7 +96,8 @@ def judge_model(settings: JudgeSettings) -> Model | None:
             input_usd_per_mtok=settings.input_usd_per_mtok,
             output_usd_per_mtok=settings.output_usd_per_mtok,
         )
-    model = Model(arm="judge", provider=settings.provider, model=settings.model, price=price)
+    arm = f"judge:{settings.model}"[:128]
+    model = Model(arm=arm, provider=settings.provider, model=settings.model, price=price)
     if cost_usd(model, Answer("", input_tokens=1, output_tokens=1)) is None:
         raise ConfigurationError(
             f"the price of the judge model {settings.model!r} of {settings.provider!r} is not "

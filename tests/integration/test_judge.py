@@ -6,8 +6,11 @@ import pytest
 
 from metallm_stream.events import Case, Feedback, Query, Verdict
 from metallm_stream.judge import is_drawn, judge_prompt, shipped
+from metallm_stream.serve.probe import PROMPT
+from tests.integration.test_cli import flat, run
 from tests.pipeline import Pipeline, kill
 from tests.processes import eventually
+from tests.readme import REPOSITORY, blocks
 
 SHARE, SEED, WEIGHT, JUDGE_USD = 0.5, 7, 0.25, 0.02
 SETTINGS = {
@@ -23,6 +26,7 @@ SETTINGS = {
 QUERIES = [Query(query_id=f"q{number}", text=f"Describe town {number}.") for number in range(40)]
 DRAWN = {query.query_id for query in QUERIES if is_drawn(query.query_id, SHARE, SEED)}
 ARMS = {"large": (0.9, "Reasons.\nScore: 9"), "small": (0.2, "Score: 2"), "strict": (None, "")}
+JUDGE = REPOSITORY / "docs" / "judge.md"
 ODD = "q1"  # the judge's reply on it cannot be read
 
 
@@ -35,7 +39,7 @@ def shown(query: Query, arm: str) -> str:
 
 def recorded() -> dict[str, dict[str, dict[str, object]]]:
     """What all models say: to the queries, and the judge to its own prompts."""
-    known: dict[str, dict[str, dict[str, object]]] = {}
+    known: dict[str, dict[str, dict[str, object]]] = {PROMPT: {"strict": {"answer": "OK"}}}
     for query in QUERIES:
         known[query.text] = {
             arm: {"answer": f"{arm} on {query.text}", "cost": 0.001} for arm in ARMS
@@ -67,6 +71,7 @@ def test_a_judge_teaches_until_a_user_speaks(pipeline: Pipeline) -> None:
         check(item, results[item.query_id].arm)
     teach(pipeline, given)
     overrule(pipeline, given)
+    show(pipeline)
 
 
 def verdicts(pipeline: Pipeline) -> list[Verdict]:
@@ -124,6 +129,18 @@ def overrule(pipeline: Pipeline, given: list[Verdict]) -> None:
     assert sum(int(str(row["compared"])) for row in told) == len(scored)
     for from_log in (False, True):
         assert pipeline.rebuilt(from_log=from_log).max_relative_difference <= 1e-9
+
+
+def show(pipeline: Pipeline) -> None:
+    """`doctor` counts it, `providers check` calls it, and the statements of docs/judge.md run."""
+    vendor = {"METALLM_PROVIDERS__RECORDED__BASE_URL": pipeline.vendor_url, "COLUMNS": "160"}
+    environment = vendor | {f"METALLM_{name}": value for name, value in SETTINGS.items()}
+    assert "1 judge" in flat(run(pipeline, "doctor", **environment))
+    checked = run(pipeline, "providers", "check", "--yes", "judge:strict", **environment)
+    assert checked.exit_code == 0, checked.output
+    (statements,) = (block for block in blocks(JUDGE) if block.language == "sql")
+    for statement in filter(str.strip, statements.text.split(";")):
+        assert pipeline.sql(statement)
 
 
 def learned(pipeline: Pipeline) -> float:
