@@ -244,19 +244,22 @@ class Pipeline:
 
     def wait_for_results(self, count: int, timeout_s: float = 60) -> dict[str, Result]:
         """All results once there are `count`."""
+        self.wait_for_records(self.names.results, count, timeout_s)
+        return self.results()
+
+    def wait_for_records(self, topic: str, count: int, timeout_s: float = 60) -> None:
+        """Return once a topic has `count` committed records."""
         consumer = self.kafka.reader("stranger")
         seen = 0
         try:
-            found = consumer.list_topics(self.names.results, timeout=15)
-            partitions = found.topics[self.names.results].partitions
-            consumer.assign([TopicPartition(self.names.results, part, 0) for part in partitions])
+            partitions = consumer.list_topics(topic, timeout=15).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, part, 0) for part in partitions])
             deadline = time.monotonic() + timeout_s
             while seen < count:
-                assert time.monotonic() < deadline, f"{seen} of {count} results: {self.logs()}"
+                assert time.monotonic() < deadline, f"{seen} of {count} in {topic}: {self.logs()}"
                 seen += sum(item.error() is None for item in consumer.consume(500, 0.2))
         finally:
             consumer.close()
-        return self.results()
 
     def dead_letters(self, topic: str) -> list[Message]:
         """What could not be read of a topic."""

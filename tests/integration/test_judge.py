@@ -9,7 +9,6 @@ from metallm_stream.judge import is_drawn, judge_prompt, shipped
 from metallm_stream.serve.probe import PROMPT
 from tests.integration.test_cli import flat, run
 from tests.pipeline import Pipeline, kill
-from tests.processes import eventually
 from tests.readme import REPOSITORY, blocks
 
 SHARE, SEED, WEIGHT, JUDGE_USD = 0.5, 7, 0.25, 0.02
@@ -55,15 +54,14 @@ def test_a_judge_teaches_until_a_user_speaks(pipeline: Pipeline) -> None:
     assert ODD in DRAWN
     assert 10 < len(DRAWN) < 30
     pipeline.record(recorded())
-    pipeline.start_all(**SETTINGS)
     judge = pipeline.start("judge", **SETTINGS)
-    judge.wait_ready(60)
+    pipeline.start_all(**SETTINGS)
     pipeline.ask(*QUERIES[:20])
-    eventually(lambda: len(verdicts(pipeline)) > 0, 60)
+    pipeline.wait_for_records(pipeline.names.verdicts, 1)
     kill(judge)
     pipeline.ask(*QUERIES[20:])
     results = pipeline.wait_for_results(len(QUERIES))
-    eventually(lambda: len(verdicts(pipeline)) >= len(DRAWN), 60)
+    pipeline.wait_for_records(pipeline.names.verdicts, len(DRAWN))
     given = verdicts(pipeline)
     assert {item.query_id for item in given} == DRAWN
     assert len(given) == len(DRAWN)
