@@ -40,7 +40,7 @@ def case_of(call: Call, result: Result, *, share: float, seed: int) -> Case | No
         return None
     if not is_drawn(query.query_id, share, seed):
         return None
-    (model,) = {one.model for one in call.ranking if one.arm == result.arm} or {result.arm}
+    model = next((one.model for one in call.ranking if one.arm == result.arm), result.arm)
     return Case(
         query_id=query.query_id,
         call_id=call.call_id,

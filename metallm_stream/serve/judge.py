@@ -6,6 +6,7 @@ say so, and each that can be read ends in exactly one: a score, or the reason wh
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Rubric:
     """Who judges, how it is asked, and what its scores count."""
 
     model: Model
@@ -51,8 +52,9 @@ class Bench:
 
     def call(self, case: Case, now: datetime) -> Call:
         """The call to the judge model; its id is not that of the judged call."""
+        identity = f"{case.call_id}\n{self.template.mark}"
         return Call(
-            call_id=f"{case.call_id}.{self.template.mark}",
+            call_id=hashlib.sha256(identity.encode()).hexdigest()[:32],
             query=Query(
                 query_id=case.query_id,
                 text=judge_prompt(case, self.template),
@@ -92,7 +94,7 @@ class Judge:
     ----------
     connection, names
         The cluster and its topics.
-    bench
+    rubric
         Who judges, and how.
     open_provider
         Opens the judge model's provider; called, and closed again, in the thread of the calls.
@@ -113,7 +115,7 @@ class Judge:
         self,
         connection: Connection,
         names: TopicNames,
-        bench: Bench,
+        rubric: Rubric,
         open_provider: Callable[[], Provider],
         answer: Answerer,
         spending: Spending,
@@ -126,7 +128,7 @@ class Judge:
     ) -> None:
         self._connection = connection
         self._names = names
-        self._bench = bench
+        self._rubric = rubric
         self._spending = spending
         self._concurrency = concurrency
         self._commit_interval_s = commit_interval_s
@@ -147,7 +149,7 @@ class Judge:
         self._calls.start()
         self._loop.start()
         restore(self._spending, self._connection, self._names)
-        log.info("judge is ready: %s", self._bench.model.arm)
+        log.info("judge is ready: %s", self._rubric.model.arm)
         while not stop.is_set():
             self.step(self._concurrency - len(self._in_flight))
         deadline = time.monotonic() + self._drain_s
@@ -171,10 +173,10 @@ class Judge:
             self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
             log.warning("case at %s@%d refused: %s", work.partition, work.offset, exc.reason)
             return
-        if is_own(case, self._bench.model.model):
+        if is_own(case, self._rubric.model.model):
             self._complete(work, case, self._failed(case, OWN))
             return
-        call = self._bench.call(case, self._now())
+        call = self._rubric.call(case, self._now())
         self._in_flight[work] = case, self._calls.submit(call, work)
 
     def _finish(self, wait_s: float) -> None:
@@ -184,12 +186,11 @@ class Judge:
                 self._complete(work, case, self._said(case, future))
 
     def _complete(self, work: Work, case: Case, said: Result) -> None:
-        spent = self._spending.tell()
-        verdict = self._bench.verdict(case, said)
-        records = [
-            Record.of(self._names.verdicts, case.query_id, verdict),
-            Record.of(self._names.health, spent.key, spent),
-        ]
+        verdict = self._rubric.verdict(case, said)
+        records = [Record.of(self._names.verdicts, case.query_id, verdict)]
+        if said.attempts:
+            spent = self._spending.tell()
+            records.append(Record.of(self._names.health, spent.key, spent))
         self._loop.complete(work, records)
 
     def _said(self, case: Case, future: Future[Result | Forward]) -> Result:

@@ -22,7 +22,7 @@ from metallm_stream.providers import (
     cost_usd,
     open_provider,
 )
-from metallm_stream.serve.judge import Bench, Judge
+from metallm_stream.serve.judge import Judge, Rubric
 from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.vendors import provider_settings
 from metallm_stream.settings import JudgeSettings, Settings
@@ -62,7 +62,7 @@ def open_judge(settings: Settings) -> Judge:
     return Judge(
         kafka,
         names(settings),
-        _bench(settings, model),
+        _rubric(settings, model),
         partial(open_provider, vendor),
         answer,
         spending,
@@ -74,13 +74,13 @@ def open_judge(settings: Settings) -> Judge:
     )
 
 
-def _bench(settings: Settings, model: Model) -> Bench:
+def _rubric(settings: Settings, model: Model) -> Rubric:
     judge, directory = settings.judge, settings.templates_dir
     templates = shipped() if directory is None else load(directory)
     generation = Generation(
         temperature=judge.temperature, max_output_tokens=judge.max_output_tokens
     )
-    return Bench(model, templates.by_kind["verdict"], generation, judge.weight)
+    return Rubric(model, templates.by_kind["verdict"], generation, judge.weight)
 
 
 def judge_model(settings: JudgeSettings) -> Model | None:

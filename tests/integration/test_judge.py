@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import fmean, stdev
+
 import pytest
 
-from metallm_stream.events import Case, Feedback, Query, Verdict
+from metallm_stream.events import Case, Feedback, Query, Verdict, WorkerSpend
 from metallm_stream.judge import is_drawn, judge_prompt, shipped
 from metallm_stream.serve.probe import PROMPT
 from tests.integration.test_cli import flat, run
@@ -67,6 +69,7 @@ def test_a_judge_teaches_until_a_user_speaks(pipeline: Pipeline) -> None:
     assert len(given) == len(DRAWN)
     for item in given:
         check(item, results[item.query_id].arm)
+    assert spent(pipeline) >= sum(item.cost_usd or 0.0 for item in given) - 1e-9
     teach(pipeline, given)
     overrule(pipeline, given)
     show(pipeline)
@@ -74,6 +77,16 @@ def test_a_judge_teaches_until_a_user_speaks(pipeline: Pipeline) -> None:
 
 def verdicts(pipeline: Pipeline) -> list[Verdict]:
     return [Verdict.parse(message.value()) for message in pipeline.read(pipeline.names.verdicts)]
+
+
+def spent(pipeline: Pipeline) -> float:
+    """What the judge has told of its spending, that before the kill included."""
+    told = [
+        WorkerSpend.parse(message.value())
+        for message in pipeline.read(pipeline.names.health)
+        if message.key() == b"spend recorded judge-0"
+    ]
+    return told[-1].spent_usd
 
 
 def check(item: Verdict, arm: str | None) -> None:
@@ -109,22 +122,25 @@ def teach(pipeline: Pipeline, given: list[Verdict]) -> None:
 def overrule(pipeline: Pipeline, given: list[Verdict]) -> None:
     """After users' scores the model has these alone, and the judge's agreement can be seen."""
     scored = [item for item in given if item.score is not None]
-    pipeline.judge(*(Feedback(query_id=item.query_id, score=0.5) for item in scored))
+    users = {item.query_id: 0.4 + 0.1 * (place % 3) for place, item in enumerate(scored)}
+    pipeline.judge(*(Feedback(query_id=name, score=score) for name, score in users.items()))
     pipeline.wait_until_learned()
     rows = pipeline.sql(
         "SELECT query_id, quality FROM metallm.interactions WHERE judged_by = 'user'"
     )
-    assert {str(row["query_id"]): row["quality"] for row in rows} == {
-        item.query_id: 0.5 for item in scored
-    }
+    assert {str(row["query_id"]): row["quality"] for row in rows} == users
     assert learned(pipeline) == pytest.approx(len(scored))
-    told = pipeline.sql(
-        "SELECT arm, compared, bias, in_force FROM metallm.judges WHERE compared > 0"
-    )
+    off: dict[str, list[float]] = {}
+    for item in scored:
+        off.setdefault(item.arm, []).append((item.score or 0.0) - users[item.query_id])
+    told = pipeline.sql("SELECT * FROM metallm.judges WHERE compared > 0")
+    assert {row["arm"]: row["compared"] for row in told} == {arm: len(x) for arm, x in off.items()}
     for row in told:
-        expected = float(str(ARMS[str(row["arm"])][0])) - 0.5
-        assert (row["bias"], row["in_force"]) == (pytest.approx(expected), 0)
-    assert sum(int(str(row["compared"])) for row in told) == len(scored)
+        apart = off[str(row["arm"])]
+        assert (row["bias"], row["in_force"]) == (pytest.approx(fmean(apart)), 0)
+        if len(apart) > 1:
+            margin = 1.96 * stdev(apart) / len(apart) ** 0.5
+            assert row["bias_margin"] == pytest.approx(margin)
     for from_log in (False, True):
         assert pipeline.rebuilt(from_log=from_log).max_relative_difference <= 1e-9
 

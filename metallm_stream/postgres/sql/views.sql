@@ -291,7 +291,6 @@ CREATE VIEW metallm.judges AS
 SELECT judge, template, arm, count(*) AS verdicts, count(failure) AS failures,
        count(*) FILTER (WHERE in_force) AS in_force, avg(score) AS mean_score,
        count(score + quality) AS compared,
-       avg(quality) FILTER (WHERE score IS NOT NULL) AS mean_quality,
        avg(score - quality) AS bias,
        1.96 * stddev_samp(score - quality) / sqrt(nullif(count(score + quality), 0)) AS bias_margin,
        corr(score, quality) AS correlation,

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Case, Generation, Model
 from metallm_stream.judge import prompt, shipped
-from metallm_stream.serve.judge import Bench
+from metallm_stream.serve.judge import Rubric
 from metallm_stream.serve.open_judge import judge_model
 from metallm_stream.settings import JudgeSettings
 from tests.records import FAILED, START, at, attempt, result
 
 CASE = Case(query_id="q", call_id="c", arm="mini", model="m", question="Why?", answer="So.")
-BENCH = Bench(
+RUBRIC = Rubric(
     model=Model(arm="judge:big", provider="vendor", model="big"),
     template=shipped().by_kind["verdict"].model_copy(update={"system": "Be just."}),
     generation=Generation(max_output_tokens=50),
@@ -24,13 +24,14 @@ NAMED = {"provider": "vendor", "model": "big", "spend_cap_usd": 1.0}
 
 
 def test_the_call_is_the_templates_prompt_to_the_judge_alone() -> None:
-    """With a call_id of its own, so that the vendor's idempotency key is another too."""
-    call = BENCH.call(CASE, START)
+    """With a call_id of its own, the same after a crash: the idempotency key follows from it."""
+    call = RUBRIC.call(CASE, START)
     system, user = prompt(call.query)
     assert system == {"role": "system", "content": "Be just."}
     assert "Why?" in user["content"]
     assert [model.model for model in call.ranking] == ["big"]
-    assert call.call_id == "c.verdict@1"
+    assert call.call_id != "c"
+    assert call.call_id == RUBRIC.call(CASE, at(9)).call_id
     assert call.query.generation == Generation(max_output_tokens=50)
 
 
@@ -40,7 +41,7 @@ def test_a_verdict_has_score_words_and_what_they_cost() -> None:
     said = result(
         arm="judge:big", text="Fine.\nScore: 8", attempts=tries, input_tokens=9, finished_at=at(3)
     )
-    verdict = BENCH.verdict(CASE, said)
+    verdict = RUBRIC.verdict(CASE, said)
     assert (verdict.score, verdict.failure, verdict.weight) == (0.8, None, 0.25)
     assert (verdict.query_id, verdict.call_id, verdict.arm) == ("q", "c", "mini")
     assert (verdict.judge, verdict.template) == ("vendor/big", "verdict@1")
@@ -50,7 +51,7 @@ def test_a_verdict_has_score_words_and_what_they_cost() -> None:
 
 def test_what_cannot_be_read_is_a_failure_with_its_words() -> None:
     """Cut to what a record may hold."""
-    verdict = BENCH.verdict(CASE, result(arm="judge:big", text="no " * 1_000))
+    verdict = RUBRIC.verdict(CASE, result(arm="judge:big", text="no " * 1_000))
     assert verdict.score is None
     assert verdict.failure is not None
     assert verdict.failure.kind == "malformed_answer"
@@ -59,9 +60,9 @@ def test_what_cannot_be_read_is_a_failure_with_its_words() -> None:
 
 def test_a_judge_that_did_not_answer_says_why() -> None:
     """And a cost that nobody knows is not 0."""
-    verdict = BENCH.verdict(CASE, result(arm=None, attempts=(attempt(cost_usd=None),)))
+    verdict = RUBRIC.verdict(CASE, result(arm=None, attempts=(attempt(cost_usd=None),)))
     assert (verdict.failure, verdict.cost_usd, verdict.text) == (FAILED, None, None)
-    assert BENCH.verdict(CASE, result(arm=None, attempts=())).cost_usd == 0.0
+    assert RUBRIC.verdict(CASE, result(arm=None, attempts=())).cost_usd == 0.0
 
 
 @pytest.mark.parametrize("missing", NAMED)
