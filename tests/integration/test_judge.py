@@ -9,6 +9,7 @@ import pytest
 from metallm_stream.events import Case, Feedback, Query, Verdict, WorkerSpend
 from metallm_stream.judge import is_drawn, judge_prompt, shipped
 from metallm_stream.serve.probe import PROMPT
+from metallm_stream.serve.rebuild import Rebuilt
 from tests.integration.test_cli import flat, run
 from tests.pipeline import Pipeline, kill
 from tests.readme import REPOSITORY, blocks
@@ -113,7 +114,7 @@ def teach(pipeline: Pipeline, given: list[Verdict]) -> None:
     rows = pipeline.sql("SELECT query_id, judged_by, quality, cost_usd FROM metallm.interactions")
     assert {str(row["query_id"]) for row in rows if row["judged_by"] == "model"} == scored
     assert all(row["quality"] is None and row["cost_usd"] == 0.001 for row in rows)
-    assert learned(pipeline) == pytest.approx(WEIGHT * len(scored))
+    assert learned(pipeline.rebuilt()) == pytest.approx(WEIGHT * len(scored))
     (told,) = pipeline.sql("SELECT sum(cost_usd) AS usd, sum(verdicts) AS n FROM metallm.judges")
     asked = sum(item.arm != "strict" for item in given)
     assert (told["usd"], told["n"]) == (pytest.approx(asked * JUDGE_USD), len(given))
@@ -129,7 +130,6 @@ def overrule(pipeline: Pipeline, given: list[Verdict]) -> None:
         "SELECT query_id, quality FROM metallm.interactions WHERE judged_by = 'user'"
     )
     assert {str(row["query_id"]): row["quality"] for row in rows} == users
-    assert learned(pipeline) == pytest.approx(len(scored))
     off: dict[str, list[float]] = {}
     for item in scored:
         off.setdefault(item.arm, []).append((item.score or 0.0) - users[item.query_id])
@@ -142,7 +142,9 @@ def overrule(pipeline: Pipeline, given: list[Verdict]) -> None:
             margin = 1.96 * stdev(apart) / len(apart) ** 0.5
             assert row["bias_margin"] == pytest.approx(margin)
     for from_log in (False, True):
-        assert pipeline.rebuilt(from_log=from_log).max_relative_difference <= 1e-9
+        rebuilt = pipeline.rebuilt(from_log=from_log)
+        assert rebuilt.max_relative_difference <= 1e-9
+        assert learned(rebuilt) == pytest.approx(len(scored))
 
 
 def show(pipeline: Pipeline) -> None:
@@ -157,7 +159,6 @@ def show(pipeline: Pipeline) -> None:
         assert pipeline.sql(statement)
 
 
-def learned(pipeline: Pipeline) -> float:
-    """The summed weight of all judged answers in the model."""
-    live = pipeline.rebuilt().live
-    return sum(map(live.observations, live.arms))
+def learned(rebuilt: Rebuilt) -> float:
+    """The summed weight of all judged answers in the live model."""
+    return sum(map(rebuilt.live.observations, rebuilt.live.arms))
