@@ -103,11 +103,8 @@ class Interaction:
             return None
         if decision is None or result is None or any(not item.withdrawn for item in self.feedback):
             return None
-        in_force = (
-            {decision.call_id} if result.call_id is None else {decision.call_id, result.call_id}
-        )
-        is_its = in_force == {verdict.call_id} and verdict.arm == result.arm
-        return verdict if is_its else None
+        calls = {decision.call_id, result.call_id or decision.call_id}
+        return verdict if calls == {verdict.call_id} and verdict.arm == result.arm else None
 
 
 def _first_decision(known: Decision | None, new: Decision) -> Decision:

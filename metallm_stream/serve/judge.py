@@ -136,6 +136,7 @@ class Judge:
         self._now = now
         self._calls = CallThread(open_provider, answer)
         self._in_flight: dict[Work, tuple[Case, Future[Result | Forward]]] = {}
+        self._is_full = False
         self._loop = ExactlyOnce(
             connection,
             [names.cases],
@@ -151,7 +152,7 @@ class Judge:
         restore(self._spending, self._connection, self._names)
         log.info("judge is ready: %s", self._rubric.model.arm)
         while not stop.is_set():
-            self.step(self._concurrency - len(self._in_flight))
+            self.step(self._free())
         deadline = time.monotonic() + self._drain_s
         while self._in_flight and time.monotonic() < deadline:
             self.step(0)
@@ -164,6 +165,12 @@ class Judge:
             self._begin(work)
         self._finish(0.0 if limit else self._commit_interval_s)
         self._loop.commit()
+
+    def _free(self) -> int:
+        """How many cases may begin; 0 until a quarter is free again, as in a worker."""
+        free = self._concurrency - len(self._in_flight)
+        self._is_full = free < (max(1, self._concurrency // 4) if self._is_full else 1)
+        return 0 if self._is_full else free
 
     def _begin(self, work: Work) -> None:
         try:
