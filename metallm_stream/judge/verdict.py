@@ -34,9 +34,13 @@ def is_drawn(query_id: str, share: float, seed: int) -> bool:
 
 
 def case_of(call: Call, result: Result, *, share: float, seed: int) -> Case | None:
-    """What is put before the judge: an answered free text that is drawn; None for all else."""
+    """What is put before the judge: an answered free text that is drawn; None for all else.
+
+    A query that says in which regions it may be processed is never drawn.
+    """
     query, text = call.query, result.text
-    if query.labels is not None or query.answer is not None or text is None or result.arm is None:
+    is_apt = query.labels is None and query.answer is None and query.regions is None
+    if not is_apt or text is None or result.arm is None:
         return None
     if not is_drawn(query.query_id, share, seed):
         return None

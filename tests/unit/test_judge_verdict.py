@@ -80,11 +80,15 @@ def test_long_texts_are_cut_to_their_ends() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"labels": ("yes", "no")}, {"answer": Choice(kind="choice", options=("yes", "no"))}],
-    ids=("labels", "answer"),
+    [
+        {"labels": ("yes", "no")},
+        {"answer": Choice(kind="choice", options=("yes", "no"))},
+        {"regions": ("eu",)},
+    ],
+    ids=("labels", "answer", "regions"),
 )
-def test_only_free_text_is_judged(fields: dict[str, object]) -> None:
-    """A judge of labels would be one more model that answers."""
+def test_only_free_text_that_may_go_anywhere_is_judged(fields: dict[str, object]) -> None:
+    """A judge of labels would be one more model that answers; where a judge is, nobody says."""
     assert case(**fields) is None
     assert case(result(arm=None)) is None
 
