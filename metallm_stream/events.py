@@ -383,6 +383,50 @@ class Feedback(UserEvent):
         return self
 
 
+class Case(Event):
+    """An answer that was drawn for the judge model, and the question, as the judge is shown them.
+
+    `model` is what the answering `arm` is called at its provider.
+    """
+
+    query_id: Id
+    call_id: Id
+    arm: Name
+    model: Name
+    question: Said
+    answer: Said
+
+
+class Verdict(Event):
+    """What a judge model said of one answer: a score, or a failure, which teaches nothing.
+
+    `call_id` and `arm` are those of the judged answer. `judge` is provider and model, `text` its
+    own words, `weight` what the score counts of a user's judgement while there is none. Tokens and
+    cost are the judge's; `cost_usd` is absent where nobody knows it.
+    """
+
+    query_id: Id
+    call_id: Id
+    arm: Name
+    judge: Id
+    template: Name
+    score: Probability | None = None
+    failure: Failure | None = None
+    weight: Probability
+    text: Note | None = None
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    cost_usd: Usd | None = None
+    latency_s: Seconds = 0.0
+    finished_at: Moment
+
+    @model_validator(mode="after")
+    def _score_or_failure(self) -> Self:
+        if (self.score is None) == (self.failure is None):
+            raise ValueError("a verdict has either a score or a failure")
+        return self
+
+
 class PolicyArm(Event):
     """One arm's part of a published policy.
 

@@ -130,6 +130,35 @@ class LearnerSettings(Section):
     drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.02
 
 
+class JudgeSettings(Section):
+    """A model that judges a `share` of the free-text answers; `provider` turns it on.
+
+    A score counts `weight` of a user's judgement while there is none; with 0 it teaches nothing.
+    """
+
+    provider: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    model: Name | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spend_cap_per: Literal["hour", "day"] = "day"
+    share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.25
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    input_usd_per_mtok: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    output_usd_per_mtok: Annotated[float, Field(ge=0, le=1e6)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needed = (self.provider, self.model, self.spend_cap_usd)
+        if any(value is None for value in needed) and any(value is not None for value in needed):
+            raise ValueError("provider, model and spend_cap_usd: give all three, or none")
+        if (self.input_usd_per_mtok is None) != (self.output_usd_per_mtok is None):
+            raise ValueError("input_usd_per_mtok and output_usd_per_mtok: give both, or none")
+        return self
+
+
 class BudgetEntry(Section):
     """One budget: USD per query, hour or day, for all traffic or each value of a metadata key."""
 
@@ -177,6 +206,7 @@ class Settings(BaseSettings):
     router: RouterSettings = RouterSettings()
     worker: WorkerSettings = WorkerSettings()
     learner: LearnerSettings = LearnerSettings()
+    judge: JudgeSettings = JudgeSettings()
     budgets: dict[Name, BudgetEntry] = Field(default_factory=dict)
     providers: dict[str, ProviderEntry] = Field(
         default_factory=lambda: {"openai": ProviderEntry(api_key_env="OPENAI_API_KEY")}

@@ -171,7 +171,7 @@ class Pipeline:
         }
         if service == "learner":
             environment["DATABASE_URL"] = self.database_url
-        if service == "worker":
+        if service in ("worker", "judge"):
             environment["METALLM_PROVIDERS__RECORDED__BASE_URL"] = self.vendor_url
             environment["METALLM_PROVIDERS__RECORDED__API_KEY_ENV"] = "RECORDED_KEY"
             environment["RECORDED_KEY"] = KEY
@@ -244,19 +244,22 @@ class Pipeline:
 
     def wait_for_results(self, count: int, timeout_s: float = 60) -> dict[str, Result]:
         """All results once there are `count`."""
+        self.wait_for_records(self.names.results, count, timeout_s)
+        return self.results()
+
+    def wait_for_records(self, topic: str, count: int, timeout_s: float = 60) -> None:
+        """Return once a topic has `count` committed records."""
         consumer = self.kafka.reader("stranger")
         seen = 0
         try:
-            found = consumer.list_topics(self.names.results, timeout=15)
-            partitions = found.topics[self.names.results].partitions
-            consumer.assign([TopicPartition(self.names.results, part, 0) for part in partitions])
+            partitions = consumer.list_topics(topic, timeout=15).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, part, 0) for part in partitions])
             deadline = time.monotonic() + timeout_s
             while seen < count:
-                assert time.monotonic() < deadline, f"{seen} of {count} results: {self.logs()}"
+                assert time.monotonic() < deadline, f"{seen} of {count} in {topic}: {self.logs()}"
                 seen += sum(item.error() is None for item in consumer.consume(500, 0.2))
         finally:
             consumer.close()
-        return self.results()
 
     def dead_letters(self, topic: str) -> list[Message]:
         """What could not be read of a topic."""
@@ -269,8 +272,8 @@ class Pipeline:
 
     def wait_until_learned(self, timeout_s: float = 60) -> None:
         """Return when the learner has read everything that was committed before."""
-        topics = (self.names.decisions, self.names.results, self.names.feedback)
-        topics += tuple(map(self.names.dead_letters, self.names.all(("recorded",))[:5]))
+        dead = [topic for topic in self.names.all(("recorded",)) if topic.endswith(".dlq")]
+        topics = (*self.names.joined, *dead)
         ends = {(topic, partition): end for topic in topics for partition, end in self._ends(topic)}
 
         def is_done() -> bool:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result
+from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result, Verdict
 
 ENCODER = "test-2"
 DIMENSIONS = 2
@@ -76,3 +76,20 @@ def feedback(
 ) -> Feedback:
     """A label at second 10."""
     return Feedback(**({"query_id": query_id, "label": label, "given_at": at(given)} | fields))
+
+
+def verdict(query_id: str = "q", score: float | None = 0.5, **fields: Any) -> Verdict:
+    """A score for the answer of `mini` to `decision` at second 5, counting a quarter."""
+    known: dict[str, Any] = {
+        "query_id": query_id,
+        "call_id": decision(query_id).call_id,
+        "arm": "mini",
+        "judge": "somebody/strict",
+        "template": "verdict@1",
+        "score": score,
+        "failure": FAILED if score is None else None,
+        "weight": 0.25,
+        "cost_usd": 0.01,
+        "finished_at": at(5),
+    }
+    return Verdict(**(known | fields))

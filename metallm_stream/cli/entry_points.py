@@ -11,7 +11,7 @@ PLACES = (PACKAGE / "_installed" / "services", PACKAGE.parent / "services")
 
 
 def entry_point(service: str) -> Path:
-    """The file that runs a service: `router`, `worker` or `learner`."""
+    """The file that runs a service: `router`, `worker`, `learner` or `judge`."""
     for place in PLACES:
         if (place / f"{service}.py").is_file():
             return place / f"{service}.py"

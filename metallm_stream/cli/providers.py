@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metallm_stream.arms import Catalogue
 from metallm_stream.cli.models import read_catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model
 from metallm_stream.providers.rate_headers import Quota, RateLimits
+from metallm_stream.serve.open_judge import judge_model
 from metallm_stream.serve.probe import TIMEOUT_S, Probe, dearest_usd, probe
 from metallm_stream.settings import load
 
@@ -32,10 +32,13 @@ def providers() -> None:
 def check(names: tuple[str, ...], yes: bool) -> None:
     """Make one tiny call to each model, or to those of PROVIDER or ARM, and show how it went.
 
+    The judge model, where one is configured, is among them as judge:MODEL.
     Calls cost money, a fraction of a cent each for most models. The exit code is 1 if any failed.
     """
     settings = load()
-    models = _wanted(read_catalogue(settings), names)
+    judge = judge_model(settings.judge)
+    arms = [*read_catalogue(settings).arms.values(), *([] if judge is None else [judge])]
+    models = _wanted(arms, names)
     click.echo(_announced(models))
     if not yes:
         click.confirm("Go on?", abort=True)
@@ -48,9 +51,8 @@ def check(names: tuple[str, ...], yes: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _wanted(catalogue: Catalogue, names: Sequence[str]) -> list[Model]:
+def _wanted(arms: Sequence[Model], names: Sequence[str]) -> list[Model]:
     """The arms that are named, by themselves or by their provider; all of them if none is."""
-    arms = list(catalogue.arms.values())
     if not arms:
         raise ConfigurationError("there are no models to check: add one by `metallm models add`")
     known = {model.arm for model in arms} | {model.provider for model in arms}

@@ -14,6 +14,7 @@ from metallm_stream.events import (
     ArmHealth,
     BudgetAccount,
     Call,
+    Case,
     Decision,
     Feedback,
     Model,
@@ -22,6 +23,7 @@ from metallm_stream.events import (
     Query,
     Result,
     RiverPart,
+    Verdict,
     WorkerSpend,
 )
 
@@ -31,6 +33,8 @@ TOPICS: dict[str, Any] = {
     "calls": Call,
     "results": Result,
     "feedback": Feedback,
+    "cases": Case,
+    "verdicts": Verdict,
     "models": Model,
     "policy": PolicyManifest | PolicyArm | BudgetAccount | RiverPart,
     "health": ArmHealth | WorkerSpend,

@@ -44,7 +44,8 @@ READY_WITHIN_S = 60.0
 @click.option(
     "--services",
     is_flag=True,
-    help="Also run a router, a learner, and a worker for each provider whose key is set.",
+    help="Also run a router, a learner, a worker for each provider whose key is set, and a judge"
+    " where one is configured.",
 )
 def up(state_dir: Path | None, services: bool) -> None:
     """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
@@ -165,6 +166,8 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
             console.print(f"No worker for {name}: {exc}", style="yellow", markup=False)
         else:
             started.append(_start_service(stack, here, "worker", "--provider", name))
+            if name == settings.judge.provider:
+                started.append(_start_service(stack, here, "judge"))
     for child in started:
         child.wait_ready(READY_WITHIN_S)
 

@@ -1,6 +1,14 @@
-"""decision + result + feedback → interaction → change of the sums."""
+"""decision + result + feedback + verdict → interaction → change of the sums."""
 
-from metallm_stream.join.change import Lesson, change, check_context, lesson, moment, usage
+from metallm_stream.join.change import (
+    Lesson,
+    change,
+    check_context,
+    lesson,
+    moment,
+    usage,
+    users_lesson,
+)
 from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
 from metallm_stream.join.residual import residuals
 from metallm_stream.join.reward import Reward, Rewards
@@ -18,4 +26,5 @@ __all__ = [
     "moment",
     "residuals",
     "usage",
+    "users_lesson",
 ]

@@ -24,15 +24,19 @@ from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_of_
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One judged answer: quality in [0, 1] of `arm` in a context of raw float32 bytes."""
+    """One judged answer: quality in [0, 1] of `arm` in a context of raw float32 bytes.
+
+    `weight` is 1 for a user's judgement, and what the verdict says for a judge model's.
+    """
 
     arm: str
     context: bytes
     quality: float
+    weight: float = 1.0
 
 
-def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
-    """What the interaction teaches about quality, or None.
+def users_lesson(interaction: Interaction, encoder: str) -> Lesson | None:
+    """What a user's judgement teaches about quality, or None.
 
     Failures teach nothing about quality: they are counted among the arm's usage. A decision that
     was made with another encoder teaches nothing, since its context means something else.
@@ -42,6 +46,16 @@ def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
         return None
     value = interaction.judged().quality
     return None if value is None else Lesson(result.arm, decision.context, value)
+
+
+def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
+    """What the interaction teaches about quality: a user's judgement, or a verdict in force."""
+    decision, verdict = interaction.decision, interaction.verdict_in_force()
+    if verdict is None or verdict.score is None or decision is None:
+        return users_lesson(interaction, encoder)
+    if decision.encoder != encoder:
+        return None
+    return Lesson(verdict.arm, decision.context, verdict.score, verdict.weight)
 
 
 def usage(
@@ -87,9 +101,9 @@ def change(
     for before, after in pairs:
         old, new = (_weighed_lesson(item, encoder, forgetting) for item in (before, after))
         if old != new:
-            for item, weight in ((old, -1.0), (new, 1.0)):
+            for item, sign in ((old, -1.0), (new, 1.0)):
                 if item is not None:
-                    lessons[item[0].arm].append((*item, weight))
+                    lessons[item[0].arm].append((*item, sign * item[0].weight))
         old_calls, new_calls = _weighed_calls(before, forgetting), _weighed_calls(after, forgetting)
         if old_calls != new_calls:
             for calls, weight in ((old_calls, -1.0), (new_calls, 1.0)):

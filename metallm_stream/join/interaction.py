@@ -1,7 +1,9 @@
-"""What is known of one query so far, merged from its decision, result and feedback.
+"""What is known of one query so far, merged from its decision, result, feedback and verdict.
 
 Invariant: merging is commutative, associative and idempotent (each part is a maximum or minimum
 under a total order), so that duplicates and any order of arrival end in the same interaction.
+A judge model's verdict is never feedback: it is kept beside it, and counts only while no user has
+said anything.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision, Feedback, Result, Verdict
 from metallm_stream.judge import Unjudgeable, quality
 
 MAX_FEEDBACK = 16
@@ -38,17 +40,19 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """Decision, result and feedback of one query, as far as they have come.
+    """Decision, result, feedback and verdict of one query, as far as they have come.
 
-    `feedback` holds the newest of each feedback id, newest last, at most `MAX_FEEDBACK`.
+    `feedback` holds the newest of each feedback id, newest last, at most `MAX_FEEDBACK`; `verdict`
+    the newest that has a score, or else the newest.
     """
 
     query_id: str
     decision: Decision | None = None
     result: Result | None = None
     feedback: tuple[Feedback, ...] = ()
+    verdict: Verdict | None = None
 
-    def merged(self, event: Decision | Result | Feedback) -> Interaction:
+    def merged(self, event: Decision | Result | Feedback | Verdict) -> Interaction:
         """Return this interaction with one more event; itself when nothing changes."""
         if event.query_id != self.query_id:
             raise ValueError(f"event of {event.query_id!r} merged into {self.query_id!r}")
@@ -58,6 +62,9 @@ class Interaction:
         if isinstance(event, Result):
             best = _first_result(self.result, event)
             return self if best is self.result else replace(self, result=best)
+        if isinstance(event, Verdict):
+            last = _last_verdict(self.verdict, event)
+            return self if last is self.verdict else replace(self, verdict=last)
         newest = _newest_feedback(self.feedback, event)
         return self if newest == self.feedback else replace(self, feedback=newest)
 
@@ -86,6 +93,19 @@ class Interaction:
             return Judgement(feedback=newest, problem=str(exc))
         return Judgement(value, newest)
 
+    def verdict_in_force(self) -> Verdict | None:
+        """The verdict, if it counts: it has a score and a weight, and no user has judged.
+
+        Feedback that could not be judged silences it as well; feedback that was withdrawn does not.
+        """
+        verdict, decision, result = self.verdict, self.decision, self.result
+        if verdict is None or not verdict.weight or verdict.score is None:
+            return None
+        if decision is None or result is None or any(not item.withdrawn for item in self.feedback):
+            return None
+        calls = {decision.call_id, result.call_id or decision.call_id}
+        return verdict if calls == {verdict.call_id} and verdict.arm == result.arm else None
+
 
 def _first_decision(known: Decision | None, new: Decision) -> Decision:
     if known is None:
@@ -102,6 +122,15 @@ def _first_result(known: Result | None, new: Result) -> Result:
         return new
     old_key, new_key = ((event.finished_at, event.encode()) for event in (known, new))
     return new if new_key < old_key else known
+
+
+def _last_verdict(known: Verdict | None, new: Verdict) -> Verdict:
+    if known is None:
+        return new
+    old_key, new_key = (
+        (event.score is not None, event.finished_at, event.encode()) for event in (known, new)
+    )
+    return new if new_key > old_key else known
 
 
 def _given_at(item: Feedback) -> datetime:

@@ -1,14 +1,15 @@
 """How far a prediction was off: judged quality less what was predicted when the query was decided.
 
-Invariant: an interaction has one residual in its life, that of its first judgement; corrections
-change the sums and not what was watched.
+Invariant: an interaction has one residual in its life, that of a user's first judgement;
+corrections change the sums and not what was watched. Verdicts of a judge model are not watched:
+where the judge differs from users, that is no drift of the arm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from metallm_stream.join.change import lesson
+from metallm_stream.join.change import users_lesson
 from metallm_stream.join.interaction import Interaction
 from metallm_stream.policy.drift import Residual
 
@@ -23,10 +24,10 @@ def residuals(
     """
     found: dict[str, list[Residual]] = {}
     for before, after in pairs:
-        taught = None if after is None else lesson(after, encoder)
+        taught = None if after is None else users_lesson(after, encoder)
         if taught is None or after is None or after.decision is None:
             continue
-        if before is not None and lesson(before, encoder) is not None:
+        if before is not None and users_lesson(before, encoder) is not None:
             continue
         decision = after.decision
         predicted = [item.quality for item in decision.candidates if item.arm == taught.arm]

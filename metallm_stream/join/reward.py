@@ -1,7 +1,8 @@
 """What a complete interaction is worth to a policy that learns utilities: one number.
 
 Invariant: a function of the interaction and the trade-off alone, so that folding the log again
-gives the same rewards.
+gives the same rewards. Users' judgements alone count: what such a policy was taught cannot be
+replaced at once, as a verdict is by a user's word.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metallm_stream.events import Decision, Result
-from metallm_stream.join.change import lesson
+from metallm_stream.join.change import users_lesson
 from metallm_stream.join.interaction import Interaction
 
 LEAST, MOST = -1.0, 1.0
@@ -39,7 +40,7 @@ class Rewards:
 
     def of(self, interaction: Interaction | None, encoder: str) -> Reward | None:
         """The reward of an interaction that has decision, answer and judgement; else None."""
-        taught = None if interaction is None else lesson(interaction, encoder)
+        taught = None if interaction is None else users_lesson(interaction, encoder)
         if interaction is None or taught is None:
             return None
         decision, result = interaction.decision, interaction.result

@@ -15,7 +15,11 @@ def final(text: str) -> str:
     >>> final("<think>It may be B.</think>A")
     'A'
     """
-    answer = text.rpartition("</think>")[2]
-    if len(answer) <= 2 * READ_AT_EACH_END:
-        return answer
-    return f"{answer[:READ_AT_EACH_END]}\n{answer[-READ_AT_EACH_END:]}"
+    return ends(text.rpartition("</think>")[2])
+
+
+def ends(text: str) -> str:
+    """The text, or of a very long one the two ends."""
+    if len(text) <= 2 * READ_AT_EACH_END:
+        return text
+    return f"{text[:READ_AT_EACH_END]}\n{text[-READ_AT_EACH_END:]}"

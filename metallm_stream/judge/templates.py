@@ -1,4 +1,4 @@
-"""Prompt templates: data with a name and a version, one for each kind of task.
+"""Prompt templates: data with a name and a version, one for each kind of task and for the judge.
 
 Invariant: a template is text with named placeholders and nothing that could run; what is filled in
 is never read as a template itself. A template that lacks a placeholder of its kind, or has one
@@ -31,6 +31,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = MappingProxyType(
         "number": frozenset(("text",)),
         "extraction": frozenset(("text",)),
         "free_text": frozenset(("text",)),
+        "verdict": frozenset(("question", "answer", "fence")),
     }
 )
 _PLACEHOLDER = re.compile(r"\{(\w{1,64})\}")
@@ -47,7 +48,7 @@ class Template(BaseModel):
     system
         The system prompt of queries that bring none of their own; as it stands.
     user
-        The last user turn; `{text}`, `{labels}` and `{options}` are filled in, other braces stay.
+        The last user turn; the placeholders of its kind are filled in, other braces stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

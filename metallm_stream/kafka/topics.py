@@ -48,6 +48,16 @@ class TopicNames:
         return f"{self.prefix}feedback"
 
     @property
+    def cases(self) -> str:
+        """Answers drawn for the judge model."""
+        return f"{self.prefix}cases"
+
+    @property
+    def verdicts(self) -> str:
+        """What the judge model said of them."""
+        return f"{self.prefix}verdicts"
+
+    @property
     def policy(self) -> str:
         """The learned policy, compacted."""
         return f"{self.prefix}policy"
@@ -67,6 +77,11 @@ class TopicNames:
         """The topics of which the newest record of each key counts, in one order."""
         return self.policy, self.models, self.health
 
+    @property
+    def joined(self) -> tuple[str, str, str, str]:
+        """The topics that the learner joins by `query_id`."""
+        return self.decisions, self.results, self.feedback, self.verdicts
+
     def calls(self, provider: str) -> str:
         """Work for one provider."""
         return f"{self.prefix}calls.{provider}"
@@ -79,12 +94,14 @@ class TopicNames:
     def dead_letter_pattern(self) -> str:
         """A librdkafka subscription for all dead-letter topics under the prefix."""
         escaped = self.prefix.replace(".", "[.]")
-        return f"^{escaped}(queries|decisions|results|feedback|calls[.][a-z0-9_-]+)[.]dlq$"
+        named = "queries|decisions|results|feedback|cases|verdicts"
+        return f"^{escaped}({named}|calls[.][a-z0-9_-]+)[.]dlq$"
 
     def all(self, providers: Iterable[str]) -> list[str]:
         """Every topic for these providers, dead-letter topics included."""
         read = [self.queries, self.decisions, self.results, self.feedback]
         read += [self.calls(provider) for provider in sorted(providers)]
+        read += [self.cases, self.verdicts]
         return [*read, *self.compacted, *map(self.dead_letters, read)]
 
 

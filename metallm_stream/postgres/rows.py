@@ -15,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from metallm_stream.events import Decision, Event, Feedback, Result
+from metallm_stream.events import Decision, Event, Feedback, Result, Verdict
 from metallm_stream.join import Interaction
 
 MAX_JSON_BYTES = 2**25  # jsonb takes 2**28 bytes an array
@@ -52,6 +52,8 @@ COLUMNS: dict[str, str] = {
     "context": "text",
     "result": "jsonb",
     "feedback": "jsonb",
+    "judged_by": "text",
+    "verdict": "jsonb",
 }
 
 _feedback = TypeAdapter(tuple[Feedback, ...])
@@ -84,6 +86,12 @@ def to_row(day: date, interaction: Interaction) -> dict[str, Any]:
         row |= _answered(interaction.result)
     if interaction.feedback:
         row |= _judged(interaction)
+    if interaction.verdict is not None:
+        row["verdict"] = orjson.Fragment(storable_json(interaction.verdict))
+    if row.get("quality") is not None:
+        row["judged_by"] = "user"
+    elif interaction.verdict_in_force() is not None:
+        row["judged_by"] = "model"
     return row
 
 
@@ -93,6 +101,7 @@ def from_row(
     context: bytes | None,
     result: str | None,
     feedback: str | None,
+    verdict: str | None,
 ) -> Interaction:
     """The interaction of one row; JSON comes as text."""
     return Interaction(
@@ -100,6 +109,7 @@ def from_row(
         None if decision is None else _with_context(decision, context or b""),
         None if result is None else Result.model_validate_json(result),
         () if feedback is None else _feedback.validate_json(feedback),
+        None if verdict is None else Verdict.model_validate_json(verdict),
     )
 
 

@@ -162,18 +162,18 @@ LOAD_DAYS = text("""
 """)
 
 LOAD_INTERACTIONS = text("""
-    SELECT query_id, decision::text, context, result::text, feedback::text
+    SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text
     FROM metallm.interactions
     WHERE day = ANY (CAST(:days AS date[])) AND query_id = ANY (CAST(:query_ids AS text[]))
 """)
 
 STREAM_INTERACTIONS = text("""
-    SELECT query_id, decision::text, context, result::text, feedback::text
+    SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text
     FROM metallm.interactions
 """)
 
 STREAM_DAY = text("""
-    SELECT query_id, decision::text, context, result::text, feedback::text
+    SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text
     FROM metallm.interactions WHERE day = :day
 """)
 

@@ -204,7 +204,7 @@ interactions = Table(
     Column("output_tokens", BigInteger),
     Column("cost_usd", Double, comment="All attempts together."),
     Column("latency_s", Double),
-    Column("quality", Double, comment="The judgement in force, in [0, 1]."),
+    Column("quality", Double, comment="The user's judgement in force, in [0, 1]."),
     Column("problem", Text, comment="Why the feedback could not be judged."),
     Column("label", Text),
     Column("score", Double),
@@ -214,7 +214,12 @@ interactions = Table(
     Column("result", JSONB),
     Column("feedback", JSONB, comment="The newest of each feedback id, newest last."),
     Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
-    comment="One row a query: decision, result and feedback as far as they have come.",
+    Column(
+        "judged_by", Text, comment="Whose judgement counts: user or model; null: there is none."
+    ),
+    Column("verdict", JSONB, comment="The judge model's; its cost is in no other column."),
+    CheckConstraint("judged_by IN ('user', 'model')", name="judged_by_known"),
+    comment="One row a query: decision, result, feedback and verdict as far as they have come.",
     postgresql_partition_by="RANGE (day)",
 )
 

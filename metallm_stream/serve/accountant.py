@@ -14,11 +14,12 @@ from confluent_kafka import Producer
 from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision
 from metallm_stream.join import Interaction
 from metallm_stream.kafka import Record, write
 from metallm_stream.postgres import Place, load_accounts, lock_accounts, save_accounts
 from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
+from metallm_stream.serve.joined import Joined
 
 Pair = tuple[Interaction | None, Interaction]
 
@@ -62,7 +63,7 @@ class Accountant:
             self._unpublished |= load_accounts(conn, self._budgets).keys()
 
     def book(
-        self, conn: Database, events: Iterable[Decision | Result | Feedback], pairs: Iterable[Pair]
+        self, conn: Database, events: Iterable[Joined], pairs: Iterable[Pair]
     ) -> Mapping[Place, Account]:
         """Book what the events of a transaction have changed; the accounts as they are then."""
         if not self._budgets:

@@ -1,4 +1,4 @@
-"""Records of the three joined topics as events.
+"""Records of the joined topics as events.
 
 Invariant: the learner and a rebuild from the log read the same records in the same way, and no
 record claims a time that its topic had not reached when it was written: such a record would weigh
@@ -11,11 +11,11 @@ from datetime import timedelta
 
 from confluent_kafka import Message
 
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision, Feedback, Result, Verdict
 from metallm_stream.join import check_context
 from metallm_stream.kafka import TopicNames, recorded_at
 
-Joined = Decision | Result | Feedback
+Joined = Decision | Result | Feedback | Verdict
 # Clocks of one installation may differ so much; less than what shifts take to become effective.
 AHEAD = timedelta(seconds=2)
 
@@ -28,17 +28,27 @@ def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: i
     """
     topic, value = message.topic(), message.value()
     if topic == names.feedback:
-        feedback = Feedback.parse(value)
-        if feedback.given_at is not None:
-            return feedback
-        return feedback.model_copy(update={"given_at": recorded_at(message)})
+        return _feedback(message)
     if topic == names.results:
-        result = Result.parse(value)
-        if result.finished_at <= recorded_at(message) + AHEAD:
-            return result
-        return result.model_copy(update={"finished_at": recorded_at(message)})
+        return _result(message)
+    if topic == names.verdicts:
+        return Verdict.parse(value)
     decision = Decision.parse(value)
     check_context(decision, encoder, dimensions)
     if decision.decided_at <= recorded_at(message) + AHEAD:
         return decision
     return decision.model_copy(update={"decided_at": recorded_at(message)})
+
+
+def _feedback(message: Message) -> Feedback:
+    feedback = Feedback.parse(message.value())
+    if feedback.given_at is not None:
+        return feedback
+    return feedback.model_copy(update={"given_at": recorded_at(message)})
+
+
+def _result(message: Message) -> Result:
+    result = Result.parse(message.value())
+    if result.finished_at <= recorded_at(message) + AHEAD:
+        return result
+    return result.model_copy(update={"finished_at": recorded_at(message)})

@@ -1,4 +1,4 @@
-"""The learner: decisions, results and feedback joined, judged and summed, exactly once.
+"""The learner: decisions, results, feedback and verdicts joined, judged and summed, exactly once.
 
 Invariant: rows, sums and read positions change in one PostgreSQL transaction, or not at all. A
 crash anywhere is followed by a restart that reads again from the positions in PostgreSQL.
@@ -79,7 +79,7 @@ class Batch:
 
 
 class Learner:
-    """Learns from three topics until it is told to stop.
+    """Learns from four topics until it is told to stop.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class Learner:
         self._save_models(self._knowledge.catalogue.arms.items())
         names = self._names
         self._consumer.subscribe(
-            [names.decisions, names.results, names.feedback, names.dead_letter_pattern()],
+            [*names.joined, names.dead_letter_pattern()],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_revoke,
@@ -344,8 +344,7 @@ class Learner:
 
     def _require_all(self, consumer: Consumer) -> None:
         """Some pupils must learn from every partition."""
-        names = self._names
-        joined = (names.decisions, names.results, names.feedback)
+        joined = self._names.joined
 
         def existing() -> int:
             topics = consumer.list_topics(timeout=KAFKA_TIMEOUT_S).topics

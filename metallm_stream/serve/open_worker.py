@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from metallm_stream.events import Call, Result
-from metallm_stream.judge import Templates, load, parse, prompt, shipped, template
+from metallm_stream.events import Call, Case, Result
+from metallm_stream.judge import Templates, case_of, load, parse, prompt, shipped, template
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
     AnswerSettings,
@@ -67,7 +68,15 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         now=utc_now,
         health=circuits.news,
         spending=spending,
+        draw=_draw(settings),
     )
+
+
+def _draw(settings: Settings) -> Callable[[Call, Result], Case | None] | None:
+    judge = settings.judge
+    if judge.provider is None:
+        return None
+    return partial(case_of, share=judge.share, seed=judge.seed)
 
 
 def _spending(settings: Settings, provider: str, clock: SystemClock) -> Spending | None:

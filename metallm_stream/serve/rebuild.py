@@ -78,7 +78,7 @@ def read_log(
 ) -> dict[str, Interaction]:
     """The interactions by query that the topics tell up to these offsets."""
     joined: dict[str, Interaction] = {}
-    for topic in (names.decisions, names.results, names.feedback):
+    for topic in names.joined:
         ends = {part: end for (name, part), end in offsets.items() if name == topic}
         for message in read_from_start(connection, topic, ends):
             try:

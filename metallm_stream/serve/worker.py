@@ -17,11 +17,10 @@ from datetime import datetime
 from typing import Any
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import ArmHealth, Call, Failure, Result, WorkerSpend
+from metallm_stream.events import ArmHealth, Call, Case, Failure, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
-    Follower,
     Partition,
     Record,
     TopicNames,
@@ -30,6 +29,7 @@ from metallm_stream.kafka import (
     dead_letter,
 )
 from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.serve.spent import restore
 
 SERVICE = "worker"
 
@@ -64,6 +64,8 @@ class Worker:
     spending
         What this worker has spent, if that is capped: told with the results that it paid for, and
         read again at the start.
+    draw
+        What of an answer is put before the judge model, if that is to have any.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Worker:
         now: Callable[[], datetime],
         health: Callable[[], Sequence[ArmHealth]] = tuple,
         spending: Spending | None = None,
+        draw: Callable[[Call, Result], Case | None] | None = None,
     ) -> None:
         self._names = names
         self._topic = names.calls(provider)
@@ -91,6 +94,7 @@ class Worker:
         self._connection = connection
         self._health = health
         self._spending = spending
+        self._draw = draw
         self._health_producer = connection.producer()
         self._down: set[str] = set()
         self._calls = CallThread(open_provider, answer)
@@ -109,7 +113,7 @@ class Worker:
         self._calls.start()
         self._loop.start()
         if self._spending is not None:
-            self._restore(self._spending)
+            restore(self._spending, self._connection, self._names)
         log.info("worker for %s is ready", self._topic)
         while not stop.is_set():
             self.step(self._free())
@@ -163,19 +167,12 @@ class Worker:
             if self._in_flight.pop(work, None) is not None
         ]
         for place, (work, future) in enumerate(ended):
-            records = [self._record(self._outcome(work, future))]
+            outcome = self._outcome(work, future)
+            records = [self._record(outcome), *self._drawn(work, outcome)]
             if self._spending is not None and place == len(ended) - 1:
                 spent = self._spending.tell()
                 records.append(Record.of(self._names.health, spent.key, spent))
             self._loop.complete(work, records)
-
-    def _restore(self, spending: Spending) -> None:
-        """Read what this slot had spent; its predecessor is fenced, so nothing more will come."""
-        follower = Follower(self._connection, [self._names.health])
-        for message in follower.catch_up():
-            if message.key() == spending.key.encode() and message.value() is not None:
-                spending.restore(WorkerSpend.parse(message.value()))
-        follower.close()
 
     def _outcome(self, work: Work, future: Future[Result | Forward]) -> Result | Forward:
         """What the call came to. A call that breaks our own code fails alone, not its worker."""
@@ -197,6 +194,13 @@ class Worker:
             topic = self._names.calls(outcome.call.ranking[0].provider)
             return Record.of(topic, outcome.call.call_id, outcome.call)
         return Record.of(self._names.results, outcome.query_id, outcome)
+
+    def _drawn(self, work: Work, outcome: Result | Forward) -> list[Record]:
+        """The case for the judge model, in the transaction of its result."""
+        if self._draw is None or not isinstance(outcome, Result) or outcome.failure is not None:
+            return []
+        case = self._draw(Call.parse(work.message.value()), outcome)
+        return [] if case is None else [Record.of(self._names.cases, case.query_id, case)]
 
     def _cancel(self, partitions: list[Partition]) -> None:
         for work in [work for work in self._in_flight if work.partition in partitions]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Decision, Feedback, Result, Verdict
 from metallm_stream.join import Interaction, change
 from metallm_stream.policy import Sums, merged
 from tests.records import (
@@ -23,9 +23,10 @@ from tests.records import (
     decision,
     feedback,
     result,
+    verdict,
 )
 
-Event = Decision | Result | Feedback
+Event = Decision | Result | Feedback | Verdict
 SAME = 1e-9
 
 IDS = st.sampled_from(["a", "b", "c"])
@@ -79,7 +80,17 @@ FEEDBACK = st.builds(
     st.sampled_from([None, "anna", "bert"]),
     JUDGEMENTS,
 )
-EVENTS = st.lists(st.one_of(CHOSEN, CHOSEN, REFUSALS, RESULTS, RESULTS, FEEDBACK, FEEDBACK))
+VERDICTS = st.builds(
+    verdict,
+    IDS,
+    st.sampled_from([None, 0.0, 0.7, 1.0]),
+    arm=ARMS,
+    weight=st.sampled_from([0.0, 0.25, 1.0]),
+    finished_at=SECONDS.map(at),
+)
+EVENTS = st.lists(
+    st.one_of(CHOSEN, CHOSEN, REFUSALS, RESULTS, RESULTS, FEEDBACK, FEEDBACK, VERDICTS, VERDICTS)
+)
 
 
 class Fold:
@@ -182,6 +193,24 @@ def test_corrections_and_withdrawals_are_exact(answers, final) -> None:
         corrected.take([judged])
         direct.take([made, answered, judged])
     assert corrected.sums.difference(direct.sums) <= SAME
+
+
+@settings(deadline=None)
+@given(
+    events=st.lists(st.one_of(st.just(decision("a")), RESULTS, FEEDBACK, VERDICTS)),
+    label=st.sampled_from(["yes", "no", "perhaps"]),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_users_word_leaves_nothing_of_a_verdict(events, label, order) -> None:
+    """In any order of verdicts, labels and corrections: the sums are those without the verdicts."""
+    last = [feedback(query_id, label, given=20) for query_id in ("a", "b", "c")]
+    mixed = [*events, *last]
+    order.shuffle(mixed)
+    without = [event for event in mixed if not isinstance(event, Verdict)]
+    fold = Fold()
+    for event in mixed:
+        fold.take([event])
+    assert fold.sums.difference(folded(without).sums) <= SAME
 
 
 @settings(deadline=None)

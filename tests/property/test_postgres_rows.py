@@ -9,7 +9,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result
+from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result, Verdict
 from metallm_stream.join import Interaction
 from metallm_stream.postgres.rows import COLUMNS, MAX_JSON_BYTES, from_row, storable, to_json
 
@@ -68,25 +68,47 @@ feedbacks = st.builds(
     score=st.floats(0, 1),
     given_at=moments,
 )
+verdicts = st.builds(
+    Verdict,
+    query_id=st.just("q"),
+    call_id=names,
+    arm=names,
+    judge=names,
+    template=names,
+    score=st.floats(0, 1),
+    failure=st.none(),
+    weight=st.floats(0, 1),
+    text=st.none() | clean,
+    cost_usd=st.none() | amounts,
+    finished_at=moments,
+)
 
 
-@given(st.none() | decisions, st.none() | results, st.lists(feedbacks, max_size=3))
+@given(
+    st.none() | decisions,
+    st.none() | results,
+    st.lists(feedbacks, max_size=3),
+    st.none() | verdicts,
+)
 def test_a_row_restores_its_interaction(
-    decision: Decision | None, result: Result | None, feedback: list[Feedback]
+    decision: Decision | None,
+    result: Result | None,
+    feedback: list[Feedback],
+    verdict: Verdict | None,
 ) -> None:
     """Every event comes back equal; columns are those of the statement."""
     whole = Interaction("q")
-    for event in (decision, result, *feedback):
+    for event in (decision, result, *feedback, verdict):
         whole = whole if event is None else whole.merged(event)
     (part,) = to_json([(DAY, whole)])
     (row,) = orjson.loads(part)
     assert set(row) <= set(COLUMNS)
     stored = {
         name: orjson.dumps(row[name]).decode() if row.get(name) is not None else None
-        for name in ("decision", "result", "feedback")
+        for name in ("decision", "result", "feedback", "verdict")
     }
     context = None if decision is None else base64.b64decode(row["context"])
-    assert from_row("q", stored["decision"], context, stored["result"], stored["feedback"]) == whole
+    assert from_row("q", stored.pop("decision"), context, *stored.values()) == whole
 
 
 @given(texts | st.text(st.characters(categories=["Cs", "Cc"])))

@@ -34,6 +34,8 @@ SECTIONS = {
     "calls": (events.Call,),
     "results": (events.Result, events.Attempt, events.Skip),
     "feedback": (events.Feedback,),
+    "cases": (events.Case,),
+    "verdicts": (events.Verdict,),
     "models": (events.Model, events.Price),
     "policy": (
         events.PolicyManifest,

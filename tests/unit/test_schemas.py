@@ -14,6 +14,7 @@ from metallm_stream.events import (
     ArmHealth,
     BudgetAccount,
     Call,
+    Case,
     Decision,
     Event,
     Feedback,
@@ -24,6 +25,7 @@ from metallm_stream.events import (
     Result,
     RiverPart,
     UserEvent,
+    Verdict,
     WorkerSpend,
 )
 
@@ -36,6 +38,8 @@ RECORDS: dict[str, type[Event]] = {
     "calls": Call,
     "results": Result,
     "feedback": Feedback,
+    "cases": Case,
+    "verdicts": Verdict,
     "models": Model,
 }
 KINDS: dict[tuple[str, str], type[Event]] = {

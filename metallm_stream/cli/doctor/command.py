@@ -74,7 +74,7 @@ def _kafka(settings: Settings, connection: Connection, encoder: str | None) -> I
     yield from guarded("topics", lambda: kafka.topics(settings, existing, admin))
     if all_names.models in existing:
         yield from guarded("models", lambda: kafka.models(settings, existing, connection))
-        yield from guarded("services", lambda: kafka.services(admin, all_names, connection))
+        yield from guarded("services", lambda: kafka.services(settings, admin, connection))
     if all_names.policy in existing:
         yield from guarded(
             "policy", lambda: kafka.policy(connection, all_names, encoder, utc_now())

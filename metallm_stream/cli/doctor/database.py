@@ -68,7 +68,7 @@ def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iter
     total = 0
     consumer = connection.reader()
     try:
-        for topic in (topic_names.decisions, topic_names.results, topic_names.feedback):
+        for topic in topic_names.joined:
             for end in ends(consumer, topic):
                 position = known.get((topic, end.partition))
                 if position is None:

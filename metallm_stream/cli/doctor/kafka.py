@@ -137,10 +137,9 @@ def policy(
         )
 
 
-def services(
-    admin: AdminClient, topic_names: TopicNames, connection: Connection
-) -> Iterator[Finding]:
+def services(settings: Settings, admin: AdminClient, connection: Connection) -> Iterator[Finding]:
     """How many replicas of each service are in their groups."""
+    topic_names = names(settings)
     start = f"{topic_names.prefix}metallm-"
     arms = _catalogue(connection, topic_names).arms.values()
     providers = sorted({model.provider for model in arms})
@@ -149,6 +148,8 @@ def services(
         "learner": "python services/learner.py",
         **{f"worker-{name}": f"python services/worker.py --provider {name}" for name in providers},
     }
+    if settings.judge.provider is not None:
+        wanted["judge"] = "python services/judge.py"
     asked = admin.describe_consumer_groups(
         [start + service for service in wanted], request_timeout=REQUEST_S
     )

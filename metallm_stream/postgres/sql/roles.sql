@@ -33,7 +33,8 @@ GRANT SELECT ON
     metallm.interactions, metallm.attempts, metallm.arm_events, metallm.arms, metallm.arms_by_task,
     metallm.arms_over_time, metallm.policy_now, metallm.spend, metallm.savings, metallm.lag,
     metallm.dead_letters, metallm.dead_letter_counts, metallm.learning_curve, metallm.outcomes,
-    metallm.policy_values, metallm.drift, metallm.budgets, metallm.river
+    metallm.policy_values, metallm.drift, metallm.budgets, metallm.river,
+    metallm.verdicts, metallm.judges
 TO metallm_analyst;
 GRANT EXECUTE ON FUNCTION
     metallm.explain(text), metallm.partition_days(),

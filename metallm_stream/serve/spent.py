@@ -1,0 +1,16 @@
+"""What a process had spent under its cap before it was started again."""
+
+from __future__ import annotations
+
+from metallm_stream.events import WorkerSpend
+from metallm_stream.kafka import Connection, Follower, TopicNames
+from metallm_stream.providers import Spending
+
+
+def restore(spending: Spending, connection: Connection, names: TopicNames) -> None:
+    """Read what this slot had spent; its predecessor is fenced, so nothing more will come."""
+    follower = Follower(connection, [names.health])
+    for message in follower.catch_up():
+        if message.key() == spending.key.encode() and message.value() is not None:
+            spending.restore(WorkerSpend.parse(message.value()))
+    follower.close()
