@@ -100,7 +100,7 @@ class WorkerSettings(Section):
     """`concurrency` calls in flight; each arm gets `tries` within `budget_s` seconds."""
 
     concurrency: Annotated[int, Field(ge=1, le=5_000)] = 64
-    commit_interval_s: Annotated[float, Field(gt=0, le=5)] = 0.03
+    commit_interval_s: Annotated[float, Field(gt=0, le=5)] = 0.02
     attempt_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
     tries: Annotated[int, Field(ge=1, le=20)] = 3
     budget_s: Annotated[float, Field(gt=0, le=7_200)] = 120.0

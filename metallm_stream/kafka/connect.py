@@ -18,7 +18,7 @@ TRANSACTION_TIMEOUT_S = 10.0
 
 _RELIABLE = {
     "topic.metadata.propagation.max.ms": 1_000,
-    "retry.backoff.ms": 5,
+    "retry.backoff.ms": 2,
 }
 
 
@@ -106,7 +106,8 @@ class Connection:
                 "metadata.recovery.strategy": "none",
                 "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1_000),
                 "message.max.bytes": MAX_RECORD_BYTES,
-                "linger.ms": 5,
+                # A transaction is a batch by itself: waiting for more only makes it later.
+                "linger.ms": 0,
                 "compression.type": "lz4",
             }
         )

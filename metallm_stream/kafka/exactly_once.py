@@ -142,6 +142,11 @@ class ExactlyOnce:
         self._pending.setdefault(work.partition, []).extend(records)
         return True
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether there is completed work to commit."""
+        return bool(self._pending)
+
     def commit(self) -> None:
         """Commit all completed work in one transaction; returns when it is visible."""
         deadline = time.monotonic() + PATIENCE_S

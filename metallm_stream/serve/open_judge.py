@@ -22,6 +22,7 @@ from metallm_stream.providers import (
     cost_usd,
     open_provider,
 )
+from metallm_stream.serve.calls import CallLimits
 from metallm_stream.serve.judge import Judge, Rubric
 from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.vendors import provider_settings
@@ -67,9 +68,11 @@ def open_judge(settings: Settings) -> Judge:
         answer,
         spending,
         slot=settings.slot,
-        concurrency=judge.concurrency,
-        commit_interval_s=worker.commit_interval_s,
-        drain_s=worker.drain_s,
+        limits=CallLimits(
+            concurrency=judge.concurrency,
+            commit_interval_s=worker.commit_interval_s,
+            drain_s=worker.drain_s,
+        ),
         now=utc_now,
     )
 

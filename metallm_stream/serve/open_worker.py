@@ -22,9 +22,10 @@ from metallm_stream.providers import (
     answer_call,
     open_provider,
 )
+from metallm_stream.serve.calls import Answerer, CallLimits
 from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.vendors import provider_settings
-from metallm_stream.serve.worker import Answerer, Worker
+from metallm_stream.serve.worker import Worker
 from metallm_stream.settings import Settings
 
 
@@ -62,9 +63,11 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         partial(open_provider, vendor),
         partial(_marked, answer, templates),
         slot=settings.slot,
-        concurrency=settings.worker.concurrency,
-        commit_interval_s=settings.worker.commit_interval_s,
-        drain_s=settings.worker.drain_s,
+        limits=CallLimits(
+            concurrency=settings.worker.concurrency,
+            commit_interval_s=settings.worker.commit_interval_s,
+            drain_s=settings.worker.drain_s,
+        ),
         now=utc_now,
         health=circuits.news,
         spending=spending,

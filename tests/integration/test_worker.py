@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from metallm_stream.events import Call, Model, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.providers import Provider, ProviderSettings, open_provider
+from metallm_stream.serve.calls import CallLimits
 from metallm_stream.serve.worker import Worker
 from tests.pipeline import Pipeline, questions
 from tests.processes import eventually
@@ -42,9 +43,7 @@ def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
         lambda: open_provider(settings),
         answer,
         slot="0",
-        concurrency=4,
-        commit_interval_s=0.02,
-        drain_s=1,
+        limits=CallLimits(concurrency=4, commit_interval_s=0.02, drain_s=1),
         now=lambda: NOW,
     )
     stop = threading.Event()
