@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from metallm_stream.embedded import Child, EmbeddedStack, Supervisor
 from metallm_stream.events import Model
 from metallm_stream.kafka import Connection, Record, TopicNames, create, write
+from metallm_stream.postgres import migrate
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "key-for-benchmarks"
@@ -33,7 +34,10 @@ READY_WITHIN_S = 60.0
 
 @dataclass
 class Stage:
-    """Topics under a prefix of their own, and the processes on them."""
+    """Topics under a prefix of their own, and the processes on them.
+
+    `database_url` is that of a migrated PostgreSQL, or empty.
+    """
 
     bootstrap: str
     directory: Path
@@ -41,6 +45,8 @@ class Stage:
     providers: Sequence[str]
     partitions: int = 4
     urls: dict[str, str] = field(default_factory=dict)
+    database_url: str = ""
+    encoder: str = ENCODER
 
     def __post_init__(self) -> None:
         self.names = TopicNames(f"b{secrets.token_hex(4)}.")
@@ -77,7 +83,7 @@ class Stage:
         return child
 
     def start(self, service: str, *arguments: str, core: str = "", **settings: str) -> Child:
-        """Start a router or a worker; `settings` are METALLM_* variables without the prefix."""
+        """Start a service; `settings` are METALLM_* variables without the prefix."""
         environment = self._environment()
         for provider, url in self.urls.items():
             name = f"METALLM_PROVIDERS__{provider.upper()}__"
@@ -135,22 +141,31 @@ class Stage:
             "OPENBLAS_NUM_THREADS": "1",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "METALLM_TOPICS__PREFIX": self.names.prefix,
-            "METALLM_ENCODER": ENCODER,
+            "METALLM_ENCODER": self.encoder,
+            **({"DATABASE_URL": self.database_url} if self.database_url else {}),
         }
 
 
 @contextmanager
-def open_stage(*providers: str) -> Iterator[Stage]:
-    """A stage on an embedded Kafka, or on the one of KAFKA_BOOTSTRAP_SERVERS; gone at the end."""
+def open_stage(*providers: str, learns: bool = False) -> Iterator[Stage]:
+    """A stage on an embedded Kafka, or on the one of KAFKA_BOOTSTRAP_SERVERS; gone at the end.
+
+    If it `learns`, it has a migrated PostgreSQL as well: an embedded one.
+    """
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         servers = EmbeddedStack(
             directory / "state",
             bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
-            database_url="postgresql://none",  # so that none is started: nobody learns here
+            # Where nobody learns, none is started.
+            database_url=None if learns else "postgresql://none",
         )
         opened.enter_context(servers)
-        yield Stage(servers.bootstrap_servers, directory, servers.supervisor, providers)
+        stage = Stage(servers.bootstrap_servers, directory, servers.supervisor, providers)
+        if learns:
+            stage.database_url = servers.database_url
+            migrate(stage.database_url)
+        yield stage
         servers.supervisor.stop()
 
 
