@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 from metallm_stream.evaluate import LogEvaluation, PolicyValue
 from metallm_stream.events import Attempt, Candidate, Decision, Failure, Feedback, Result
 from metallm_stream.join import Interaction
-from metallm_stream.postgres import load_for_update, save_interactions, stream_outcomes
+from metallm_stream.postgres import load_for_update, save_interactions
+from metallm_stream.postgres.outcomes import stream_outcomes
 from tests.integration.conftest import Sample
 
 TODAY = date(2026, 3, 1)

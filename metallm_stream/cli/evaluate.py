@@ -21,7 +21,7 @@ from metallm_stream.cli.moments import Moment
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.evaluate import ALWAYS, METRICS, TARGETS, LogEvaluation, PolicyValue
 from metallm_stream.evaluate.off_policy import ALL
-from metallm_stream.postgres import stream_outcomes
+from metallm_stream.postgres.outcomes import stream_outcomes
 from metallm_stream.settings import load
 
 

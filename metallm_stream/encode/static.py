@@ -1,12 +1,14 @@
 """Contexts from static token vectors whose weights are inside an installed package.
 
-Invariant: no download, no torch, no state: the weights are read once and never written.
+Invariant: no download, no torch, no state: the weights are read once, when the first text comes,
+and never written.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +53,17 @@ class StaticEncoder:
             raise ConfigurationError(
                 f"encoder wordllama:{dimensions}: choose {SMALLEST} to {LARGEST} dimensions"
             )
-        package = _package_directory()
-        vectors = load_file(package / _WEIGHTS)["embedding.weight"][:, :dimensions]
         self.name = f"wordllama-{dimensions}"
         self.dimensions = dimensions
-        self._model = StaticModel(
+        self._package = _package_directory()
+
+    @cached_property
+    def _model(self) -> StaticModel:
+        # Half a second, which a learner does without: it needs the name and the dimensions only.
+        vectors = load_file(self._package / _WEIGHTS)["embedding.weight"][:, : self.dimensions]
+        return StaticModel(
             np.ascontiguousarray(vectors, dtype=np.float32),
-            Tokenizer.from_file(str(package / _TOKENIZER)),
+            Tokenizer.from_file(str(self._package / _TOKENIZER)),
         )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -24,7 +24,6 @@ from metallm_stream.postgres.offsets import (
     claim_partition,
     load_offsets,
 )
-from metallm_stream.postgres.outcomes import stream_outcomes
 from metallm_stream.postgres.policies import (
     forget_other_models,
     next_policy_version,
@@ -127,6 +126,5 @@ __all__ = [
     "slot_versions",
     "split_lessons",
     "stream_interactions",
-    "stream_outcomes",
     "try_publish_lock",
 ]

@@ -19,10 +19,12 @@ def open_router(settings: Settings) -> Router:
     """A router, its surroundings checked."""
     kafka = connection(settings, "metallm-router")
     check(kafka.admin(), names(settings), ())
+    encoder = load_encoder(settings.encoder)
+    encoder.encode(["its weights are read now, and not when the first query waits"])
     return Router(
         kafka,
         names(settings),
-        load_encoder(settings.encoder),
+        encoder,
         open_chooser(settings),
         TradeOff(**settings.objective.model_dump()),
         budgets(settings),

@@ -34,6 +34,7 @@ def encoder(settings: Settings) -> tuple[str | None, Finding]:
     """The encoder's identity, if it loads."""
     try:
         loaded = load_encoder(settings.encoder)
+        loaded.encode(["Does it encode?"])
     except ConfigurationError as exc:
         return None, problem("encoder", str(exc), "set METALLM_ENCODER")
     return loaded.name, ok("encoder", f"{loaded.name} loads, {loaded.dimensions} dimensions")
