@@ -6,8 +6,9 @@ interactions, so that of two learners with parts of one query exactly one sees i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from types import MappingProxyType
 
 from sqlalchemy import Connection, TextClause
 
@@ -44,9 +45,17 @@ def load_for_update(
     return found
 
 
-def save_interactions(conn: Connection, rows: Iterable[tuple[date, Interaction]]) -> None:
-    """Write each interaction whole, under the day that `load_for_update` gave."""
-    for part in to_json(rows):
+def save_interactions(
+    conn: Connection,
+    rows: Iterable[tuple[date, Interaction]],
+    known: Mapping[str, Interaction] = MappingProxyType({}),
+) -> None:
+    """Write each interaction, under the day that `load_for_update` gave.
+
+    What `known` says that function gave, by query id, is not written again: a decision is most of a
+    row, and a result and a label come later.
+    """
+    for part in to_json(rows, known):
         conn.execute(statements.SAVE_INTERACTIONS, {"rows": part})
 
 

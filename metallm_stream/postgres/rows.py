@@ -7,7 +7,7 @@ PostgreSQL cannot store and which are left out.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -20,7 +20,8 @@ from metallm_stream.join import Interaction
 
 MAX_JSON_BYTES = 2**25  # jsonb takes 2**28 bytes an array
 
-# Columns and types of a row as it goes to the server: JSON, bytes in base64.
+# Columns and types of a row as it goes to the server: JSON, bytes in base64. Those of `DECIDED` and
+# `ANSWERED` are sent only with a new decision or result, and stay as they are without.
 COLUMNS: dict[str, str] = {
     "query_id": "text",
     "day": "date",
@@ -56,18 +57,51 @@ COLUMNS: dict[str, str] = {
     "verdict": "jsonb",
 }
 
+DECIDED = frozenset(
+    {
+        "task",
+        "arm",
+        "propensity",
+        "policy",
+        "policy_version",
+        "encoder",
+        "cost_weight",
+        "latency_weight",
+        "cost_scale_usd",
+        "asked_at",
+        "decided_at",
+        "decision",
+        "context",
+    }
+)
+ANSWERED = frozenset(
+    {
+        "answered_by",
+        "finished_at",
+        "prediction",
+        "input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "latency_s",
+        "result",
+    }
+)
+
 _feedback = TypeAdapter(tuple[Feedback, ...])
 
 
-def to_json(rows: Iterable[tuple[date, Interaction]]) -> Iterator[str]:
+def to_json(
+    rows: Iterable[tuple[date, Interaction]], known: Mapping[str, Interaction]
+) -> Iterator[str]:
     """The rows as JSON arrays of objects, each of at most about `MAX_JSON_BYTES`.
 
+    `known` are the interactions as the table has them, by query id.
     One JSON argument costs a third of what arrays of JSON texts cost: those are escaped twice.
     """
     held: list[bytes] = []
     size = 0
     for day, interaction in rows:
-        row = orjson.dumps(to_row(day, interaction))
+        row = orjson.dumps(to_row(day, interaction, known.get(interaction.query_id)))
         if held and size + len(row) > MAX_JSON_BYTES:
             yield (b"[" + b",".join(held) + b"]").decode()
             held, size = [], 0
@@ -77,13 +111,21 @@ def to_json(rows: Iterable[tuple[date, Interaction]]) -> Iterator[str]:
         yield (b"[" + b",".join(held) + b"]").decode()
 
 
-def to_row(day: date, interaction: Interaction) -> dict[str, Any]:
-    """The values by column, those that are null left out; the flattened follow from the events."""
+def to_row(day: date, interaction: Interaction, known: Interaction | None) -> dict[str, Any]:
+    """The values by column, those that are null left out; the flattened follow from the events.
+
+    Decision and result are left out where they are those of `known`, merged from the same objects.
+    """
     row: dict[str, Any] = {"query_id": interaction.query_id, "day": day}
-    if interaction.decision is not None:
-        row |= _decided(interaction.decision)
-    if interaction.result is not None:
-        row |= _answered(interaction.result)
+    decision, result = interaction.decision, interaction.result
+    if decision is not None and (known is None or known.decision is not decision):
+        row |= _decided(decision)
+    if result is not None and (known is None or known.result is not result):
+        row |= _answered(result)
+    if result is not None and result.failure is not None:
+        row["failure"] = result.failure.kind
+    elif decision is not None and decision.refusal is not None:
+        row["failure"] = decision.refusal.kind
     if interaction.feedback:
         row |= _judged(interaction)
     if interaction.verdict is not None:
@@ -161,14 +203,13 @@ def _decided(decision: Decision) -> dict[str, Any]:
         "cost_scale_usd": decision.cost_scale_usd,
         "asked_at": decision.asked_at,
         "decided_at": decision.decided_at,
-        "failure": None if decision.refusal is None else decision.refusal.kind,
         "decision": orjson.Fragment(storable_json(decision, without="context")),
         "context": base64.b64encode(decision.context).decode(),
     }
 
 
 def _answered(result: Result) -> dict[str, Any]:
-    row = {
+    return {
         "answered_by": result.arm,
         "finished_at": result.finished_at,
         "prediction": storable(result.prediction),
@@ -178,7 +219,6 @@ def _answered(result: Result) -> dict[str, Any]:
         "latency_s": result.latency_s,
         "result": orjson.Fragment(storable_json(result)),
     }
-    return row if result.failure is None else row | {"failure": result.failure.kind}
 
 
 def _judged(interaction: Interaction) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from metallm_stream.postgres.rows import COLUMNS
+from metallm_stream.postgres.rows import ANSWERED, COLUMNS, DECIDED
 
 CLAIM_PARTITION = text("""
     INSERT INTO metallm.offsets AS o (topic, partition, epoch, next_offset)
@@ -190,11 +190,19 @@ STREAM_OUTCOMES = text("""
 _columns = ", ".join(COLUMNS)
 _typed = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 _values = _columns.replace("context", "decode(context, 'base64')")
-_replaced = ", ".join(
-    f"{name} = excluded.{name}" for name in COLUMNS if name not in ("query_id", "day")
-)
+
+
+def _replacement(column: str) -> str:
+    part = "decision" if column in DECIDED else "result" if column in ANSWERED else None
+    new = f"excluded.{column}"
+    if part is None:
+        return f"{column} = {new}"
+    return f"{column} = CASE WHEN excluded.{part} IS NULL THEN i.{column} ELSE {new} END"
+
+
+_replaced = ", ".join(_replacement(name) for name in COLUMNS if name not in ("query_id", "day"))
 SAVE_INTERACTIONS = text(
-    f"INSERT INTO metallm.interactions ({_columns}) "  # noqa: S608 - names from our own source
+    f"INSERT INTO metallm.interactions AS i ({_columns}) "  # noqa: S608 - names from our own source
     f"SELECT {_values} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row ({_typed}) "
     f"ON CONFLICT (query_id, day) DO UPDATE SET {_replaced}, updated_at = now()"
 )

@@ -266,7 +266,8 @@ class Learner:
             )
             merged = _merge(known, batch.events)
             changed = [(day, after) for day, before, after in merged if after is not before]
-            save_interactions(conn, changed)
+            held = {name: item for name, (_, item) in known.items() if item is not None}
+            save_interactions(conn, changed, held)
             # 3. The change of the interactions is the change of the sums.
             pairs = [(before, after) for _, before, after in merged]
             forgetting = load_forgetting(conn)

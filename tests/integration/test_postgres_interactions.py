@@ -25,7 +25,8 @@ def _join(engine: Engine, *events, today: date = TODAY) -> dict[str, Interaction
         after = {name: before or Interaction(name) for name, (_, before) in known.items()}
         for event in events:
             after[event.query_id] = after[event.query_id].merged(event)
-        save_interactions(conn, [(known[name][0], item) for name, item in after.items()])
+        held = {name: item for name, (_, item) in known.items() if item is not None}
+        save_interactions(conn, [(known[name][0], item) for name, item in after.items()], held)
     return after
 
 
@@ -51,6 +52,23 @@ def test_a_query_stays_in_the_partition_of_its_first_day(engine: Engine, sample:
     _join(engine, sample.feedback(1), sample.decision(2), today=TODAY + timedelta(days=9))
     assert _load(engine, "q1") == (TODAY, sample.whole(1))
     assert _load(engine, "q2")[0] == TODAY + timedelta(days=9)
+
+
+def test_parts_that_stay_are_left_and_all_others_written(engine: Engine, sample: Sample) -> None:
+    """Every column is as if the interaction had been written whole, whatever came when."""
+    early = sample.decision(1).model_copy(
+        update={"decided_at": sample.decision(1).decided_at - timedelta(hours=1), "task": None}
+    )
+    arrivals = [sample.result(1), sample.decision(1), sample.feedback(1), early, sample.decision(1)]
+    row = text("SELECT to_jsonb(i) - 'updated_at' FROM metallm.interactions AS i")
+    for event in arrivals:
+        whole = _join(engine, event)["q1"]
+        with engine.begin() as conn:
+            by_parts = conn.execute(row).scalar_one()
+            save_interactions(conn, [(TODAY, whole)])
+            assert conn.execute(row).scalar_one() == by_parts
+    assert whole.decision == early
+    assert by_parts["quality"] is not None
 
 
 def test_what_is_loaded_is_what_was_saved(engine: Engine, sample: Sample) -> None:

@@ -100,7 +100,7 @@ def test_a_row_restores_its_interaction(
     whole = Interaction("q")
     for event in (decision, result, *feedback, verdict):
         whole = whole if event is None else whole.merged(event)
-    (part,) = to_json([(DAY, whole)])
+    (part,) = to_json([(DAY, whole)], {})
     (row,) = orjson.loads(part)
     assert set(row) <= set(COLUMNS)
     stored = {
@@ -126,8 +126,8 @@ def test_large_batches_are_split_in_order() -> None:
     """No part is much larger than the limit, and no row is lost."""
     long = Result(query_id="q", arm="a", text="x" * 2**20, finished_at=NOW)
     rows = [(DAY, Interaction("q", result=long))] * 70
-    parts = list(to_json(rows))
+    parts = list(to_json(rows, {}))
     assert len(parts) == 3
     assert max(map(len, parts)) < MAX_JSON_BYTES + 2**21
     assert sum(len(orjson.loads(part)) for part in parts) == 70
-    assert list(to_json([])) == []
+    assert list(to_json([], {})) == []
