@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -285,6 +286,38 @@ def test_loopback_is_reached_in_spite_of_a_proxy(
 
     async def scene(vendor: Vendor, provider: Provider) -> None:
         assert (await ask(vendor, provider)).text == "4"
+
+    play(scene, vendors)
+
+
+def test_other_hosts_are_reached_through_the_proxy(
+    vendors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual variable names it; here the vendor itself plays the proxy of a host without one."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        here = urlsplit(vendor.settings().base_url or "")
+        monkeypatch.setenv("HTTP_PROXY", f"http://{here.netloc}")
+        elsewhere = here._replace(netloc="vendor.invalid").geturl()
+        provider = open_provider(vendor.settings(base_url=elsewhere))
+        assert (await ask(vendor, provider)).text == "4"
+        await provider.close()
+
+    play(scene, vendors)
+
+
+def test_a_proxy_that_is_not_spoken_to_is_told_at_start(
+    vendors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SOCKS is not; the message says what is, without the password."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://user:{KEY}@proxy.invalid:1080")
+        with pytest.raises(
+            ConfigurationError, match=r"socks5://proxy\.invalid: only http"
+        ) as caught:
+            open_provider(vendor.settings())
+        assert KEY not in str(caught.value)
 
     play(scene, vendors)
 
