@@ -18,7 +18,15 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from metallm_stream.events import Call, Failure, Result
-from metallm_stream.kafka import Connection, ExactlyOnce, Partition, Record, TopicNames, Work
+from metallm_stream.kafka import (
+    Connection,
+    ExactlyOnce,
+    Partition,
+    Record,
+    TopicNames,
+    Work,
+    traced,
+)
 from metallm_stream.providers import Forward, Provider, Spending
 from metallm_stream.serve.spent import restore
 
@@ -148,7 +156,7 @@ class Calls(Generic[SubjectT]):
             if work in self._in_flight
         ]
         for place, (work, subject, call, future) in enumerate(ended):
-            records = list(self._end(subject, self._outcome(call, future)))
+            records = traced(self._end(subject, self._outcome(call, future)), work.message)
             if self._spending is not None and place == len(ended) - 1:
                 spent = self._spending.tell()
                 records.append(Record.of(self._names.health, spent.key, spent))

@@ -16,7 +16,7 @@ from datetime import datetime
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Call, Case, Failure, Generation, Model, Query, Result, Verdict
 from metallm_stream.judge import Template, is_own, judge_prompt, read_score
-from metallm_stream.kafka import Connection, Record, TopicNames, Work, dead_letter
+from metallm_stream.kafka import Connection, Record, TopicNames, Work, dead_letter, traced
 from metallm_stream.providers import Forward, Provider, Spending
 from metallm_stream.serve.calls import Answerer, CallLimits, Calls
 
@@ -140,7 +140,7 @@ class Judge:
             return
         if is_own(case, self._rubric.model.model):
             said = Result(query_id=case.query_id, failure=OWN, finished_at=self._now())
-            self._calls.complete(work, self._verdict(case, said))
+            self._calls.complete(work, traced(self._verdict(case, said), work.message))
             return
         self._calls.ask(work, case, self._rubric.call(case, self._now()))
 

@@ -31,6 +31,7 @@ from metallm_stream.kafka import (
     providers_with_topics,
     read_tail,
     recorded_at,
+    traced,
 )
 from metallm_stream.policy import Chooser, Stateful
 from metallm_stream.route import (
@@ -187,7 +188,8 @@ class Router:
             outages=self._outages,
         )
         for (work, arrival), choice in zip(arrived, decided, strict=True):
-            self._loop.complete(work, self._records(arrival.query, choice))
+            records = self._records(arrival.query, choice)
+            self._loop.complete(work, traced(records, work.message))
 
     def _records(self, query: Query, choice: Decided) -> list[Record]:
         decision, names = choice.decision, self._names
