@@ -15,9 +15,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from prometheus_client import disable_created_metrics
 from threadpoolctl import threadpool_limits
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.serve.http import exposed
+from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import Settings, load
 
 EXIT_CONFIGURATION = 78
@@ -27,6 +30,10 @@ log = logging.getLogger(__name__)
 
 class Service(Protocol):
     """What runs until it is told to stop."""
+
+    @property
+    def metrics(self) -> LoopMetrics:
+        """What it tells of itself."""
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set, then leave in order."""
@@ -53,10 +60,15 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     )
     logging.getLogger("metallm_stream").setLevel(logging.INFO)
     try:
-        service = construct(load())
+        settings = load()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
+        service = construct(settings)
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
         # Matrices of this size gain nothing from threads, which on busy cores wait for each other.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with (
+            threadpool_limits(limits=1, user_api="blas"),
+            exposed(settings.http, service.metrics, stop),
+        ):
             service.run(stop)
     except ConfigurationError as exc:
         log.critical("%s", exc)
