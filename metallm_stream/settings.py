@@ -206,6 +206,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path("metallm"))
     encoder: str = "wordllama:128"
     templates_dir: AbsolutePath | None = None
+    log_format: Literal["text", "json"] = "text"
     kafka_bootstrap_servers: str | None = None
     kafka_properties: dict[str, SecretStr] = Field(default_factory=dict)
     database_url: SecretStr | None = None

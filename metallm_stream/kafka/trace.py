@@ -55,13 +55,7 @@ def trace_headers(message: Message) -> Headers:
 
 
 def is_traceparent(value: bytes) -> bool:
-    """Whether this is a `traceparent`; later versions than 00 may say more.
-
-    >>> is_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    True
-    >>> is_traceparent(b"00-00000000000000000000000000000000-00f067aa0ba902b7-01")
-    False
-    """
+    """Whether this is a `traceparent`; later versions than 00 may say more."""
     if len(value) > MAX_TRACEPARENT_BYTES:
         return False
     found = _PARENT.fullmatch(value)
@@ -69,11 +63,7 @@ def is_traceparent(value: bytes) -> bool:
 
 
 def is_tracestate(value: bytes) -> bool:
-    """Whether this is a `tracestate` of up to 32 members with distinct keys.
-
-    >>> is_tracestate(b"congo=t61rcWkgMzE,rojo=00f067aa0ba902b7")
-    True
-    """
+    """Whether this is a `tracestate` of up to 32 members with distinct keys."""
     members = value.split(b",")
     if len(value) > MAX_TRACESTATE_BYTES or len(members) > _MOST_MEMBERS:
         return False

@@ -191,7 +191,12 @@ class Calls(Generic[SubjectT]):
         error = future.exception()
         if error is None:
             return future.result()
-        log.error("call %s broke our own code", call.call_id, exc_info=error)
+        log.error(
+            "call %s broke our own code",
+            call.call_id,
+            exc_info=error,
+            extra={"query_id": call.query.query_id},
+        )
         return Result(
             query_id=call.query.query_id,
             call_id=call.call_id,

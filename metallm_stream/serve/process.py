@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.serve.http import exposed
+from metallm_stream.serve.logs import begin_log, set_format
 from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import Settings, load
 
@@ -55,12 +56,10 @@ def serve(construct: Callable[[Settings], Service]) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("metallm_stream").setLevel(logging.INFO)
+    begin_log()
     try:
         settings = load()
+        set_format(settings.log_format, settings.slot)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
         service = construct(settings)
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms

@@ -153,6 +153,7 @@ class Router:
 
     def _read(self, work: Work) -> tuple[Work, Arrival] | None:
         """The query, or None if the record ends here: unreadable, or seen before."""
+        query = None
         try:
             query = _parse(work.message.value())
             is_new = self._is_new(query, work.partition[1])
@@ -160,7 +161,11 @@ class Router:
             topic = self._names.dead_letters(self._names.queries)
             self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
             self.metrics.dead_letters.labels(self._names.queries).inc()
-            log.warning("query at %s@%d refused: %s", work.partition, work.offset, exc.reason)
+            log.warning(
+                "query at %s@%d refused: %s",
+                *(work.partition, work.offset, exc.reason),
+                extra={"query_id": None if query is None else query.query_id},
+            )
             return None
         if not is_new:
             self._loop.complete(work, [])
