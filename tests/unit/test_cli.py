@@ -18,6 +18,7 @@ from rich.console import Console
 
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
+from metallm_stream.cli.doctor.kafka import absent
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses
 from metallm_stream.cli.watch import Snapshot, render
@@ -267,6 +268,25 @@ def test_doctor_never_shows_a_key() -> None:
     assert "sk-very-secret" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("count", "is_needed", "line"),
+    [
+        (0, False, "warning: no router is in its group"),
+        (0, True, "problem: no router is in its group"),
+        (2, True, "problem: 2 router in the group, none with a partition"),
+        (1, False, "problem: 1 router in the group, none with a partition"),
+    ],
+)
+def test_doctor_tells_of_a_service_that_nobody_does(
+    count: int, line: str, *, is_needed: bool
+) -> None:
+    """A problem where there are models, or where replicas run for nothing; with the remedy."""
+    found = absent("router", count, "python services/router.py", is_needed=is_needed)
+    assert f"{found.state}: {found.said}" == line
+    assert "a restart mends" in str(found.remedy)
+    assert ("python services/router.py" in str(found.remedy)) == (count == 0)
+
+
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
     """What the policy did not know is unknown, not 0."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
@@ -303,10 +323,12 @@ def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
 
 
 def test_watch_has_something_to_show_before_anything_has_happened() -> None:
-    """No arm, no policy, no lag."""
+    """No arm, no policy, no lag; and that a learner is what tells of models."""
     head = dict.fromkeys(("lag", "lag_age_s", "version", "policy_age_s", "drift_arm"))
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(render(Snapshot({**head, "recent": 0, "dead_letters": 0}, [])))
     text = console.export_text()
     assert "0.0 queries/s in the last minute · no policy yet" in text
-    assert "metallm models add" in text
+    assert "No learner has run yet" in text
+    console.print(render(Snapshot({**head, "lag_age_s": 1, "recent": 0, "dead_letters": 0}, [])))
+    assert "No model: `metallm models add`" in console.export_text()
