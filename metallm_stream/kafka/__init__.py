@@ -10,6 +10,7 @@ from metallm_stream.kafka.exactly_once import (
     raise_unless_passing,
 )
 from metallm_stream.kafka.follow import Follower, read_from_start, read_tail, read_to_end
+from metallm_stream.kafka.lifeline import CutOffError, Lifeline
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
     OFFSET,
@@ -35,8 +36,10 @@ __all__ = [
     "SERVICE",
     "TOPIC",
     "Connection",
+    "CutOffError",
     "ExactlyOnce",
     "Follower",
+    "Lifeline",
     "NotWrittenError",
     "Partition",
     "Record",

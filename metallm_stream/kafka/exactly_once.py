@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.lifeline import Lifeline
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.transaction import (
@@ -71,6 +72,8 @@ class ExactlyOnce:
         Called with new partitions before their first record is handed out.
     on_committed, on_aborted
         Called after each transaction, with the seconds from its begin to its commit.
+    lifeline
+        Sees to it that a consumer without partitions is not cut off; None: one as usual.
     """
 
     def __init__(
@@ -84,11 +87,13 @@ class ExactlyOnce:
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
         on_committed: Callable[[float], None] = lambda _: None,
         on_aborted: Callable[[], None] = lambda: None,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._topics = list(topics)
         self._consumer = connection.group_consumer(group, f"{group}-{slot}")
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
+        self._lifeline = lifeline or Lifeline(connection)
         self._watchdog = Watchdog()
         self._transactions = Transactions(
             connection.transactional_producer(f"{group}-{slot}"),
@@ -120,6 +125,7 @@ class ExactlyOnce:
         With `limit` 0 this returns at once, and only when that has gone on for a second are the
         partitions paused and the group served: a resumed partition takes about a second to flow.
         """
+        self._lifeline.check(self._consumer, holds=bool(self._windows))
         if not self._may_poll(limit):
             return []
         self._hold(limit)

@@ -21,6 +21,7 @@ from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.join import Interaction, change
 from metallm_stream.kafka import (
     Connection,
+    Lifeline,
     Partition,
     Record,
     TopicNames,
@@ -148,6 +149,7 @@ class Learner:
         self._retention_at = 0.0
         self._is_closing = False
         self._is_assigned = False
+        self._lifeline = Lifeline(connection)
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
@@ -218,6 +220,7 @@ class Learner:
     # Reading.
 
     def _take(self) -> list[Message]:
+        self._lifeline.check(self._consumer, holds=bool(self._positions))
         messages: list[Message] = []
         deadline = time.monotonic() + self._linger_s
         size = 0

@@ -23,7 +23,7 @@ RULES: list[dict[str, Any]] = [
 ]
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 NAMES = re.compile(r"\b(?:metallm|process)_\w+")
-FOREIGN = {"process_start_time_seconds"}
+FOREIGN = {"process_start_time_seconds", "metallm_stream"}
 
 
 def ours(metrics: LoopMetrics) -> dict[str, tuple[str, tuple[str, ...]]]:
