@@ -1,6 +1,6 @@
 """What a learner counts beside its loop: interactions, refreshes, residuals, shifts.
 
-Invariant: what is counted was committed; only this process's own commits are.
+Invariant: an interaction is counted when what was learned of it has been committed.
 """
 
 from __future__ import annotations

@@ -62,14 +62,13 @@ def samples(pipeline: Pipeline, service: str) -> Counter[str]:
     total: Counter[str] = Counter()
     for family in text_string_to_metric_families(get(pipeline, service, "/metrics")[1]):
         for sample in family.samples:
-            total[sample.name] += sample.value  # type: ignore[assignment]
+            total[sample.name] += sample.value
     return total
 
 
 def wait_until_ready(pipeline: Pipeline, *services: str) -> None:
     """Return when all of them say so."""
-    for service in services:
-        eventually(lambda name=service: get(pipeline, name, "/readyz")[0] == 200, 40)  # type: ignore[misc]
+    eventually(lambda: all(get(pipeline, name, "/readyz")[0] == 200 for name in services), 40)
 
 
 def keyed(messages: list[Message], key: str) -> list[Message]:
@@ -166,9 +165,8 @@ def test_a_service_that_is_told_to_stop_ends_its_work_and_leaves(observed: Pipel
     children = observed.supervisor.children
     for name in SERVICES:
         end(children[name])
-    for name in SERVICES:
-        eventually(lambda child=children[name]: child.exit_codes, 40)  # type: ignore[misc]
-        assert children[name].exit_codes == (0,), observed.logs()
+    eventually(lambda: all(children[name].exit_codes for name in SERVICES), 40)
+    assert {children[name].exit_codes for name in SERVICES} == {(0,)}, observed.logs()
     observed.wait_for_results(len(before) + len(queries))
     calls = [message.key() for message in observed.read(observed.names.calls("recorded"))]
     assert len(ledger.read_text().splitlines()) == paid + len(queries)

@@ -19,6 +19,7 @@ from rich.console import Console
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.doctor.kafka import absent
+from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses
 from metallm_stream.cli.watch import Snapshot, render
@@ -192,6 +193,18 @@ def test_the_addresses_that_up_writes_are_understood_by_psql() -> None:
         "DATABASE_URL": "postgresql://me:p%40ss@127.0.0.1:5432/metallm",
     }
     conninfo_to_dict(written["DATABASE_URL"])
+
+
+def test_up_reads_where_a_service_tells_its_health(tmp_path: Path) -> None:
+    """From the last start in its log, in either format."""
+    log = tmp_path / "router.log"
+    log.write_text("2026 INFO metallm_stream.serve.process: router is ready\n")
+    assert address(log) is None
+    log.write_text(
+        "2026 INFO metallm_stream.serve.http: health and metrics at http://127.0.0.1:1\n"
+        '{"message": "health and metrics at http://127.0.0.1:2"}\n'
+    )
+    assert address(log) == "http://127.0.0.1:2"
 
 
 def test_help_needs_no_extra() -> None:

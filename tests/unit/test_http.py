@@ -106,6 +106,15 @@ def test_those_who_say_nothing_hold_up_no_others_for_long() -> None:
         assert ask(server, "/hello") == (200, HELLO)
 
 
+def test_an_open_connection_does_not_hold_up_the_end() -> None:
+    """It is dropped, without waiting for its limit of time."""
+    with HttpServer("127.0.0.1", 0, PAGES, within_s=3_600) as server:
+        silent = socket.create_connection(place(server), timeout=20)
+        assert ask(server, "/hello") == (200, HELLO)
+    with silent:
+        assert is_dropped(silent)
+
+
 def is_dropped(connection: socket.socket) -> bool:
     """Whether the other side ends a connection without a word."""
     try:
