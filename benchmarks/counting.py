@@ -17,11 +17,11 @@ from prometheus_client import generate_latest
 from metallm_stream.events import Attempt, Call, Decision, Model, Query, Result
 from metallm_stream.join import Interaction
 from metallm_stream.route import Decided
+from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.drift import Observed
 from metallm_stream.serve.learner_metrics import LearnerMetrics
 from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.serve.router_metrics import RouterMetrics
-from metallm_stream.serve.worker_metrics import WorkerMetrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BATCH = 500
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--arms", type=int, default=5)
     arms = [f"arm-{number}" for number in range(parser.parse_args().arms)]
     decided = [Decided(decision(row, arms[row % len(arms)]), (), 0.1) for row in range(BATCH)]
-    router, worker, learner = RouterMetrics("0"), WorkerMetrics("0"), LearnerMetrics("0")
+    router, worker, learner = RouterMetrics("0"), CallMetrics("worker", "0"), LearnerMetrics("0")
     show("router, a decision", lambda: router.decided(decided), router)
     calls = [(call(arm), result(arm)) for arm in arms] * (BATCH // len(arms))
     show("worker, a call", lambda: [worker.ended(*pair) for pair in calls], worker)
