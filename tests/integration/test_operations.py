@@ -16,7 +16,7 @@ from confluent_kafka import Message
 from prometheus_client.parser import text_string_to_metric_families
 
 from metallm_stream.embedded import Child
-from metallm_stream.events import Feedback, Result
+from metallm_stream.events import Feedback, Query, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.kafka.records import headers_of
 from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
@@ -76,6 +76,11 @@ def keyed(messages: list[Message], key: str) -> list[Message]:
     return [message for message in messages if message.key() == key.encode()]
 
 
+def named(query: Query, query_id: str, **fields: object) -> bytes:
+    """The value of a query's record under another id."""
+    return query.model_copy(update={"query_id": query_id, **fields}).encode()
+
+
 def test_every_service_says_that_it_lives_and_is_ready(observed: Pipeline) -> None:
     """And which partitions it has."""
     wait_until_ready(observed, *SERVICES)
@@ -131,12 +136,12 @@ def test_a_querys_trace_stands_on_all_that_follows_from_it(observed: Pipeline) -
         "untraced": (),
     }
     asked = [
-        Record.of(names.queries, query_id, query.model_copy(update={"query_id": query_id}), headers)
+        Record(names.queries, query_id.encode(), named(query, query_id), headers=headers)
         for (query_id, headers), query in zip(sent.items(), questions(len(sent)), strict=True)
     ]
     asked.append(Record(names.queries, b"broken", b"{", headers=(PARENT, STATE)))
-    refused = questions(1)[0].model_copy(update={"query_id": "refused", "models": ("gone",)})
-    asked.append(Record.of(names.queries, "refused", refused, (PARENT, STATE)))
+    refused = named(questions(1)[0], "refused", models=("gone",))
+    asked.append(Record(names.queries, b"refused", refused, headers=(PARENT, STATE)))
     write(observed.producer, asked)
     observed.wait_for_results(before + len(sent) + 1)
     carried = dict(sent) | {"stateless": (PARENT,), "nonsense": (), "refused": (PARENT, STATE)}
