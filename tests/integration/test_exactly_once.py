@@ -152,6 +152,7 @@ def test_a_member_tells_what_is_left_of_its_partitions(pipeline: Pipeline) -> No
 
 def test_a_member_without_a_partition_has_been_assigned_nothing(pipeline: Pipeline) -> None:
     """Which is something else than not to be assigned: it stands by."""
+    fill(pipeline)
     with (
         member(pipeline, "0") as first,
         member(pipeline, "1") as second,
