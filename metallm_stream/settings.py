@@ -159,6 +159,14 @@ class JudgeSettings(Section):
         return self
 
 
+class HttpSettings(Section):
+    """Where a service tells its health and metrics: nowhere without a `port`; 0 is a free one."""
+
+    host: str = Field("127.0.0.1", min_length=1, max_length=253)
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    stuck_after_s: Annotated[float, Field(ge=30, le=3_600)] = 150.0
+
+
 class BudgetEntry(Section):
     """One budget: USD per query, hour or day, for all traffic or each value of a metadata key."""
 
@@ -198,6 +206,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path("metallm"))
     encoder: str = "wordllama:128"
     templates_dir: AbsolutePath | None = None
+    log_format: Literal["text", "json"] = "text"
     kafka_bootstrap_servers: str | None = None
     kafka_properties: dict[str, SecretStr] = Field(default_factory=dict)
     database_url: SecretStr | None = None
@@ -207,6 +216,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     learner: LearnerSettings = LearnerSettings()
     judge: JudgeSettings = JudgeSettings()
+    http: HttpSettings = HttpSettings()
     budgets: dict[Name, BudgetEntry] = Field(default_factory=dict)
     providers: dict[str, ProviderEntry] = Field(
         default_factory=lambda: {"openai": ProviderEntry(api_key_env="OPENAI_API_KEY")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from metallm_stream.errors import ConfigurationError
@@ -19,6 +20,12 @@ def entry_point(service: str) -> Path:
         "the entry points of the services are missing from this installation: reinstall "
         "metallm-stream"
     )
+
+
+def address(log: Path) -> str | None:
+    """Where a service has said in its log that it tells its health and metrics."""
+    found = re.findall(rb"health and metrics at (http://[^\s\"]+)", log.read_bytes())
+    return found[-1].decode() if found else None
 
 
 def is_ready(log: Path) -> bool:

@@ -35,6 +35,7 @@ def models() -> None:
 @click.option("--tag", "tags", multiple=True, help="A capability; may be given several times.")
 @click.option("--language", "languages", multiple=True, help="A language, as pt-BR; default: all.")
 @click.option("--region", "regions", multiple=True, help="Where queries may be processed.")
+@click.option("--elsewhere", is_flag=True, help="PROVIDER is in the settings of its workers alone.")
 def add(
     arm: str,
     provider: str | None,
@@ -48,6 +49,7 @@ def add(
     tags: tuple[str, ...],
     languages: tuple[str, ...],
     regions: tuple[str, ...],
+    elsewhere: bool,
 ) -> None:
     """Add ARM, or replace it, as in `metallm models add anthropic/claude-sonnet-4-5`.
 
@@ -71,10 +73,10 @@ def add(
         languages=languages or None,
         regions=regions or None,
     )
+    if not elsewhere:
+        _require_worker(settings, provider)
     put_model(settings, record)
     click.echo(f"added {arm}: {_shown(record.price)}")
-    if provider not in settings.providers:
-        click.echo(f"note: no worker here is configured for provider {provider!r}", err=True)
 
 
 @models.command("reprice")
@@ -155,6 +157,18 @@ def _whose(arm: str, provider: str | None, model: str | None) -> tuple[str, str]
     if not slash or not rest:
         raise click.UsageError(f"--provider is missing, and {arm!r} is no PROVIDER/MODEL")
     return named, model or rest
+
+
+def _require_worker(settings: Settings, provider: str) -> None:
+    """Raises `ConfigurationError` if no worker with these settings can answer."""
+    if provider not in settings.providers:
+        known = ", ".join(sorted(settings.providers)) or "none"
+        raise ConfigurationError(
+            f"provider {provider!r} is not in these settings (there are: {known}), so nothing was "
+            "added: queries routed to it would wait for a worker that nobody can start. Mend the "
+            f"name, set METALLM_PROVIDERS__{provider.upper()}__*, or give --elsewhere if its "
+            "workers have settings of their own"
+        )
 
 
 def _known(settings: Settings, arm: str) -> Model:

@@ -23,7 +23,7 @@ from rich.progress import Progress as Bars
 from sqlalchemy import make_url
 
 from metallm_stream import settings as settings_tree
-from metallm_stream.cli.entry_points import entry_point, is_ready
+from metallm_stream.cli.entry_points import address, entry_point, is_ready
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
 from metallm_stream.errors import ConfigurationError
@@ -158,18 +158,30 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
     here = addresses(stack.bootstrap_servers, stack.database_url)
     if file := os.environ.get("METALLM_CONFIG"):
         here["METALLM_CONFIG"] = str(Path(file).absolute())  # children run elsewhere
-    started = [_start_service(stack, here, "router"), _start_service(stack, here, "learner")]
+    wanted: list[tuple[str, ...]] = [("router",), ("learner",)]
     for name, entry in settings.providers.items():
         try:
             api_key(entry)
         except ConfigurationError as exc:
             console.print(f"No worker for {name}: {exc}", style="yellow", markup=False)
         else:
-            started.append(_start_service(stack, here, "worker", "--provider", name))
+            wanted.append(("worker", "--provider", name))
             if name == settings.judge.provider:
-                started.append(_start_service(stack, here, "judge"))
+                wanted.append(("judge",))
+    started = [
+        _start_service(stack, here | _http(settings, place), *words)
+        for place, words in enumerate(wanted)
+    ]
     for child in started:
         child.wait_ready(READY_WITHIN_S)
+        if at := address(child.command.log_path):
+            console.print(f"  {child.name}: {at}/metrics", highlight=False, soft_wrap=True)
+
+
+def _http(settings: Settings, place: int) -> dict[str, str]:
+    """A port for each service: a free one, or those that follow the one that is set."""
+    port = settings.http.port
+    return {"METALLM_HTTP__PORT": str(port + place)} if port else {}
 
 
 def _start_service(

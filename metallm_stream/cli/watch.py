@@ -119,7 +119,15 @@ def render(snapshot: Snapshot) -> Group:
     for row in snapshot.arms:
         table.add_row(*_cells(row, recent), style=None if row["in_catalogue"] else "dim")
     lines: list[RenderableType] = [Text(_head(snapshot.head)), table]
-    return Group(*lines) if snapshot.arms else Group(*lines, Text("No model: `metallm models add`"))
+    if not snapshot.arms:
+        lines.append(Text(_no_arms(snapshot.head)))
+    return Group(*lines)
+
+
+def _no_arms(head: Mapping[str, Any]) -> str:
+    if head["lag_age_s"] is None:
+        return "No learner has run yet, which would tell of models; `metallm models list` does"
+    return "No model: `metallm models add`"
 
 
 def _cells(row: Mapping[str, Any], recent: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · write."""
+"""Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · trace · write."""
 
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.exactly_once import (
@@ -10,6 +10,7 @@ from metallm_stream.kafka.exactly_once import (
     raise_unless_passing,
 )
 from metallm_stream.kafka.follow import Follower, read_from_start, read_tail, read_to_end
+from metallm_stream.kafka.lifeline import CutOffError, Lifeline
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
     OFFSET,
@@ -23,6 +24,7 @@ from metallm_stream.kafka.records import (
     recorded_at,
 )
 from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
+from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
 from metallm_stream.kafka.write import NotWrittenError, begin_write, write
@@ -34,8 +36,10 @@ __all__ = [
     "SERVICE",
     "TOPIC",
     "Connection",
+    "CutOffError",
     "ExactlyOnce",
     "Follower",
+    "Lifeline",
     "NotWrittenError",
     "Partition",
     "Record",
@@ -57,5 +61,6 @@ __all__ = [
     "read_tail",
     "read_to_end",
     "recorded_at",
+    "traced",
     "write",
 ]

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.lifeline import Lifeline
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.transaction import (
@@ -69,6 +70,10 @@ class ExactlyOnce:
         Which of the group's replicas this is.
     on_assigned
         Called with new partitions before their first record is handed out.
+    on_committed, on_aborted
+        Called after each transaction, with the seconds from its begin to its commit.
+    lifeline
+        Sees to it that a consumer without partitions is not cut off; None: one as usual.
     """
 
     def __init__(
@@ -80,14 +85,21 @@ class ExactlyOnce:
         slot: str,
         on_assigned: Callable[[list[Partition]], None] = lambda _: None,
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
+        on_committed: Callable[[float], None] = lambda _: None,
+        on_aborted: Callable[[], None] = lambda: None,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._topics = list(topics)
         self._consumer = connection.group_consumer(group, f"{group}-{slot}")
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
+        self._lifeline = lifeline or Lifeline(connection)
         self._watchdog = Watchdog()
         self._transactions = Transactions(
-            connection.transactional_producer(f"{group}-{slot}"), self._watchdog
+            connection.transactional_producer(f"{group}-{slot}"),
+            self._watchdog,
+            on_committed=on_committed,
+            on_aborted=on_aborted,
         )
         self._windows: dict[Partition, Window] = {}
         self._pending: dict[Partition, list[Record]] = {}
@@ -95,6 +107,7 @@ class ExactlyOnce:
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
         self._is_closing = False
+        self._is_assigned = False
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
@@ -112,6 +125,7 @@ class ExactlyOnce:
         With `limit` 0 this returns at once, and only when that has gone on for a second are the
         partitions paused and the group served: a resumed partition takes about a second to flow.
         """
+        self._lifeline.check(self._consumer, holds=bool(self._windows))
         if not self._may_poll(limit):
             return []
         self._hold(limit)
@@ -159,6 +173,20 @@ class ExactlyOnce:
                 log.warning("transaction aborted, trying again: %s", exc)
                 self._transactions.abort()
                 self._rejoin()
+
+    def lags(self) -> dict[Partition, int | None] | None:
+        """How many records of each partition held are not done, without asking the broker.
+
+        None where it has not told the partition's end yet, and None for all while the group has
+        assigned nothing. A replica that the group has no partition for has an empty answer.
+        """
+        if not self._is_assigned:
+            return None
+        return {key: self._lag(key, window) for key, window in self._windows.items()}
+
+    def _lag(self, key: Partition, window: Window) -> int | None:
+        high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)[1]
+        return None if high < 0 else window.left(high)
 
     def close(self) -> None:
         """Commit what is done and leave."""
@@ -229,6 +257,7 @@ class ExactlyOnce:
         consumer.incremental_assign(
             [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
         )
+        self._is_assigned = True
 
     def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
         # Times out while a dead member's transaction on these offsets is undecided.
@@ -271,6 +300,7 @@ class ExactlyOnce:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("lost %d partitions", len(partitions))
+        self._is_assigned = False
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
 

@@ -66,6 +66,10 @@ class Window:
         """How many records are in work."""
         return len(self._unfinished)
 
+    def left(self, end: int) -> int:
+        """How many records below `end` are not done; offsets without a record count as well."""
+        return max(0, end - self._position) + len(self._unfinished)
+
     def begin(self, offset: int) -> bool:
         """Take one record into work; False if it was handed out or finished before.
 

@@ -58,7 +58,7 @@ def dead_letter(message: Message, dead_letter_topic: str, service: str, reason: 
     more than 256 KiB together are left out.
     """
     key, value = message.key(), message.value()
-    kept = _headers(message)
+    kept = headers_of(message)
     if sum(len(name) + len(content) for name, content in kept) > MAX_DEAD_HEADERS_BYTES:
         kept = []
     added = [
@@ -80,11 +80,12 @@ def dead_letter(message: Message, dead_letter_topic: str, service: str, reason: 
 
 def header(message: Message, name: str) -> bytes | None:
     """The last header of that name, which is the one we added."""
-    values = [value for key, value in _headers(message) if key == name]
+    values = [value for key, value in headers_of(message) if key == name]
     return values[-1] if values else None
 
 
-def _headers(message: Message) -> list[tuple[str, bytes]]:
+def headers_of(message: Message) -> list[tuple[str, bytes]]:
+    """The headers of a record that was read, in order; none where they cannot be read."""
     try:
         listed = message.headers() or []
     except (SystemError, UnicodeDecodeError):  # the client cannot read a name that is not UTF-8

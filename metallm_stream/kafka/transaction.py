@@ -41,11 +41,22 @@ class Transactions:
         A producer with a transactional id.
     watchdog
         Ends the process when a call hangs beyond its timeout.
+    on_committed, on_aborted
+        Called after each transaction, with the seconds from its begin to its commit.
     """
 
-    def __init__(self, producer: Producer, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        watchdog: Watchdog,
+        *,
+        on_committed: Callable[[float], None] = lambda _: None,
+        on_aborted: Callable[[], None] = lambda: None,
+    ) -> None:
         self._producer = producer
         self._watchdog = watchdog
+        self._committed_hook = on_committed
+        self._aborted_hook = on_aborted
 
     def start(self) -> None:
         """Fence whoever had the transactional id before, and settle its open transaction."""
@@ -62,6 +73,7 @@ class Transactions:
         Raises `AbortNeededError` when they may be written again after `abort`, and `Fenced` when
         another producer has the transactional id.
         """
+        began_s = time.monotonic()
         # 1. Begin, and write the records.
         self._producer.begin_transaction()
         for record in records:
@@ -78,6 +90,7 @@ class Transactions:
         self._repeat(
             "commit_transaction", lambda: self._producer.commit_transaction(CALL_TIMEOUT_S)
         )
+        self._committed_hook(time.monotonic() - began_s)
 
     def abort(self) -> None:
         """Abort the open transaction; raises `Fenced` when even that is refused."""
@@ -87,6 +100,7 @@ class Transactions:
             )
         except AbortNeededError as exc:
             raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
+        self._aborted_hook()
 
     def _produce(self, record: Record) -> None:
         deadline = time.monotonic() + PATIENCE_S

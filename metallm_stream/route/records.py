@@ -38,11 +38,13 @@ class Arrival:
 class Decided:
     """A decision, and the arms to try: the chosen one, then the other allowed ones by utility.
 
-    The ranking is empty exactly when the decision is a refusal.
+    The ranking is empty exactly when the decision is a refusal. `exploration` is the probability
+    that another arm than the most probable one would be drawn.
     """
 
     decision: Decision
     ranking: tuple[Model, ...]
+    exploration: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +102,16 @@ def records(
     """The records of a decided batch, one a query, in order."""
     made = {"decided_at": now, "encoder": encoder, "policy": policy}
     models = drawn.choices.constraints.models
-    rows = zip(arrivals, _candidates(drawn), _order(drawn), strict=True)
+    likeliest = drawn.choices.probabilities.max(axis=1, initial=0.0)
+    explored = np.where(drawn.choices.chosen == REFUSED, 0.0, 1.0 - likeliest).tolist()
+    rows = zip(arrivals, _candidates(drawn), _order(drawn), explored, strict=True)
     return [
         Decided(
             decision=Decision(candidates=candidates, **made, **_fields(drawn, row, arrival)),
             ranking=tuple([models[k] for k in order]),
+            exploration=exploration,
         )
-        for row, (arrival, candidates, order) in enumerate(rows)
+        for row, (arrival, candidates, order, exploration) in enumerate(rows)
     ]
 
 

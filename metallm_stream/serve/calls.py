@@ -18,8 +18,17 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from metallm_stream.events import Call, Failure, Result
-from metallm_stream.kafka import Connection, ExactlyOnce, Partition, Record, TopicNames, Work
+from metallm_stream.kafka import (
+    Connection,
+    ExactlyOnce,
+    Partition,
+    Record,
+    TopicNames,
+    Work,
+    traced,
+)
 from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.spent import restore
 
 _POLL_S = 0.005
@@ -74,6 +83,8 @@ class Calls(Generic[SubjectT]):
     spending
         What this process has spent, if that is capped: told with the results that it paid for, and
         read again at the start.
+    metrics
+        Where all of it is counted.
     """
 
     def __init__(
@@ -91,7 +102,10 @@ class Calls(Generic[SubjectT]):
         limits: CallLimits,
         now: Callable[[], datetime],
         spending: Spending | None,
+        metrics: CallMetrics,
     ) -> None:
+        self._topic = topic
+        self._metrics = metrics
         self._connection = connection
         self._names = names
         self._begin = begin
@@ -103,7 +117,13 @@ class Calls(Generic[SubjectT]):
         self._in_flight: dict[Work, tuple[SubjectT, Call, Future[Result | Forward]]] = {}
         self._next_commit_s = 0.0
         self._loop = ExactlyOnce(
-            connection, [topic], group=group, slot=slot, on_dropped=self._cancel
+            connection,
+            [topic],
+            group=group,
+            slot=slot,
+            on_dropped=self._cancel,
+            on_committed=metrics.transaction_s.observe,
+            on_aborted=metrics.aborts.inc,
         )
 
     def start(self) -> None:
@@ -118,10 +138,13 @@ class Calls(Generic[SubjectT]):
         room = self._limits.concurrency - len(self._in_flight)
         is_busy = bool(self._in_flight) or self._loop.has_pending
         wait_s = _POLL_S if is_busy else _IDLE_POLL_S
-        for work in self._loop.take(room, wait_s):
+        works = self._loop.take(room, wait_s)
+        for work in works:
             self._begin(work)
         self._collect(0.0 if room > 0 else _POLL_S)
         self._commit()
+        self._metrics.turned(self._topic, len(works), in_flight=len(self._in_flight))
+        self._metrics.stepped(self._loop.lags)
 
     def close(self) -> None:
         """Let calls in flight end for a while, commit them, and leave."""
@@ -130,6 +153,7 @@ class Calls(Generic[SubjectT]):
             self._loop.take(0, 0.0)
             self._collect(_POLL_S)
             self._commit()
+            self._metrics.stepped(self._loop.lags)
         self._loop.close()
         self._thread.close()
 
@@ -148,7 +172,9 @@ class Calls(Generic[SubjectT]):
             if work in self._in_flight
         ]
         for place, (work, subject, call, future) in enumerate(ended):
-            records = list(self._end(subject, self._outcome(call, future)))
+            outcome = self._outcome(call, future)
+            self._metrics.ended(call, outcome)
+            records = traced(self._end(subject, outcome), work.message)
             if self._spending is not None and place == len(ended) - 1:
                 spent = self._spending.tell()
                 records.append(Record.of(self._names.health, spent.key, spent))
@@ -165,7 +191,12 @@ class Calls(Generic[SubjectT]):
         error = future.exception()
         if error is None:
             return future.result()
-        log.error("call %s broke our own code", call.call_id, exc_info=error)
+        log.error(
+            "call %s broke our own code",
+            call.call_id,
+            exc_info=error,
+            extra={"query_id": call.query.query_id},
+        )
         return Result(
             query_id=call.query.query_id,
             call_id=call.call_id,

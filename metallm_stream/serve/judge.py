@@ -16,8 +16,9 @@ from datetime import datetime
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Call, Case, Failure, Generation, Model, Query, Result, Verdict
 from metallm_stream.judge import Template, is_own, judge_prompt, read_score
-from metallm_stream.kafka import Connection, Record, TopicNames, Work, dead_letter
+from metallm_stream.kafka import Connection, Record, TopicNames, Work, dead_letter, traced
 from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.calls import Answerer, CallLimits, Calls
 
 SERVICE = "judge"
@@ -104,6 +105,7 @@ class Judge:
         limits: CallLimits,
         now: Callable[[], datetime],
     ) -> None:
+        self.metrics = CallMetrics(SERVICE, slot)
         self._names = names
         self._rubric = rubric
         self._now = now
@@ -120,6 +122,7 @@ class Judge:
             limits=limits,
             now=now,
             spending=spending,
+            metrics=self.metrics,
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -136,11 +139,12 @@ class Judge:
         except InvalidEvent as exc:
             topic = self._names.dead_letters(self._names.cases)
             self._calls.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
+            self.metrics.dead_letters.labels(self._names.cases).inc()
             log.warning("case at %s@%d refused: %s", work.partition, work.offset, exc.reason)
             return
         if is_own(case, self._rubric.model.model):
             said = Result(query_id=case.query_id, failure=OWN, finished_at=self._now())
-            self._calls.complete(work, self._verdict(case, said))
+            self._calls.complete(work, traced(self._verdict(case, said), work.message))
             return
         self._calls.ask(work, case, self._rubric.call(case, self._now()))
 

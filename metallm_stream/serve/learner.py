@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -20,6 +21,7 @@ from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.join import Interaction, change
 from metallm_stream.kafka import (
     Connection,
+    Lifeline,
     Partition,
     Record,
     TopicNames,
@@ -55,6 +57,7 @@ from metallm_stream.serve.dead_letters import read_dead_letter
 from metallm_stream.serve.drift import DriftWatch
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.learner_metrics import LearnerMetrics
 from metallm_stream.serve.publisher import Publisher
 from metallm_stream.serve.pupil import Pupil
 
@@ -128,6 +131,7 @@ class Learner:
         pupil: Pupil,
         now: Callable[[], datetime],
     ) -> None:
+        self.metrics = LearnerMetrics(slot)
         self._names = names
         self._engine = engine
         self._publisher = publisher
@@ -144,6 +148,8 @@ class Learner:
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
         self._is_closing = False
+        self._is_assigned = False
+        self._lifeline = Lifeline(connection)
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
@@ -180,7 +186,7 @@ class Learner:
             [*names.joined, names.dead_letter_pattern()],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
-            on_lost=self._on_revoke,
+            on_lost=self._on_lost,
         )
         log.info("learner is ready")
         while not stop.is_set():
@@ -196,19 +202,25 @@ class Learner:
         self._save_models(self._knowledge.refresh())
         messages = self._take()
         batch = self._sorted(messages)
+        for topic, count in Counter(m.topic() for m in messages if m.error() is None).items():
+            self.metrics.records.labels(topic).inc(count)
         if batch.next_offsets:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
-        self._publisher.publish_if_due(
+        began_s = time.monotonic()
+        if self._publisher.publish_if_due(
             self._slot, self._sums, self._knowledge.catalogue, self._pupil.learned
-        )
+        ):
+            self.metrics.refresh_s.observe(time.monotonic() - began_s)
         self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
+        self.metrics.stepped(self._lags)
         return len(messages)
 
     # Reading.
 
     def _take(self) -> list[Message]:
+        self._lifeline.check(self._consumer, holds=bool(self._positions))
         messages: list[Message] = []
         deadline = time.monotonic() + self._linger_s
         size = 0
@@ -243,6 +255,7 @@ class Learner:
                 log.warning("%s@%d refused: %s", key, offset_of(message), exc.reason)
                 dead_topic = self._names.dead_letters(topic)
                 batch.refused.append(dead_letter(message, dead_topic, OWN_NAME, exc.reason))
+                self.metrics.dead_letters.labels(topic).inc()
         return batch
 
     def _event(self, message: Message) -> Joined:
@@ -251,6 +264,7 @@ class Learner:
     # Learning.
 
     def _learn(self, batch: Batch) -> None:
+        began_s = time.monotonic()
         # 0. At least once: a crash before the transaction commits writes dead letters again.
         write(self._producer, batch.refused)
         advances = [
@@ -297,9 +311,21 @@ class Learner:
         self._drift.accept(observed)
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after
+        self.metrics.transaction_s.observe(time.monotonic() - began_s)
+        self.metrics.learned(pairs, observed)
 
     def _high_watermark(self, key: Partition) -> int:
         return self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)[1]
+
+    def _lags(self) -> dict[Partition, int | None] | None:
+        """Unread records of each partition; None while the group has assigned nothing."""
+        if not self._is_assigned:
+            return None
+        lags: dict[Partition, int | None] = {}
+        for key, position in self._positions.items():
+            high = self._high_watermark(key)
+            lags[key] = None if high < 0 else max(0, high - position.next_offset)
+        return lags
 
     def _save_models(self, changes: Iterable[tuple[str, object]]) -> None:
         arms = {arm for arm, _ in changes}
@@ -334,7 +360,12 @@ class Learner:
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
         consumer.incremental_assign(starts)
+        self._is_assigned = True
         self._require_all(consumer)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._is_assigned = False
+        self._on_revoke(consumer, partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for where in partitions:

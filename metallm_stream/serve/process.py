@@ -15,9 +15,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from prometheus_client import disable_created_metrics
 from threadpoolctl import threadpool_limits
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.serve.http import exposed
+from metallm_stream.serve.logs import begin_log, set_format
+from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import Settings, load
 
 EXIT_CONFIGURATION = 78
@@ -27,6 +31,10 @@ log = logging.getLogger(__name__)
 
 class Service(Protocol):
     """What runs until it is told to stop."""
+
+    @property
+    def metrics(self) -> LoopMetrics:
+        """What it tells of itself."""
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set, then leave in order."""
@@ -48,15 +56,18 @@ def serve(construct: Callable[[Settings], Service]) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("metallm_stream").setLevel(logging.INFO)
+    begin_log()
     try:
-        service = construct(load())
+        settings = load()
+        set_format(settings.log_format, settings.slot)
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
+        service = construct(settings)
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
         # Matrices of this size gain nothing from threads, which on busy cores wait for each other.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with (
+            threadpool_limits(limits=1, user_api="blas"),
+            exposed(settings.http, service.metrics, stop),
+        ):
             service.run(stop)
     except ConfigurationError as exc:
         log.critical("%s", exc)

@@ -31,6 +31,7 @@ from metallm_stream.kafka import (
     providers_with_topics,
     read_tail,
     recorded_at,
+    traced,
 )
 from metallm_stream.policy import Chooser, Stateful
 from metallm_stream.route import (
@@ -45,6 +46,7 @@ from metallm_stream.route import (
     fingerprint,
 )
 from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.router_metrics import RouterMetrics
 
 SERVICE = "router"
 FINGERPRINT = "metallm.fingerprint"
@@ -92,6 +94,7 @@ class Router:
         rng: np.random.Generator,
         now: Callable[[], datetime],
     ) -> None:
+        self.metrics = RouterMetrics(slot)
         self._connection = connection
         self._names = names
         self._encoder = encoder
@@ -116,6 +119,8 @@ class Router:
             slot=slot,
             on_assigned=self._remember,
             on_dropped=self._forget,
+            on_committed=self.metrics.transaction_s.observe,
+            on_aborted=self.metrics.aborts.inc,
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -141,17 +146,26 @@ class Router:
         if arrived:
             self._route(arrived)
         self._loop.commit()
+        self.metrics.records.labels(self._names.queries).inc(len(works))
+        self.metrics.knows(len(self._knowledge.catalogue), self._knowledge.published)
+        self.metrics.stepped(self._loop.lags)
         return len(works)
 
     def _read(self, work: Work) -> tuple[Work, Arrival] | None:
         """The query, or None if the record ends here: unreadable, or seen before."""
+        query = None
         try:
             query = _parse(work.message.value())
             is_new = self._is_new(query, work.partition[1])
         except InvalidEvent as exc:
             topic = self._names.dead_letters(self._names.queries)
             self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
-            log.warning("query at %s@%d refused: %s", work.partition, work.offset, exc.reason)
+            self.metrics.dead_letters.labels(self._names.queries).inc()
+            log.warning(
+                "query at %s@%d refused: %s",
+                *(work.partition, work.offset, exc.reason),
+                extra={"query_id": None if query is None else query.query_id},
+            )
             return None
         if not is_new:
             self._loop.complete(work, [])
@@ -186,8 +200,10 @@ class Router:
             pacer=self._pacer,
             outages=self._outages,
         )
+        self.metrics.decided(decided)
         for (work, arrival), choice in zip(arrived, decided, strict=True):
-            self._loop.complete(work, self._records(arrival.query, choice))
+            records = self._records(arrival.query, choice)
+            self._loop.complete(work, traced(records, work.message))
 
     def _records(self, query: Query, choice: Decided) -> list[Record]:
         decision, names = choice.decision, self._names

@@ -11,6 +11,7 @@ from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import ArmHealth, Call, Case, Result
 from metallm_stream.kafka import Connection, Record, TopicNames, Work, begin_write, dead_letter
 from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.calls import Answerer, CallLimits, Calls
 
 SERVICE = "worker"
@@ -50,6 +51,7 @@ class Worker:
         spending: Spending | None = None,
         draw: Callable[[Call, Result], Case | None] | None = None,
     ) -> None:
+        self.metrics = CallMetrics(SERVICE, slot)
         self._names = names
         self._topic = names.calls(provider)
         self._health = health
@@ -69,6 +71,7 @@ class Worker:
             limits=limits,
             now=now,
             spending=spending,
+            metrics=self.metrics,
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -83,7 +86,9 @@ class Worker:
 
     def _tell_health(self) -> None:
         """Hand over what is new of the arms' health, without waiting for the brokers."""
-        for health in self._health():
+        news = self._health()
+        self.metrics.circuits(news)
+        for health in news:
             was_down = health.key in self._down
             if health.state == "open" and not was_down:
                 self._down.add(health.key)
@@ -99,6 +104,7 @@ class Worker:
         except InvalidEvent as exc:
             topic = self._names.dead_letters(self._topic)
             self._calls.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
+            self.metrics.dead_letters.labels(self._topic).inc()
             log.warning("call at %s@%d refused: %s", work.partition, work.offset, exc.reason)
             return
         self._calls.ask(work, call, call)

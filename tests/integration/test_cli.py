@@ -138,6 +138,11 @@ def test_watch_without_tables_names_the_command_that_makes_them(running: Pipelin
 def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None:
     """A new price keeps the rest of the record, and of the price what was not given."""
     words = ["models", "add", "third", "--provider", "spare", "--model", "vendor/third"]
+    typo = run(running, *words)
+    assert typo.exit_code == 1
+    assert "provider 'spare' is not in these settings (there are: recorded)" in typo.stderr
+    assert "third" not in catalogue(running)
+    words.append("--elsewhere")
     can = ("--max-output", "500", "--language", "de", "--region", "eu", "--region", "us")
     added = run(running, *words, "--context-window", "8000", "--tag", "cheap", *can)
     assert added.exit_code == 0, added.output
@@ -161,7 +166,7 @@ def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None
 def test_an_arm_without_a_price_has_that_of_the_table(running: Pipeline) -> None:
     """With its context window; one's own price takes the table's place, and none is refused."""
     arm = "anthropic/claude-sonnet-4-5"
-    added = run(running, "models", "add", arm)
+    added = run(running, "models", "add", arm, "--elsewhere")
     assert added.stdout == (
         f"added {arm}: $3 in, $15 out, $0.3 cached in per 10⁶ tokens, "
         "by the price table of anthropic\n"
@@ -253,8 +258,11 @@ def test_doctor_sees_services_that_do_not_run(pipeline: Pipeline) -> None:
     assert "warning  policy: none yet" in bare.stdout
     pipeline.add_models(["mini"])
     result = run(pipeline, "doctor")
+    assert result.exit_code == 1
     for service in ("router", "learner", "worker-recorded"):
-        assert f"warning  services: no {service} is running  → python services/" in result.stdout
+        assert f"problem  services: no {service} is in its group  → python services/" in (
+            result.stdout
+        )
 
 
 def test_doctor_sees_a_model_whose_provider_has_no_topic(pipeline: Pipeline) -> None:

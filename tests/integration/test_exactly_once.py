@@ -133,6 +133,41 @@ def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
     assert copies(pipeline) == list(range(COUNT))
 
 
+def test_a_member_tells_what_is_left_of_its_partitions(pipeline: Pipeline) -> None:
+    """Nothing before the group has spoken; work that has not been finished is left, too."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        assert loop.lags() is None
+        works = take(loop)
+        lags = loop.lags()
+        assert lags is not None
+        assert sum(lag or 0 for lag in lags.values()) == COUNT
+        for work in works[3:]:
+            copy(pipeline, loop, work)
+        loop.commit()
+        lags = loop.lags()
+        assert lags is not None
+        assert sum(lag or 0 for lag in lags.values()) == 3
+
+
+def test_a_member_without_a_partition_has_been_assigned_nothing(pipeline: Pipeline) -> None:
+    """Which is something else than not to be assigned: it stands by."""
+    fill(pipeline)
+    with (
+        member(pipeline, "0") as first,
+        member(pipeline, "1") as second,
+        member(pipeline, "2") as third,
+    ):
+        members = (first, second, third)
+        for _ in range(200):
+            for each in members:
+                each.take(1, 0.05)
+            held = [each.lags() for each in members]
+            if sorted(-1 if lags is None else len(lags) for lags in held) == [0, 1, 1]:
+                return
+        raise AssertionError(held)
+
+
 def test_a_revoked_partition_takes_its_results_along(pipeline: Pipeline) -> None:
     """Work finished for a partition that went to another member is not written by the first."""
     fill(pipeline)

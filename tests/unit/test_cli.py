@@ -18,6 +18,8 @@ from rich.console import Console
 
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
+from metallm_stream.cli.doctor.kafka import absent
+from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses
 from metallm_stream.cli.watch import Snapshot, render
@@ -193,6 +195,18 @@ def test_the_addresses_that_up_writes_are_understood_by_psql() -> None:
     conninfo_to_dict(written["DATABASE_URL"])
 
 
+def test_up_reads_where_a_service_tells_its_health(tmp_path: Path) -> None:
+    """From the last start in its log, in either format."""
+    log = tmp_path / "router.log"
+    log.write_text("2026 INFO metallm_stream.serve.process: router is ready\n")
+    assert address(log) is None
+    log.write_text(
+        "2026 INFO metallm_stream.serve.http: health and metrics at http://127.0.0.1:1\n"
+        '{"message": "health and metrics at http://127.0.0.1:2"}\n'
+    )
+    assert address(log) == "http://127.0.0.1:2"
+
+
 def test_help_needs_no_extra() -> None:
     """Without the packages of the extras the list of commands can still be read."""
     code = (
@@ -267,6 +281,25 @@ def test_doctor_never_shows_a_key() -> None:
     assert "sk-very-secret" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("count", "is_needed", "line"),
+    [
+        (0, False, "warning: no router is in its group"),
+        (0, True, "problem: no router is in its group"),
+        (2, True, "problem: 2 router in the group, none with a partition"),
+        (1, False, "problem: 1 router in the group, none with a partition"),
+    ],
+)
+def test_doctor_tells_of_a_service_that_nobody_does(
+    count: int, line: str, *, is_needed: bool
+) -> None:
+    """A problem where there are models, or where replicas run for nothing; with the remedy."""
+    found = absent("router", count, "python services/router.py", is_needed=is_needed)
+    assert f"{found.state}: {found.said}" == line
+    assert "a restart mends" in str(found.remedy)
+    assert ("python services/router.py" in str(found.remedy)) == (count == 0)
+
+
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
     """What the policy did not know is unknown, not 0."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
@@ -303,10 +336,12 @@ def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
 
 
 def test_watch_has_something_to_show_before_anything_has_happened() -> None:
-    """No arm, no policy, no lag."""
+    """No arm, no policy, no lag; and that a learner is what tells of models."""
     head = dict.fromkeys(("lag", "lag_age_s", "version", "policy_age_s", "drift_arm"))
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(render(Snapshot({**head, "recent": 0, "dead_letters": 0}, [])))
     text = console.export_text()
     assert "0.0 queries/s in the last minute · no policy yet" in text
-    assert "metallm models add" in text
+    assert "No learner has run yet" in text
+    console.print(render(Snapshot({**head, "lag_age_s": 1, "recent": 0, "dead_letters": 0}, [])))
+    assert "No model: `metallm models add`" in console.export_text()

@@ -7,9 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -20,7 +22,9 @@ from metallm_stream.cli.main import cli
 from metallm_stream.embedded.downloads import KAFKA_VERSION
 from metallm_stream.embedded.kafka import Broker
 from metallm_stream.postgres import database_url
-from metallm_stream.settings import load
+from metallm_stream.serve.http import pages
+from metallm_stream.serve.metrics import LoopMetrics
+from metallm_stream.settings import Settings, load
 from tests.containers import COMPOSE, kafka_environment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -146,8 +150,25 @@ def test_a_services_environment_is_one_that_the_settings_take(
             given["POSTGRES_PASSWORD"],
             given["POSTGRES_DB"],
         )
-    known = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "METALLM_SLOT"}
+    known = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "METALLM_SLOT", "METALLM_HTTP__PORT"}
     assert environment.keys() - known == ({"OPENAI_API_KEY"} if name == "worker" else set())
+
+
+@pytest.mark.parametrize("name", ["router", "worker", "learner"])
+def test_a_services_health_is_asked_for_where_it_is_told(
+    name: str, compose: dict[str, Any]
+) -> None:
+    """Its own port, a path that there is, and a program that the image has."""
+    service = compose["services"][name]
+    program, option, code = service["healthcheck"]["test"][1:]
+    assert (service["healthcheck"]["test"][0], program, option) == ("CMD", "python", "-c")
+    url = urlsplit(re.findall(r"http://[^']+", code)[0])
+    assert (url.hostname, str(url.port)) == (
+        Settings().http.host,
+        service["environment"]["METALLM_HTTP__PORT"],
+    )
+    assert url.path in pages(LoopMetrics(name, "0"), threading.Event(), stuck_after_s=9)
+    compile(code, "healthcheck", "exec")
 
 
 def test_only_the_learner_and_the_setup_know_the_database(compose: dict[str, Any]) -> None:

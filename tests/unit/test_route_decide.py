@@ -213,6 +213,15 @@ def test_the_ranking_starts_with_the_choice_and_goes_on_by_utility() -> None:
         assert ranked[1:] == rest
 
 
+def test_exploration_is_what_other_arms_than_the_likeliest_had() -> None:
+    """Of three arms alike two thirds; of a single one, and of a refusal, nothing."""
+    queries = (ask(), ask(models=("mini",)), ask(models=("gone",)))
+    assert [choice.exploration for choice in decided(*queries)] == pytest.approx([2 / 3, 0, 0])
+    sure = decided(ask(), published=policy(), rule=chooser("fixed:big"))
+    assert sure[0].exploration == pytest.approx(0)
+    assert decided(ask(), arms=Catalogue())[0].exploration == 0
+
+
 def test_only_named_models_are_used() -> None:
     """`models` limits candidates and ranking; unknown names beside known ones are passed over."""
     (item,) = decided(ask(models=("mid", "gone", "mini")), published=policy())

@@ -138,7 +138,10 @@ def policy(
 
 
 def services(settings: Settings, admin: AdminClient, connection: Connection) -> Iterator[Finding]:
-    """How many replicas of each service are in their groups."""
+    """How many replicas of each service are in their groups, and whether they have partitions.
+
+    Where there are models, a service whose work nobody does is a problem.
+    """
     topic_names = names(settings)
     start = f"{topic_names.prefix}metallm-"
     arms = _catalogue(connection, topic_names).arms.values()
@@ -156,23 +159,42 @@ def services(settings: Settings, admin: AdminClient, connection: Connection) -> 
     running = []
     for group, answer in asked.items():
         service = group.removeprefix(start)
-        count = _members(answer)
-        if count:
+        count, partitions = _members(answer)
+        if count and partitions:
             running.append(f"{count} {service}")
         else:
-            yield warning("services", f"no {service} is running", f"{wanted[service]}")
+            yield absent(service, count, wanted[service], is_needed=bool(arms))
     if running:
         yield ok("services", ", ".join(running))
 
 
-def _members(answer: object) -> int:
+def absent(service: str, count: int, command: str, *, is_needed: bool) -> Finding:
+    """A service of whose `count` replicas none has a partition: nobody does its work."""
+    if count:
+        return problem(
+            "services",
+            f"{count} {service} in the group, none with a partition",
+            "ask again in ten seconds; if it stays so, see its log and end it: a restart mends",
+        )
+    found = problem if is_needed else warning
+    return found(
+        "services",
+        f"no {service} is in its group",
+        f"{command}; if one runs already, see its log and end it: a restart mends",
+    )
+
+
+def _members(answer: object) -> tuple[int, int]:
+    """Members of a group, and the partitions that they have."""
     try:
         group = answer.result(REQUEST_S)  # type: ignore[attr-defined]
     except KafkaException as exc:
         if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return 0
+            return 0, 0
         raise
-    return 0 if group.state == ConsumerGroupState.DEAD else len(group.members)
+    members = [] if group.state == ConsumerGroupState.DEAD else group.members
+    assigned = [member.assignment.topic_partitions for member in members if member.assignment]
+    return len(members), sum(map(len, assigned))
 
 
 def _of_provider(all_names: TopicNames, provider: str) -> list[str]:

@@ -1,0 +1,46 @@
+"""What a router counts beside its loop: decisions, exploration, refusals, the policy in force."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from metallm_stream.policy import Published
+from metallm_stream.route import Decided
+from metallm_stream.serve.metrics import LoopMetrics
+
+
+class RouterMetrics(LoopMetrics):
+    """The metrics of one router, of which replica `slot` is."""
+
+    def __init__(self, slot: str) -> None:
+        super().__init__("router", slot)
+        self._decisions = self.counter("decisions", "Queries given to an arm.", "arm")
+        self._refusals = self.counter("refusals", "Queries that no arm was left for.")
+        self._exploration = self.counter(
+            "exploration", "Probability given to other arms than the likeliest, over all decisions."
+        )
+        self._arms = self.gauge("arms", "Arms of the catalogue.")
+        self._version = self.gauge("policy_version", "Version of the policy in force; 0: none yet.")
+        self._published_at = self.gauge(
+            "policy_timestamp_seconds", "When the policy in force was published; 0: none yet."
+        )
+        self._known: Published | None = None
+
+    def decided(self, decided: Sequence[Decided]) -> None:
+        """Count a batch."""
+        arms = Counter([choice.decision.arm for choice in decided])
+        refused = arms.pop(None, 0)
+        for arm, count in arms.items():
+            self._decisions.labels(arm).inc(count)
+        if refused:
+            self._refusals.inc(refused)
+        self._exploration.inc(sum([choice.exploration for choice in decided]))
+
+    def knows(self, arms: int, published: Published | None) -> None:
+        """Note the number of arms, and the policy in force."""
+        self._arms.set(arms)
+        if published is not None and published is not self._known:
+            self._known = published
+            self._version.set(published.version)
+            self._published_at.set(published.manifest.published_at.timestamp())
