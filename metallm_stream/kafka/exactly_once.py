@@ -306,10 +306,12 @@ class ExactlyOnce:
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
         keys = [(item.topic, item.partition) for item in partitions]
+        # The client remembers a pause, and would keep to it if the partition came back.
+        self._consumer.resume([TopicPartition(*key) for key in keys if key in self._paused])
+        self._paused.difference_update(keys)
         for key in keys:
             self._windows.pop(key, None)
             self._pending.pop(key, None)
-            self._paused.discard(key)
         self._backlog = [work for work in self._backlog if work.partition in self._windows]
         self._dropped_hook(keys)
 

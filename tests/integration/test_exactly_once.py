@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
 from tests.pipeline import Pipeline
+from tests.processes import eventually
 
 COUNT = 20
 
@@ -190,3 +191,35 @@ def test_a_revoked_partition_takes_its_results_along(pipeline: Pipeline) -> None
                 copy(pipeline, second, work)
             second.commit()
     assert copies(pipeline) == list(range(COUNT))
+
+
+@contextmanager
+def visitor(pipeline: Pipeline) -> Iterator[Consumer]:
+    """A member of the same group that reads nothing and leaves it at once."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": pipeline.bootstrap,
+            "group.id": f"{pipeline.names.prefix}copier",
+            "partition.assignment.strategy": "cooperative-sticky",
+        }
+    )
+    consumer.subscribe([pipeline.names.queries])
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def test_a_partition_that_was_taken_away_while_paused_flows_when_it_comes_back(
+    pipeline: Pipeline,
+) -> None:
+    """A member with its hands full pauses; what it loses and is given again is not paused."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        take(loop, 1)
+        eventually(lambda: loop.take(0, 0.0) or loop._paused)
+        with visitor(pipeline) as other:
+            eventually(lambda: loop.take(0, 0.0) or other.poll(0.05) or other.assignment())
+        eventually(lambda: loop.take(0, 0.0) or len(loop._windows) == 2)
+        again = {(work.partition, work.offset) for work in take(loop, COUNT - 1)}
+    assert len(again) == COUNT - 1
