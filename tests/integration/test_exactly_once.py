@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
@@ -223,3 +223,16 @@ def test_a_partition_that_was_taken_away_while_paused_flows_when_it_comes_back(
         eventually(lambda: loop.take(0, 0.0) or len(loop._windows) == 2)
         again = {(work.partition, work.offset) for work in take(loop, COUNT - 1)}
     assert len(again) == COUNT - 1
+
+
+def test_a_member_whose_place_in_the_group_was_taken_ends(pipeline: Pipeline) -> None:
+    """Its client is dead for good and says so once; going on would mean to read nothing more."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        take(loop, 1)
+        group = f"{pipeline.names.prefix}copier"
+        twin = pipeline.kafka.group_consumer(group, f"{group}-0")
+        twin.subscribe([pipeline.names.queries])
+        with pytest.raises(KafkaException, match="fenced by other consumer"):
+            eventually(lambda: (loop.take(COUNT, 0.05), twin.poll(0.05)) is None)
+        twin.close()
