@@ -33,8 +33,8 @@ def audit(stage: Stage, load: Load, *, learned_within_s: float = 120.0) -> dict[
     keys = load.asked_s.keys()
     decisions = [Decision.parse(value) for value in _values(stage, stage.names.decisions)]
     results = [Result.parse(value) for value in _values(stage, stage.names.results)]
-    _each_once("decisions", keys, (one.query_id for one in decisions))
-    _each_once("results", keys, (one.query_id for one in results))
+    each_once("decisions", keys, (one.query_id for one in decisions))
+    each_once("results", keys, (one.query_id for one in results))
     failed = Counter(one.failure.kind for one in results if one.failure is not None)
     rows = learned(stage, load, learned_within_s)
     arms = {one.query_id: one.arm for one in decisions}
@@ -60,7 +60,8 @@ def audit(stage: Stage, load: Load, *, learned_within_s: float = 120.0) -> dict[
     }
 
 
-def _each_once(what: str, wanted: Iterable[str], found: Iterable[str]) -> None:
+def each_once(what: str, wanted: Iterable[str], found: Iterable[str]) -> None:
+    """Raises `AssertionError` that says how many are lost, or come more than once."""
     expected, seen = Counter(dict.fromkeys(wanted, 1)), Counter(found)
     lost, more = expected - seen, seen - expected
     assert not lost, f"{what}: {lost.total()} lost: {list(lost)[:5]}"
@@ -91,7 +92,7 @@ def learned(stage: Stage, load: Load, within_s: float) -> list[dict[str, Any]]:
         )
         time.sleep(0.5)
     engine.dispose()
-    _each_once("rows", load.asked_s, (row["query_id"] for row in rows))
+    each_once("rows", load.asked_s, (row["query_id"] for row in rows))
     return rows
 
 

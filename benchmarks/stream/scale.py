@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,12 +92,17 @@ class Replicas:
                 running.pop().stop()
 
     def settle(self, count: int) -> None:
-        """Return when every replica has its share of the partitions."""
+        """Return when every replica has its share of the partitions, and none is without owner."""
         deadline = time.monotonic() + SETTLED_WITHIN_S
-        fair = Counter({PARTITIONS // count: count})
-        while any(Counter(map(len, self._owned(service).values())) != fair for service in SERVICES):
-            assert time.monotonic() < deadline, f"{count} replicas are not settled"
+        while not all(self._is_settled(service, count) for service in SERVICES):
+            owned = {name: self._owned(name) for name in SERVICES}
+            assert time.monotonic() < deadline, f"{count} replicas are not settled: {owned}"
             time.sleep(0.2)
+
+    def _is_settled(self, service: str, count: int) -> bool:
+        numbers = [len(assigned) for assigned in self._assigned(service).values()]
+        owned = sum(map(len, self._owned(service).values()))
+        return len(numbers) == count and owned == PARTITIONS and max(numbers) - min(numbers) <= 1
 
     def measure(self, load: Load, seconds: float) -> dict[str, Any]:
         """Rate, processor time and shares over so many seconds."""
@@ -128,17 +132,23 @@ class Replicas:
     def _cpu(self) -> dict[str, float]:
         return {name: sum(map(cpu_s, children)) for name, children in self._running.items()}
 
+    def _assigned(self, service: str) -> dict[str, list[TopicPartition]]:
+        """Every partition that each replica has."""
+        group, _ = self._groups[service]
+        described = self._stage.admin.describe_consumer_groups([group])[group].result(15)
+        return {
+            member.group_instance_id or member.member_id: member.assignment.topic_partitions
+            for member in described.members
+            if member.assignment is not None
+        }
+
     def _owned(self, service: str) -> dict[str, list[int]]:
         """Partitions of the service's topic by the replica that has them."""
-        group, topic = self._groups[service]
-        described = self._stage.admin.describe_consumer_groups([group])[group].result(15)
-        owned = {
-            member.group_instance_id or member.member_id: [
-                part.partition for part in member.assignment.topic_partitions if part.topic == topic
-            ]
-            for member in described.members
+        _, topic = self._groups[service]
+        return {
+            replica: [part.partition for part in parts if part.topic == topic]
+            for replica, parts in self._assigned(service).items()
         }
-        return {replica: parts for replica, parts in owned.items() if parts}
 
     def _positions(self, service: str) -> Positions:
         """How far the service has read each partition of its topic."""
