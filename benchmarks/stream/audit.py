@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 from sqlalchemy import text
 
 from benchmarks.stream.load import Load
-from benchmarks.stream.stage import ENCODER, Stage
+from benchmarks.stream.stage import Stage
 from metallm_stream.encode import load_encoder
 from metallm_stream.events import Decision, Result
 from metallm_stream.kafka import read_to_end
@@ -99,7 +99,7 @@ def learned(stage: Stage, load: Load, within_s: float) -> list[dict[str, Any]]:
 def _rebuilt(stage: Stage) -> float:
     """How far the live model is from the one made anew of the rows, and of the topics."""
     engine = open_engine(stage.database_url, application_name="audit")
-    encoder = load_encoder(ENCODER)
+    encoder = load_encoder(stage.encoder)
     about = encoder.name, encoder.dimensions
     difference = max(
         rebuild(engine, *about).max_relative_difference,
