@@ -72,7 +72,7 @@ def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
         for work in take(second):
             copy(pipeline, second, work)
         second.commit()
-    assert copies(pipeline) == list(range(COUNT))
+    eventually(lambda: copies(pipeline) == list(range(COUNT)))
 
 
 def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) -> None:
