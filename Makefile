@@ -9,16 +9,19 @@ SHUFFLES ?= 10
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage check format schemas bench clean
+.PHONY: help demo test chaos-brokers coverage check format schemas bench clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole service
 	$(BIN)/metallm demo $(DEMO)
 
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+chaos-brokers: $(VENV)/.dev ## Kill each of three brokers in turn under load, and audit what came of it
+	$(BIN)/python -m benchmarks.stream.brokers
 
 coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
 	$(BIN)/pytest -n 2 tests/unit tests/property tests/contracts --cov-fail-under=95 \

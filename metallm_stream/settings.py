@@ -65,11 +65,16 @@ class Section(BaseModel):
 
 
 class Topics(Section):
-    """How topics are named and created; the service never changes topics that exist."""
+    """How topics are named and created; the service never changes topics that exist.
+
+    Without `replication_factor` there are three copies, or as many as there are brokers; without
+    `min_insync_replicas` two of three copies must have a record before it counts as written.
+    """
 
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,64}$")
     partitions: Annotated[int, Field(ge=1, le=1_000)] = 4
-    replication_factor: Annotated[int, Field(ge=1, le=5)] = 1
+    replication_factor: Annotated[int, Field(ge=1, le=5)] | None = None
+    min_insync_replicas: Annotated[int, Field(ge=1, le=5)] | None = None
 
 
 class Objective(Section):

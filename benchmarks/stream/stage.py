@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from metallm_stream.embedded import Child, EmbeddedStack, Supervisor
+from metallm_stream.embedded import Child, EmbeddedStack, Supervisor, remove_state
 from metallm_stream.events import Model
 from metallm_stream.kafka import Connection, Record, TopicNames, create, write
 from metallm_stream.postgres import migrate
@@ -53,21 +53,22 @@ class Stage:
         self.kafka = Connection(self.bootstrap)
         self.producer = self.kafka.producer()
         self.admin = self.kafka.admin()
-        create(
-            self.admin, self.names, self.providers, partitions=self.partitions, replication_factor=1
-        )
+        create(self.admin, self.names, self.providers, partitions=self.partitions)
 
     def vendor(
         self,
         provider: str,
         outcomes: Mapping[str, Mapping[str, Any]],
         *options: str,
+        labels: Sequence[str] = (),
         core: str = "",
     ) -> Child:
         """Start a vendor that answers `{text: {model: outcome}}`, or start it again."""
         recording = self.directory / f"{provider}.jsonl"
+        asked = {"labels": list(labels)} if labels else {}
         lines = [
-            orjson.dumps({"text": text, "outcomes": known}) for text, known in outcomes.items()
+            orjson.dumps({"text": text, "outcomes": known, **asked})
+            for text, known in outcomes.items()
         ]
         recording.write_bytes(b"\n".join(lines))
         port_file = self.directory / f"{provider}.port"
@@ -82,15 +83,17 @@ class Stage:
         self.urls[provider] = f"http://127.0.0.1:{port_file.read_text().strip()}/v1"
         return child
 
-    def start(self, service: str, *arguments: str, core: str = "", **settings: str) -> Child:
+    def start(
+        self, service: str, *arguments: str, core: str = "", slot: str = "0", **settings: str
+    ) -> Child:
         """Start a service; `settings` are METALLM_* variables without the prefix."""
-        environment = self._environment()
+        environment = self._environment() | {"METALLM_SLOT": slot}
         for provider, url in self.urls.items():
             name = f"METALLM_PROVIDERS__{provider.upper()}__"
             environment |= {f"{name}BASE_URL": url, f"{name}API_KEY_ENV": "VENDOR_KEY"}
         environment |= {f"METALLM_{name}": value for name, value in settings.items()}
         environment["VENDOR_KEY"] = KEY
-        name = "-".join((service, *arguments[1:]))
+        name = "-".join((service, *arguments[1:], *([slot] if slot != "0" else [])))
         log = self.directory / f"{name}.log"
         argv = [*_pinned(core), sys.executable, str(REPOSITORY / "services" / f"{service}.py")]
         child = self.supervisor.add(
@@ -147,21 +150,27 @@ class Stage:
 
 
 @contextmanager
-def open_stage(*providers: str, learns: bool = False) -> Iterator[Stage]:
+def open_stage(
+    *providers: str, learns: bool = False, brokers: int = 1, partitions: int = 4
+) -> Iterator[Stage]:
     """A stage on an embedded Kafka, or on the one of KAFKA_BOOTSTRAP_SERVERS; gone at the end.
 
     If it `learns`, it has a migrated PostgreSQL as well: an embedded one.
     """
     with ExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        directory.chmod(0o711)  # PostgreSQL's account passes through, if we are root
         servers = EmbeddedStack(
             directory / "state",
             bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
             # Where nobody learns, none is started.
             database_url=None if learns else "postgresql://none",
+            brokers=brokers,
         )
+        opened.callback(remove_state, directory / "state")
         opened.enter_context(servers)
-        stage = Stage(servers.bootstrap_servers, directory, servers.supervisor, providers)
+        address = servers.bootstrap_servers
+        stage = Stage(address, directory, servers.supervisor, providers, partitions)
         if learns:
             stage.database_url = servers.database_url
             migrate(stage.database_url)

@@ -27,6 +27,7 @@ COMMANDS = {
     "doctor": "metallm_stream.cli.doctor",
     "rebuild": "metallm_stream.cli.rebuild",
     "warmup": "metallm_stream.cli.warmup",
+    "size": "metallm_stream.cli.size",
     "schemas": "metallm_stream.cli.schemas",
 }
 

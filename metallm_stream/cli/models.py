@@ -145,6 +145,7 @@ def put_model(settings: Settings, model: Model) -> None:
         (model.provider,),
         partitions=settings.topics.partitions,
         replication_factor=settings.topics.replication_factor,
+        min_insync_replicas=settings.topics.min_insync_replicas,
     )
     write(kafka.producer(), [Record.of(names(settings).models, model.arm, model)])
 

@@ -18,6 +18,7 @@ def create_topics(settings: Settings) -> list[str]:
         settings.providers,
         partitions=settings.topics.partitions,
         replication_factor=settings.topics.replication_factor,
+        min_insync_replicas=settings.topics.min_insync_replicas,
     )
 
 

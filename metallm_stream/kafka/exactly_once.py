@@ -306,10 +306,12 @@ class ExactlyOnce:
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
         keys = [(item.topic, item.partition) for item in partitions]
+        # The client remembers a pause, and would keep to it if the partition came back.
+        self._consumer.resume([TopicPartition(*key) for key in keys if key in self._paused])
+        self._paused.difference_update(keys)
         for key in keys:
             self._windows.pop(key, None)
             self._pending.pop(key, None)
-            self._paused.discard(key)
         self._backlog = [work for work in self._backlog if work.partition in self._windows]
         self._dropped_hook(keys)
 
@@ -334,6 +336,7 @@ def raise_unless_passing(error: KafkaError) -> None:
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
         return
     if error.fatal() or error.code() in (
+        KafkaError._FATAL,  # noqa: SLF001 - as a record's error it does not call itself fatal
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -10,15 +10,23 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import MAX_RECORD_BYTES
 
 DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
+NEWS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +119,40 @@ def create(
     providers: Iterable[str],
     *,
     partitions: int,
-    replication_factor: int,
+    replication_factor: int | None = None,
+    min_insync_replicas: int | None = None,
 ) -> list[str]:
-    """Create the topics that are missing; returns their names. Existing ones are left alone."""
-    existing = set(_metadata(admin))
+    """Create the topics that are missing; returns their names. Existing ones are left alone.
+
+    Parameters
+    ----------
+    replication_factor
+        ``None``: three, or as many as there are brokers, those included that are down now but
+        hold copies of other topics.
+    min_insync_replicas
+        ``None``: two of three or more copies, else one.
+
+    Raises
+    ------
+    ConfigurationError
+        When no record could ever be written, or Kafka refuses: no topic gets fewer copies because
+        a broker is down.
+    """
+    listed = _listed(admin)
+    existing = listed.topics.keys()
+    copies = replication_factor or min(3, len(_brokers(listed)))
+    in_sync = min_insync_replicas or (2 if copies > 2 else 1)
+    if in_sync > copies:
+        raise ConfigurationError(
+            f"topics.min_insync_replicas={in_sync}, but topics get {copies} copies: nothing could"
+            " ever be written; set it lower, or topics.replication_factor higher"
+        )
     missing = [
         NewTopic(
             topic,
             num_partitions=1 if topic in names.compacted else partitions,
-            replication_factor=replication_factor,
-            config=_config(topic, names),
+            replication_factor=copies,
+            config={**_config(topic, names), "min.insync.replicas": str(in_sync)},
         )
         for topic in names.all(providers)
         if topic not in existing
@@ -129,16 +161,17 @@ def create(
     if missing:
         answers = admin.create_topics(missing, operation_timeout=TIMEOUT_S)
         made = [topic for topic, answer in answers.items() if _is_made(topic, answer)]
-        _wait_until_told(admin, answers)
+        if untold := _missing(admin, answers, TIMEOUT_S):
+            raise ConfigurationError(f"topics {untold} were made, but nobody knows them")
     return made
 
 
 def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
     """Raises `ConfigurationError` that names the first topic that is missing or will not do."""
+    providers = tuple(providers)
+    if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
+        raise ConfigurationError(f"topic {missing[0]!r} is missing: run `metallm topics create`")
     found = _metadata(admin)
-    for topic in names.all(providers):
-        if topic not in found:
-            raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
     for topic in names.compacted:
         if found[topic] != 1:
             raise ConfigurationError(
@@ -205,11 +238,20 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
 
 
 def _metadata(admin: AdminClient) -> Mapping[str, int]:
+    return {name: len(topic.partitions) for name, topic in _listed(admin).topics.items()}
+
+
+def _listed(admin: AdminClient) -> ClusterMetadata:
     try:
-        listed = admin.list_topics(timeout=TIMEOUT_S)
+        return admin.list_topics(timeout=TIMEOUT_S)
     except KafkaException as exc:
         raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
-    return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+
+
+def _brokers(listed: ClusterMetadata) -> set[int]:
+    """Every broker that is there, or is down and holds a copy of some topic."""
+    partitions = chain.from_iterable(topic.partitions.values() for topic in listed.topics.values())
+    return set(listed.brokers).union(*(partition.replicas for partition in partitions))
 
 
 def _is_made(topic: str, answer: Future[None]) -> bool:
@@ -222,10 +264,11 @@ def _is_made(topic: str, answer: Future[None]) -> bool:
     return True
 
 
-def _wait_until_told(admin: AdminClient, topics: Iterable[str]) -> None:
-    """A broker hears of a new topic a moment after it was made."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while missing := set(topics) - set(_metadata(admin)):
+def _missing(admin: AdminClient, topics: Iterable[str], patience_s: float) -> list[str]:
+    """Which topics nobody knows: each broker hears of a new one a moment after it was made."""
+    deadline = time.monotonic() + patience_s
+    while missing := sorted(set(topics) - set(_metadata(admin))):
         if time.monotonic() > deadline:
-            raise ConfigurationError(f"topics {sorted(missing)} were made, but nobody knows them")
+            break
         time.sleep(0.05)
+    return missing

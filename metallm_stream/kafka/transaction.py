@@ -20,7 +20,7 @@ from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.watchdog import Watchdog
 
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
-GRACE_S = 10.0
+GRACE_S = 4.0
 PATIENCE_S = 60.0
 PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
 

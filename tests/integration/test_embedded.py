@@ -265,7 +265,7 @@ def test_a_broker_starts_without_what_was_prepared(tmp_path: Path) -> None:
     archive.write_bytes(b"not an archive" * 1_000)
     distribution = Distribution(java(), tuple(kafka_jars(silent)), tmp_path, archive)
     by_tool, by_copy = (
-        Broker(tmp_path / name, free_port(), free_port()) for name in ("one", "größer, private")
+        Broker(tmp_path / name, free_port(), (free_port(),)) for name in ("one", "größer, private")
     )
     for broker in (by_tool, by_copy):
         broker.write_properties()

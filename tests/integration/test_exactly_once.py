@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
 from tests.pipeline import Pipeline
+from tests.processes import eventually
 
 COUNT = 20
 
@@ -71,7 +72,7 @@ def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
         for work in take(second):
             copy(pipeline, second, work)
         second.commit()
-    assert copies(pipeline) == list(range(COUNT))
+    eventually(lambda: copies(pipeline) == list(range(COUNT)))
 
 
 def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) -> None:
@@ -190,3 +191,48 @@ def test_a_revoked_partition_takes_its_results_along(pipeline: Pipeline) -> None
                 copy(pipeline, second, work)
             second.commit()
     assert copies(pipeline) == list(range(COUNT))
+
+
+@contextmanager
+def visitor(pipeline: Pipeline) -> Iterator[Consumer]:
+    """A member of the same group that reads nothing and leaves it at once."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": pipeline.bootstrap,
+            "group.id": f"{pipeline.names.prefix}copier",
+            "partition.assignment.strategy": "cooperative-sticky",
+        }
+    )
+    consumer.subscribe([pipeline.names.queries])
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def test_a_partition_that_was_taken_away_while_paused_flows_when_it_comes_back(
+    pipeline: Pipeline,
+) -> None:
+    """A member with its hands full pauses; what it loses and is given again is not paused."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        take(loop, 1)
+        eventually(lambda: loop.take(0, 0.0) or loop._paused)
+        with visitor(pipeline) as other:
+            eventually(lambda: loop.take(0, 0.0) or other.poll(0.05) or other.assignment())
+        eventually(lambda: loop.take(0, 0.0) or len(loop._windows) == 2)
+        again = {(work.partition, work.offset) for work in take(loop, COUNT - 1)}
+    assert len(again) == COUNT - 1
+
+
+def test_a_member_whose_place_in_the_group_was_taken_ends(pipeline: Pipeline) -> None:
+    """Its client is dead for good and says so once; going on would mean to read nothing more."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        take(loop, 1)
+        group = f"{pipeline.names.prefix}copier"
+        twin = pipeline.kafka.group_consumer(group, f"{group}-0")
+        twin.subscribe([pipeline.names.queries])
+        with pytest.raises(KafkaException, match="fenced by other consumer"):
+            eventually(lambda: (loop.take(COUNT, 0.05), twin.poll(0.05)) is None)
+        twin.close()

@@ -191,7 +191,7 @@ def test_the_broker_is_set_up_like_the_embedded_one(
     compose: dict[str, Any], tmp_path: Path
 ) -> None:
     """The guarantees were measured with these settings."""
-    broker = Broker(tmp_path, 9092, 9093)
+    broker = Broker(tmp_path, 9092, (9093,))
     broker.write_properties()
     embedded = dict(line.split("=", 1) for line in broker.properties.read_text().splitlines())
     service = compose["services"]["kafka"]
@@ -205,7 +205,10 @@ def test_the_broker_is_set_up_like_the_embedded_one(
     assert embedded.keys() - composed.keys() == {
         "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
+        "controlled.shutdown.enable",
+        "default.replication.factor",
         "log.cleaner.dedupe.buffer.size",
+        "min.insync.replicas",
         "offsets.topic.num.partitions",
         "share.coordinator.state.topic.num.partitions",
         "transaction.state.log.num.partitions",

@@ -92,6 +92,7 @@ def _topics(
         (PROVIDER,),
         partitions=settings.topics.partitions,
         replication_factor=settings.topics.replication_factor,
+        min_insync_replicas=settings.topics.min_insync_replicas,
     )
     if is_given:
         opened.callback(_delete_topics, kafka, names)
