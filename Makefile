@@ -6,10 +6,12 @@ DEMO ?=
 PEERS := .venv-peers
 DATA ?= ../shared/data
 SHUFFLES ?= 10
+HISTORIES ?= 100000
+SEED ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage check format schemas bench clean
+.PHONY: help demo test coverage simulate check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +25,10 @@ test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
 	$(BIN)/pytest -n 2 tests/unit tests/property tests/contracts --cov-fail-under=95 \
 		$(foreach room,events arms errors encode policy route judge join evaluate,--cov=metallm_stream.$(room))
+
+simulate: export OPENBLAS_NUM_THREADS := 1
+simulate: $(VENV)/.dev ## Live through HISTORIES of crashes, zombies and repetitions without servers
+	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(BIN)/ruff check .
