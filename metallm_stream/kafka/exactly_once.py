@@ -334,6 +334,7 @@ def raise_unless_passing(error: KafkaError) -> None:
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
         return
     if error.fatal() or error.code() in (
+        KafkaError._FATAL,  # noqa: SLF001 - told once, and not as fatal: another has our slot
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
