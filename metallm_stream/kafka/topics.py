@@ -12,13 +12,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.kafka.connect import MAX_RECORD_BYTES
+from metallm_stream.kafka.connect import MAX_RECORD_BYTES, Admin
 
 DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
+ASK_AGAIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class TopicNames:
 
 
 def create(
-    admin: AdminClient,
+    admin: Admin,
     names: TopicNames,
     providers: Iterable[str],
     *,
@@ -133,7 +134,7 @@ def create(
     return made
 
 
-def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Raises `ConfigurationError` that names the first topic that is missing or will not do."""
     found = _metadata(admin)
     for topic in names.all(providers):
@@ -153,7 +154,7 @@ def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> No
     _check_settings(admin, names, providers)
 
 
-def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[str]:
+def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
     """The providers that have a topic for their calls."""
     start = names.calls("")
     return frozenset(
@@ -163,7 +164,7 @@ def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[st
     )
 
 
-def _check_settings(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
     users = (names.queries, names.feedback)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
@@ -204,12 +205,26 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
     return config
 
 
-def _metadata(admin: AdminClient) -> Mapping[str, int]:
-    try:
-        listed = admin.list_topics(timeout=TIMEOUT_S)
-    except KafkaException as exc:
-        raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
+def _metadata(admin: Admin) -> Mapping[str, int]:
+    listed = _listed(admin)
     return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+
+
+def _listed(admin: Admin) -> ClusterMetadata:
+    """What brokers say, as soon as one answers; that they refuse us is told without waiting."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return admin.list_topics(timeout=ASK_AGAIN_S)
+        except KafkaException as exc:
+            refusal = admin.refusal()
+            if refusal is not None:
+                raise ConfigurationError(
+                    f"Kafka and we do not agree on how to connect: {refusal}: see the settings "
+                    "KAFKA_SECURITY_*, KAFKA_SASL_* and KAFKA_SSL_*"
+                ) from exc
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
 
 
 def _is_made(topic: str, answer: Future[None]) -> bool:
@@ -222,7 +237,7 @@ def _is_made(topic: str, answer: Future[None]) -> bool:
     return True
 
 
-def _wait_until_told(admin: AdminClient, topics: Iterable[str]) -> None:
+def _wait_until_told(admin: Admin, topics: Iterable[str]) -> None:
     """A broker hears of a new topic a moment after it was made."""
     deadline = time.monotonic() + TIMEOUT_S
     while missing := set(topics) - set(_metadata(admin)):
