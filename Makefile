@@ -7,11 +7,12 @@ PEERS := .venv-peers
 DATA ?= ../shared/data
 SHUFFLES ?= 10
 HISTORIES ?= 100000
+RECORDS ?= 10000
 SEED ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage simulate check format schemas bench clean
+.PHONY: help demo test coverage simulate fuzz check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,6 +30,9 @@ coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
 simulate: export OPENBLAS_NUM_THREADS := 1
 simulate: $(VENV)/.dev ## Live through HISTORIES of crashes, zombies and repetitions without servers
 	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
+
+fuzz: $(VENV)/.dev ## Send RECORDS malformed records through real services
+	$(BIN)/python -m tests.fuzz --records $(RECORDS) --seed $(SEED)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(BIN)/ruff check .
