@@ -69,8 +69,8 @@ class Fuzzer:
         self, rng: np.random.Generator, fitted: Callable[[str, int, dict[str, Any]], None]
     ) -> None:
         self._rng, self._fitted = rng, fitted
-        topics = ("queries", "calls", "decisions", "results", "feedback")
-        self._golden = {topic: golden(topic) for topic in (*topics, "models", "policy", "health")}
+        topics = {path.name.partition("-")[0] for path in GOLDEN.iterdir()}
+        self._golden = {topic: golden(topic) for topic in sorted(topics)}
 
     def record(self, topic: str, number: int) -> bytes | None:
         """One record, or a tombstone."""

@@ -34,7 +34,9 @@ from tests.fuzz.mutate import Fuzzer, zeros
 from tests.pipeline import ENCODER, Pipeline
 from tests.processes import eventually
 
-TOPICS = ("queries", "calls", "decisions", "results", "feedback", "models", "policy", "health")
+LEARNED = ("decisions", "results", "feedback", "verdicts")
+FOLLOWED = ("models", "policy", "health")
+TOPICS = ("queries", "calls", *LEARNED, *FOLLOWED)
 IGNORED = re.compile(r"key '(fuzz-\d+)': ignored: ")
 OURS = {
     "gpt-4o-mini": "large",
@@ -72,6 +74,7 @@ class Fuzz:
             "decisions": names.decisions,
             "results": names.results,
             "feedback": names.feedback,
+            "verdicts": names.verdicts,
             "models": names.models,
             "policy": names.policy,
             "health": names.health,
@@ -107,7 +110,7 @@ class Fuzz:
         fates = {}
         for kind in TOPICS:
             sent = [m for m in self._read(kind) if (m.key() or b"").startswith(b"fuzz-")]
-            if kind in ("models", "policy", "health"):
+            if kind in FOLLOWED:
                 fates[kind] = self._known_or_told(kind, sent, timeout_s)
                 continue
             taken = {"queries": decided, "calls": answered}.get(kind, learned)
@@ -126,7 +129,7 @@ class Fuzz:
             known["query_id"] = f"fuzzed-{number}"
         elif topic == "calls":
             known["call_id"] = known["query"]["query_id"] = f"called-{number}"
-        elif topic in ("decisions", "results", "feedback"):
+        elif topic in LEARNED:
             known["query_id"] = query_id
         if topic == "decisions":
             known |= {"encoder": self._encoder, "context": zeros(self._dimensions)}
@@ -153,7 +156,7 @@ class Fuzz:
 
     def _dead_letters(self) -> set[Position]:
         found = set()
-        for kind in ("queries", "calls", "decisions", "results", "feedback"):
+        for kind in ("queries", "calls", *LEARNED):
             for letter in self._pipeline.dead_letters(self._topics[kind]):
                 names = (TOPIC, PARTITION, OFFSET)
                 topic, partition, offset = [header(letter, name) or b"" for name in names]
