@@ -6,10 +6,13 @@ DEMO ?=
 PEERS := .venv-peers
 DATA ?= ../shared/data
 SHUFFLES ?= 10
+HISTORIES ?= 100000
+RECORDS ?= 10000
+SEED ?= 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test chaos-brokers coverage check format schemas bench clean
+.PHONY: help demo test chaos-brokers coverage simulate fuzz check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +29,13 @@ chaos-brokers: $(VENV)/.dev ## Kill each of three brokers in turn under load, an
 coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
 	$(BIN)/pytest -n 2 tests/unit tests/property tests/contracts --cov-fail-under=95 \
 		$(foreach room,events arms errors encode policy route judge join evaluate,--cov=metallm_stream.$(room))
+
+simulate: export OPENBLAS_NUM_THREADS := 1
+simulate: $(VENV)/.dev ## Live through HISTORIES of crashes, zombies and repetitions without servers
+	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
+
+fuzz: $(VENV)/.dev ## Send RECORDS malformed records through real services
+	$(BIN)/python -m tests.fuzz --records $(RECORDS) --seed $(SEED)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · trace · write."""
 
-from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import (
     ExactlyOnce,
     Partition,
@@ -35,6 +35,7 @@ __all__ = [
     "REASON",
     "SERVICE",
     "TOPIC",
+    "Admin",
     "Connection",
     "CutOffError",
     "ExactlyOnce",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
@@ -127,6 +128,24 @@ class Connection:
             }
         )
 
-    def admin(self) -> AdminClient:
+    def admin(self) -> Admin:
         """The administrative client."""
-        return AdminClient(self._base())
+        return Admin(self._base())
+
+
+class Admin(AdminClient):
+    """An administrative client that knows whether brokers refuse it, and why."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._refusals: list[str] = []
+        options: dict[str, Any] = {**settings, "error_cb": self._note}
+        super().__init__(options)
+
+    def refusal(self) -> str | None:
+        """What was wrong with credentials or certificates when a broker was last asked."""
+        self.poll(0)
+        return self._refusals[-1] if self._refusals else None
+
+    def _note(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):  # noqa: SLF001
+            self._refusals.append(error.str())

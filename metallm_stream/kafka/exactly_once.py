@@ -336,7 +336,9 @@ def raise_unless_passing(error: KafkaError) -> None:
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
         return
     if error.fatal() or error.code() in (
-        KafkaError._FATAL,  # noqa: SLF001 - as a record's error it does not call itself fatal
+        # As a record's error it is told once and does not call itself fatal: another has our slot,
+        # or the client has died.
+        KafkaError._FATAL,  # noqa: SLF001
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import Connection
@@ -16,6 +16,7 @@ from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unl
 
 TIMEOUT_S = 15.0
 BATCH = 500
+NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class Follower:
@@ -29,7 +30,7 @@ class Follower:
             for partition in range(_partition_count(self._consumer, topic))
         ]
         for where in self._partitions:
-            where.offset = self._consumer.get_watermark_offsets(where, TIMEOUT_S)[0]
+            where.offset = _low_watermark(self._consumer, where)
         self._consumer.assign(self._partitions)
 
     def catch_up(self, timeout_s: float = 60.0) -> list[Message]:
@@ -125,6 +126,18 @@ def read_from_start(
                     unread.discard(partition)
     finally:
         consumer.close()
+
+
+def _low_watermark(consumer: Consumer, where: TopicPartition) -> int:
+    """The first offset that there is; a topic just made has no leader for a moment."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(where, TIMEOUT_S)[0]
+        except KafkaException as exc:
+            if exc.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
+                raise
+            consumer.list_topics(where.topic, timeout=TIMEOUT_S)  # look who leads it now
 
 
 def _partition_count(consumer: Consumer, topic: str) -> int:

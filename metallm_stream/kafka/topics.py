@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from itertools import chain
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
-    AdminClient,
-    ClusterMetadata,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
-)
+from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.kafka.connect import MAX_RECORD_BYTES
+from metallm_stream.kafka.connect import MAX_RECORD_BYTES, Admin
 
 DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
 NEWS_WITHIN_S = 1.0
+ASK_AGAIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class TopicNames:
 
 
 def create(
-    admin: AdminClient,
+    admin: Admin,
     names: TopicNames,
     providers: Iterable[str],
     *,
@@ -166,7 +161,7 @@ def create(
     return made
 
 
-def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Raises `ConfigurationError` that names the first topic that is missing or will not do."""
     providers = tuple(providers)
     if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
@@ -186,7 +181,7 @@ def check(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> No
     _check_settings(admin, names, providers)
 
 
-def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[str]:
+def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
     """The providers that have a topic for their calls."""
     start = names.calls("")
     return frozenset(
@@ -196,7 +191,7 @@ def providers_with_topics(admin: AdminClient, names: TopicNames) -> frozenset[st
     )
 
 
-def _check_settings(admin: AdminClient, names: TopicNames, providers: Iterable[str]) -> None:
+def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
     users = (names.queries, names.feedback)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
@@ -237,21 +232,32 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
     return config
 
 
-def _metadata(admin: AdminClient) -> Mapping[str, int]:
-    return {name: len(topic.partitions) for name, topic in _listed(admin).topics.items()}
-
-
-def _listed(admin: AdminClient) -> ClusterMetadata:
-    try:
-        return admin.list_topics(timeout=TIMEOUT_S)
-    except KafkaException as exc:
-        raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
-
-
 def _brokers(listed: ClusterMetadata) -> set[int]:
     """Every broker that is there, or is down and holds a copy of some topic."""
     partitions = chain.from_iterable(topic.partitions.values() for topic in listed.topics.values())
     return set(listed.brokers).union(*(partition.replicas for partition in partitions))
+
+
+def _metadata(admin: Admin) -> Mapping[str, int]:
+    listed = _listed(admin)
+    return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+
+
+def _listed(admin: Admin) -> ClusterMetadata:
+    """What brokers say, as soon as one answers; that they refuse us is told without waiting."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return admin.list_topics(timeout=ASK_AGAIN_S)
+        except KafkaException as exc:
+            refusal = admin.refusal()
+            if refusal is not None:
+                raise ConfigurationError(
+                    f"Kafka and we do not agree on how to connect: {refusal}: see the settings "
+                    "KAFKA_SECURITY_*, KAFKA_SASL_* and KAFKA_SSL_*"
+                ) from exc
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
 
 
 def _is_made(topic: str, answer: Future[None]) -> bool:
@@ -264,7 +270,7 @@ def _is_made(topic: str, answer: Future[None]) -> bool:
     return True
 
 
-def _missing(admin: AdminClient, topics: Iterable[str], patience_s: float) -> list[str]:
+def _missing(admin: Admin, topics: Iterable[str], patience_s: float) -> list[str]:
     """Which topics nobody knows: each broker hears of a new one a moment after it was made."""
     deadline = time.monotonic() + patience_s
     while missing := sorted(set(topics) - set(_metadata(admin))):

@@ -16,6 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres.engine import CONNECT_TIMEOUT_S, database_url
@@ -116,7 +117,10 @@ def _known_revisions() -> set[str]:
 
 @contextmanager
 def _connected(url: SecretStr | str) -> Iterator[Connection]:
-    """A connection in one transaction, without the services' timeouts: migrations take long."""
+    """A connection in one transaction, without the services' timeouts: migrations take long.
+
+    Raises `ConfigurationError` if there is none to be had: a wrong password, or nobody there.
+    """
     engine = create_engine(
         database_url(url),
         poolclass=NullPool,
@@ -124,10 +128,14 @@ def _connected(url: SecretStr | str) -> Iterator[Connection]:
         connect_args={"application_name": "metallm-db", "connect_timeout": CONNECT_TIMEOUT_S},
     )
     try:
-        with engine.begin() as conn:
-            yield conn
-    finally:
-        engine.dispose()
+        conn = engine.connect()
+    except OperationalError as exc:
+        said = str(exc.orig).strip().partition("\n")[0]
+        raise ConfigurationError(
+            f"PostgreSQL cannot be used: {said}; is DATABASE_URL right, and is it running?"
+        ) from None
+    with conn, conn.begin():
+        yield conn
 
 
 def _revision(conn: Connection) -> str | None:

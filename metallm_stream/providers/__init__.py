@@ -4,6 +4,7 @@ In goes a `Call`; out comes one `Result`, or a `Forward` to another provider.
 """
 
 from metallm_stream.providers.answer import Forward, answer_call
+from metallm_stream.providers.attempts import finish
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure, ProviderSettings
 from metallm_stream.providers.circuit import Circuits
 from metallm_stream.providers.clock import Clock, SystemClock
@@ -31,6 +32,7 @@ __all__ = [
     "SystemClock",
     "answer_call",
     "cost_usd",
+    "finish",
     "idempotency_key",
     "listed",
     "open_provider",

@@ -38,11 +38,14 @@ class Knowledge:
         Identity of the encoder in use; None follows the catalogue alone.
     rule
         What follows the state that is published with the policy, if anything does.
+    dimensions
+        Length of the encoder's contexts.
 
     Raises
     ------
     ConfigurationError
-        When the policy was learned with another encoder.
+        On reading, when the only policy that there is was learned with another encoder. While one
+        of ours is in force, others are ignored.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class Knowledge:
         names: TopicNames,
         encoder: str | None,
         rule: Stateful | None = None,
+        dimensions: int | None = None,
     ) -> None:
         self._names = names
-        self._encoder = encoder
+        self._encoder, self._dimensions = encoder, dimensions
+        self._foreign: str | None = None
         self._rule = rule
         self._arms: dict[str, PolicyArm] = {}
         self._parts: dict[int, RiverPart] = {}
@@ -104,6 +109,8 @@ class Knowledge:
                     changes.append((key, model))
             except InvalidEvent as exc:
                 log.error("%s, key %r: ignored: %s", message.topic(), key, exc.reason)
+        if self.published is None and self._foreign is not None:
+            raise ConfigurationError(self._foreign)
         return changes
 
     def _apply_policy(self, value: bytes | None) -> None:
@@ -133,12 +140,18 @@ class Knowledge:
             self._health.append(ArmHealth.parse(value))
 
     def _adopt(self, manifest: PolicyManifest) -> None:
+        published = Published.from_records(manifest, self._arms.values())
         if manifest.encoder != self._encoder:
-            raise ConfigurationError(
+            self._foreign = (
                 f"policy {manifest.version} was learned with encoder {manifest.encoder!r}, the "
                 f"setting `encoder` here gives {self._encoder!r}: use the same for all services"
             )
-        published = Published.from_records(manifest, self._arms.values())
+            raise InvalidEvent(self._foreign)
+        if self._dimensions not in (None, manifest.dimensions):
+            raise InvalidEvent(
+                f"dimensions: policy {manifest.version} has {manifest.dimensions}, encoder "
+                f"{self._encoder!r} gives {self._dimensions}"
+            )
         if self._rule is not None and manifest.river is not None:
             self._rule.adopt(manifest.river, self._parts)
         elif self._rule is not None and (

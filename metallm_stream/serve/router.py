@@ -111,7 +111,7 @@ class Router:
         self._usable = (-1, 0.0, Catalogue())
         self._admin = connection.admin()
         rule = chooser if isinstance(chooser, Stateful) else None
-        self._knowledge = Knowledge(connection, names, encoder.name, rule)
+        self._knowledge = Knowledge(connection, names, encoder.name, rule, encoder.dimensions)
         self._loop = ExactlyOnce(
             connection,
             [names.queries],

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
+from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import WorkerSpend
 from metallm_stream.kafka import Connection, Follower, TopicNames
 from metallm_stream.providers import Spending
+
+log = logging.getLogger(__name__)
 
 
 def restore(spending: Spending, connection: Connection, names: TopicNames) -> None:
@@ -12,5 +17,8 @@ def restore(spending: Spending, connection: Connection, names: TopicNames) -> No
     follower = Follower(connection, [names.health])
     for message in follower.catch_up():
         if message.key() == spending.key.encode() and message.value() is not None:
-            spending.restore(WorkerSpend.parse(message.value()))
+            try:
+                spending.restore(WorkerSpend.parse(message.value()))
+            except InvalidEvent as exc:
+                log.error("%s: what was spent is ignored: %s", spending.key, exc.reason)
     follower.close()

@@ -8,9 +8,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import ArmHealth, Call, Case, Result
-from metallm_stream.kafka import Connection, Record, TopicNames, Work, begin_write, dead_letter
-from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.events import ArmHealth, Call, Case, Failure, Result
+from metallm_stream.kafka import (
+    Connection,
+    Record,
+    TopicNames,
+    Work,
+    begin_write,
+    dead_letter,
+    providers_with_topics,
+)
+from metallm_stream.providers import Forward, Provider, Spending, finish
 from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.calls import Answerer, CallLimits, Calls
 
@@ -56,7 +64,10 @@ class Worker:
         self._topic = names.calls(provider)
         self._health = health
         self._draw = draw
+        self._now = now
         self._health_producer = connection.producer()
+        self._admin = connection.admin()
+        self._providers: frozenset[str] = frozenset()
         self._down: set[str] = set()
         self._calls = Calls(
             connection,
@@ -112,11 +123,27 @@ class Worker:
     def _records(self, call: Call, outcome: Result | Forward) -> list[Record]:
         """What the call came to, and the case for the judge model if it is drawn."""
         if isinstance(outcome, Forward):
-            topic = self._names.calls(outcome.call.ranking[0].provider)
-            return [Record.of(topic, outcome.call.call_id, outcome.call)]
+            provider = outcome.call.ranking[0].provider
+            if self._has_topic(provider):
+                topic = self._names.calls(provider)
+                return [Record.of(topic, outcome.call.call_id, outcome.call)]
+            outcome = self._undeliverable(outcome.call, provider)
         records = [Record.of(self._names.results, outcome.query_id, outcome)]
         if self._draw is not None and outcome.failure is None:
             case = self._draw(call, outcome)
             if case is not None:
                 records.append(Record.of(self._names.cases, case.query_id, case))
         return records
+
+    def _has_topic(self, provider: str) -> bool:
+        if provider not in self._providers:
+            self._providers = providers_with_topics(self._admin, self._names)
+        return provider in self._providers
+
+    def _undeliverable(self, call: Call, provider: str) -> Result:
+        """The end of a call whose next arm is at a provider that nobody can be asked at."""
+        reason = f"topic {self._names.calls(provider)!r} is missing: run `metallm topics create`"
+        log.error("call %s cannot go on: %s", call.call_id, reason)
+        failure = Failure(kind="unsupported", message=reason)
+        skipped, now = call.skipped, self._now()
+        return finish(call, call.attempts, skipped=skipped, failure=failure, finished_at=now)

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from metallm_stream.events import Feedback, Message, Query, Result
 from metallm_stream.kafka import OFFSET, REASON, SERVICE, TOPIC, Record, header, write
+from tests.fuzz.run import Fuzz
 from tests.pipeline import GARBAGE, LABELS, Pipeline, questions
 from tests.processes import eventually
 
@@ -277,6 +278,19 @@ def test_compressed_header_laden_and_keyless_records_are_queries_like_any_other(
         ],
     )
     eventually(lambda: {query.query_id for query in odd} <= running.results().keys(), 30)
+
+
+def test_fuzzed_records_on_every_topic_stop_nothing_and_are_accounted_for(
+    running: Pipeline,
+) -> None:
+    """Each is a dead letter, told in the log, or valid after all (`python -m tests.fuzz`)."""
+    fuzz = Fuzz(running, seed=7)
+    fuzz.send(240)
+    fuzz.wait(60)
+    fates = fuzz.fates(60)
+    assert [line for fate in fates.values() for line in fate.lost] == []
+    assert sum(fate.sent for fate in fates.values()) == 240
+    assert all(child.exit_codes == () for child in running.supervisor.children.values())
 
 
 def test_after_all_that_the_model_is_still_the_fold_of_what_happened(running: Pipeline) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 
 from metallm_stream.embedded import EmbeddedStack, remove_state
 from metallm_stream.errors import ConfigurationError
@@ -131,6 +131,29 @@ def test_an_empty_database_is_refused_with_the_command_to_run(empty_database: st
     assert current_revision(empty_database) is None
     with pytest.raises(ConfigurationError, match="metallm db upgrade"):
         check_revision(empty_database)
+
+
+def test_a_database_that_lacks_migrations_is_refused_with_the_command_to_run(
+    database: str, connection: Connection
+) -> None:
+    """An older release's tables will not do."""
+    connection.execute(text("UPDATE metallm.alembic_version SET version_num = '0001'"))
+    connection.commit()
+    with pytest.raises(ConfigurationError, match=r"0001.*metallm db upgrade"):
+        check_revision(database)
+
+
+def test_a_wrong_password_is_told_and_not_repeated(database: str) -> None:
+    """In one line, as for a server that is not there."""
+    wrong = (
+        make_url(database).set(password=secrets.token_hex(8)).render_as_string(hide_password=False)
+    )
+    absent = make_url(database).set(port=1).render_as_string(hide_password=False)
+    for url, said in ((wrong, "password authentication failed"), (absent, "refused")):
+        with pytest.raises(ConfigurationError, match=f"{said}.*is DATABASE_URL right") as told:
+            check_revision(url)
+        assert "\n" not in str(told.value)
+        assert str(make_url(url).password) not in str(told.value)
 
 
 def test_a_newer_database_is_refused_and_left_alone(database: str, connection: Connection) -> None:

@@ -16,6 +16,7 @@ def test_a_cap_holds_over_a_kill(pipeline: Pipeline) -> None:
     }
     pipeline.record(known, labels=LABELS)
     settings = {"WORKER__SPEND_CAP_USD": "0.0195", "WORKER__CONCURRENCY": "1"}
+    pipeline.produce(pipeline.names.health, b'{"spent_usd": 1}', b"spend recorded 0")  # not ours
     pipeline.start("router").wait_ready(60)
     worker = pipeline.start("worker", "--provider", "recorded", **settings)
     worker.wait_ready(60)

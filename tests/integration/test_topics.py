@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka import check, create, providers_with_topics
@@ -46,6 +52,28 @@ def test_a_missing_topic_is_named(pipeline: Pipeline) -> None:
         check(pipeline.kafka.admin(), pipeline.names, ("other",))
 
 
+def test_partitions_that_cannot_keep_the_order_are_refused(pipeline: Pipeline) -> None:
+    """Each partition of queries needs its own of decisions, and what is compacted has one."""
+    admin, names = pipeline.kafka.admin(), pipeline.names
+
+    def is_refused_with(topic: str, count: int, said: str) -> None:
+        for widened in admin.create_partitions([NewPartitions(topic, count)]).values():
+            widened.result(15)
+        eventually(lambda: said in refusal(pipeline))
+
+    is_refused_with(names.queries, 3, "fewer than the 3 of")
+    is_refused_with(names.models, 2, "has 2 partitions, its order needs exactly 1")
+
+
+def refusal(pipeline: Pipeline) -> str:
+    """What is wrong with the topics; nothing, if nothing is."""
+    try:
+        check(pipeline.kafka.admin(), pipeline.names, ("recorded",))
+    except ConfigurationError as exc:
+        return str(exc)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("topic", "name", "value"),
     [
@@ -61,19 +89,9 @@ def test_a_topic_with_settings_that_lose_records_is_refused(
     """The message has topic, setting and remedy."""
     whole = f"{pipeline.names.prefix}{topic}"
     alter(pipeline, whole, name, value)
-    refusals: list[str] = []
-
-    def is_refused() -> bool:  # the broker tells of the change a moment later
-        try:
-            check(pipeline.kafka.admin(), pipeline.names, ("recorded",))
-        except ConfigurationError as exc:
-            refusals.append(str(exc))
-        return bool(refusals)
-
-    eventually(is_refused)
-    assert topic in refusals[0]
-    assert f"{name}={value}" in refusals[0]
-    assert f"set {name}=" in refusals[0]
+    eventually(lambda: refusal(pipeline))  # the broker tells of the change a moment later
+    for said in (topic, f"{name}={value}", f"set {name}="):
+        assert said in refusal(pipeline)
 
 
 def test_a_service_that_cannot_start_says_why_and_ends(pipeline: Pipeline) -> None:

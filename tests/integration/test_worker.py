@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from metallm_stream.events import Call, Model, Result
 from metallm_stream.kafka import Record, write
-from metallm_stream.providers import Provider, ProviderSettings, open_provider
+from metallm_stream.providers import Forward, Provider, ProviderSettings, open_provider
 from metallm_stream.serve.calls import CallLimits
 from metallm_stream.serve.worker import Worker
 from tests.pipeline import Pipeline, questions
@@ -18,20 +18,26 @@ from tests.processes import eventually
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def answer(call: Call, provider: Provider) -> Result:
-    """Break on q1, answer everything else."""
+async def answer(call: Call, provider: Provider) -> Result | Forward:
+    """Break on q1, send q2 to where nobody is, answer everything else."""
     del provider
     if call.query.query_id == "q1":
         raise ZeroDivisionError("by the test")
+    if call.query.query_id == "q2":
+        elsewhere = call.ranking[0].model_copy(update={"provider": "elsewhere"})
+        return Forward(call.model_copy(update={"ranking": (elsewhere,)}))
     return Result(query_id=call.query.query_id, arm="a", text="yes", finished_at=NOW)
 
 
 def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
-    """Its user gets a failure result, and the others their answers."""
+    """Its user gets a failure result, and the others their answers.
+
+    So does the user of a call whose next arm is at a provider without a topic.
+    """
     arm = Model(arm="a", provider="recorded", model="a")
     calls = [
         Call(call_id=query.query_id, query=query, ranking=(arm,), decided_at=NOW)
-        for query in questions(3)
+        for query in questions(4)
     ]
     topic = pipeline.names.calls("recorded")
     write(pipeline.producer, [Record.of(topic, call.call_id, call) for call in calls])
@@ -49,12 +55,15 @@ def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    eventually(lambda: len(pipeline.results()) == 3)
+    eventually(lambda: len(pipeline.results()) == 4)
     stop.set()
     thread.join()
     results = pipeline.results()
-    assert [results[f"q{number}"].arm for number in (0, 2)] == ["a", "a"]
-    failure = results["q1"].failure
-    assert failure is not None
-    assert failure.kind == "worker_error"
-    assert "ZeroDivisionError" in failure.message
+    assert [results[f"q{number}"].arm for number in (0, 3)] == ["a", "a"]
+    broken, lost = (results[f"q{number}"].failure for number in (1, 2))
+    assert broken is not None
+    assert broken.kind == "worker_error"
+    assert "ZeroDivisionError" in broken.message
+    assert lost is not None
+    assert lost.kind == "unsupported"
+    assert "calls.elsewhere' is missing: run `metallm topics create`" in lost.message

@@ -15,7 +15,7 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster, refusals
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
 from metallm_stream.events import PolicyManifest
-from metallm_stream.kafka import Connection, Follower, TopicNames, check
+from metallm_stream.kafka import Admin, Connection, Follower, TopicNames, check
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings
@@ -49,9 +49,7 @@ def connect(settings: Settings) -> tuple[Connection | None, Finding]:
     return connection, ok("kafka", f"brokers {brokers}; {version}")
 
 
-def topics(
-    settings: Settings, existing: Mapping[str, int], admin: AdminClient
-) -> Iterator[Finding]:
+def topics(settings: Settings, existing: Mapping[str, int], admin: Admin) -> Iterator[Finding]:
     """Whether the topics exist and can keep the guarantees."""
     all_names, make = names(settings), "metallm topics create"
     missing = [topic for topic in all_names.all(()) if topic not in existing]

@@ -1,0 +1,101 @@
+"""Surroundings that turn bad: what a service does is clear, told with the way out, and safe."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from confluent_kafka import KafkaException
+from pydantic import SecretStr
+
+from metallm_stream.errors import ConfigurationError, ProviderUnavailable
+from metallm_stream.events import Feedback, Message, Model
+from metallm_stream.kafka import Connection, TopicNames, check, create, raise_unless_passing
+from tests.pipeline import Pipeline
+from tests.processes import eventually
+from tests.tap import tapped
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LABELS = [Feedback(query_id="q", label="yes", given_at=NOW) for _ in range(5)]
+ARM = Model(arm="a", provider="v", model="a")
+MESSAGES = (Message(role="user", content="Is it?"),)
+
+
+def test_a_broker_that_refuses_us_is_told_from_one_that_is_not_there() -> None:
+    """Here it speaks no TLS; a wrong password or certificate is told in the same way."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def say_nothing_sensible() -> None:
+            while True:
+                try:
+                    accepted, _ = server.accept()
+                except OSError:
+                    return
+                with accepted:
+                    accepted.sendall(bytes(8))
+                    accepted.recv(1_000)
+
+        thread = threading.Thread(target=say_nothing_sensible)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        secure = Connection(address, {"security.protocol": SecretStr("SSL")})
+        with pytest.raises(ConfigurationError, match=r"do not agree.*SSL.*KAFKA_SSL_\*"):
+            check(secure.admin(), TopicNames("t."), ())
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_member_whose_slot_was_taken_is_told(pipeline: Pipeline) -> None:
+    """Or else it would stay as a zombie, which gets no record any more and serves no one."""
+    older, newer = (pipeline.kafka.group_consumer("twins", "twins-0") for _ in range(2))
+    older.subscribe([pipeline.names.feedback])
+    eventually(lambda: older.poll(0.1) or older.assignment(), 60)
+    newer.subscribe([pipeline.names.feedback])
+
+    def is_told() -> bool:
+        newer.poll(0.1)
+        message = older.poll(0.1)
+        error = None if message is None else message.error()
+        if error is not None:
+            with pytest.raises(KafkaException, match="fenced by other consumer"):
+                raise_unless_passing(error)
+        return error is not None
+
+    eventually(is_told, 60)
+    newer.close()
+
+
+def test_a_learner_whose_topic_is_deleted_ends_and_skips_nothing(pipeline: Pipeline) -> None:
+    """Not even when the topic is made anew: then it tells what gives up the records."""
+    feedback, admin = pipeline.names.feedback, pipeline.kafka.admin()
+    learner = pipeline.start("learner", restart=False)
+    learner.wait_ready(60)
+    pipeline.judge(*LABELS)
+    pipeline.wait_until_learned()
+    for deleted in admin.delete_topics([feedback]).values():
+        deleted.result(15)
+    assert learner.wait_over(60) == 70
+    assert f"not available: {feedback}" in (pipeline.directory / "learner-0.log").read_text()
+    create(admin, pipeline.names, ("recorded",), partitions=2, replication_factor=1)
+    assert pipeline.start("learner", slot="1", restart=False).wait_over(60) == 78
+    log = (pipeline.directory / "learner-1.log").read_text()
+    assert "the next one to learn from is 5: records were deleted before they were read" in log
+    assert "to go on at 0, set next_offset to it in table metallm.offsets where topic" in log
+
+
+def test_a_vendor_whose_tls_cannot_be_trusted_gets_no_request() -> None:
+    """The call fails as a connection does, and nothing was sent in clear."""
+
+    async def asked() -> None:
+        async with tapped("openai", {}) as (tap, _):
+            secure = f"{tap.address.replace('http:', 'https:')}/v1"
+            async with tapped("openai", {}, base_url=secure) as (_, provider):
+                with pytest.raises(ProviderUnavailable) as failed:
+                    await provider.complete(ARM, MESSAGES, None, timeout_s=20, idempotency_key="k")
+                assert failed.value.kind == "connection"
+                assert tap.requests == []
+
+    asyncio.run(asked())
