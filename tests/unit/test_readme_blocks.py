@@ -25,7 +25,17 @@ from tests.readme import README, REPOSITORY, Block, blocks, tables
 USERS_RECORDS: dict[str, type[Event]] = {"queries": Query, "feedback": Feedback}
 WORDS = [
     *("query", "arm", "context", "policy", "propensity", "decision", "call", "result", "feedback"),
-    *("quality", "utility", "interaction", "shard", "snapshot", "offset", "next_offset"),
+    *(
+        "quality",
+        "case",
+        "verdict",
+        "utility",
+        "interaction",
+        "shard",
+        "snapshot",
+        "offset",
+        "next_offset",
+    ),
     *("uncertainty", "leverage", "budget", "clock", "shift", "target", "lesson"),
 ]
 
