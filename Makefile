@@ -6,10 +6,12 @@ DEMO ?=
 PEERS := .venv-peers
 DATA ?= ../shared/data
 SHUFFLES ?= 10
+N ?= 500
+SEED ?= 0-9
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test chaos-brokers coverage check format schemas bench clean
+.PHONY: help demo test chaos chaos-brokers coverage check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -19,6 +21,9 @@ demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole ser
 
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+chaos: $(VENV)/.dev ## Break processes, servers and networks by seeds SEED, and check N queries each
+	$(BIN)/python -m tests.chaos.run --seeds $(SEED) --queries $(N) --out out/chaos
 
 chaos-brokers: $(VENV)/.dev ## Kill each of three brokers in turn under load, and audit what came of it
 	$(BIN)/python -m benchmarks.stream.brokers

@@ -1,0 +1,187 @@
+"""The services of one schedule as real processes, and what is done to them.
+
+Invariant: every fault is written down with its time, and ends: what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from metallm_stream.embedded import Child, ChildFailed
+from metallm_stream.embedded.ports import free_port
+from metallm_stream.postgres import migrate
+from tests.chaos.checker import Event
+from tests.chaos.faults import SERVICES, SLOTS, Fault, Schedule
+from tests.chaos.servers import Servers
+from tests.chaos.traffic import recording
+from tests.pipeline import Pipeline, fresh_database
+
+PARTITIONS = 4
+READY_WITHIN_S = 90.0
+DELAY_S = 0.2
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
+_WORKER = {"WORKER__ATTEMPT_TIMEOUT_S": "3", "WORKER__BACKOFF_S": "0.05"}
+
+
+class Stage:
+    """The services on topics and a database of their own.
+
+    Attributes
+    ----------
+    events
+        All that was done, for people; `struck` has when each fault began.
+    ledger
+        The file of the vendor's book.
+    """
+
+    def __init__(self, servers: Servers, pipeline: Pipeline, schedule: Schedule) -> None:
+        self.servers = servers
+        self.pipeline = pipeline
+        self.schedule = schedule
+        self.ledger = pipeline.directory / "ledger"
+        self.events: list[Event] = []
+        self.struck: list[tuple[float, Fault]] = []
+        self._children: dict[str, Child] = {}
+        self._stopped: dict[str, list[int]] = {}
+        self._timers: list[threading.Timer] = []
+
+    def start(self, queries: int) -> None:
+        """Start the vendor and two replicas of each service; returns when the first are ready."""
+        faults = [f"--fault={name}={rate}" for name, rate in self.schedule.vendor]
+        port = f"--port={free_port()}"  # the same after a restart
+        books = ("--ledger-file", str(self.ledger), "--retry-after-s", "0.1")
+        seed = f"--seed={self.schedule.seed}"
+        self.pipeline.record(recording(queries), *faults, port, *books, seed)
+        for service in SERVICES:
+            self._start(service, SLOTS[0])
+        for child in tuple(self._children.values()):
+            child.wait_ready(READY_WITHIN_S)
+        for service in SERVICES:
+            self._join(f"{service}-{SLOTS[1]}")
+
+    def strike(self, fault: Fault) -> None:
+        """Begin a fault; one that lasts ends by itself."""
+        self.struck.append((time.time(), fault))
+        self._note(str(fault))
+        if fault.kind in ("reset", "delay", "freeze", "cut"):
+            self._break(fault)
+        elif fault.kind == "join":
+            self._join(fault.victim)
+        elif fault.kind == "backend":
+            self._signal(self.servers.pids("postgres")[-1:], signal.SIGKILL)
+        elif fault.kind == "term" and fault.victim == "postgres":
+            self._signal(self._pids(fault)[:1], signal.SIGINT)  # SIGTERM waits for its clients
+        else:
+            self._signal(self._pids(fault), _SIGNALS[fault.kind])
+        if fault.lasts_s:
+            timer = threading.Timer(fault.lasts_s, self._end, [fault])
+            self._timers.append(timer)
+            timer.start()
+
+    def settle(self) -> None:
+        """Return when every fault has ended and everything runs again."""
+        for timer in self._timers:
+            timer.join()
+        self.servers.settle()
+        for name, child in self._children.items():
+            if not child.is_over:
+                child.wait_ready(READY_WITHIN_S)
+                self._note(f"{name} runs")
+
+    def tails(self) -> str:
+        """The last lines of the services' logs."""
+        return self.pipeline.logs(8)
+
+    def _join(self, name: str) -> None:
+        """Start a replica and note when it is ready."""
+        child = self._start(*name.split("-"))
+        began_s = time.time()
+
+        def wait() -> None:
+            with contextlib.suppress(ChildFailed):
+                child.wait_ready(READY_WITHIN_S)
+                self._note(f"{name} is ready")
+                lasted_s = time.time() - began_s
+                self.struck.append((began_s, Fault("join", name, 0.0, lasted_s)))
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    def _start(self, service: str, slot: str) -> Child:
+        arguments = ("--provider", "recorded") if service == "worker" else ()
+        settings = _WORKER if service == "worker" else {}
+        plain = {"OPENBLAS_NUM_THREADS": "1"}
+        if self.schedule.is_proxied and self.servers.kafka_proxy is not None:
+            plain["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{self.servers.kafka_proxy.port}"
+            if service == "learner":
+                plain["DATABASE_URL"] = self.servers.proxied_url(self.pipeline.database_url)
+        child = self.pipeline.start(service, *arguments, slot=slot, plain=plain, **settings)
+        self._children[f"{service}-{slot}"] = child
+        return child
+
+    def _break(self, fault: Fault) -> None:
+        proxies = {
+            "to-kafka": self.servers.kafka_proxy,
+            "to-postgres": self.servers.postgres_proxy,
+        }
+        proxy = proxies[fault.victim]
+        assert proxy is not None
+        if fault.kind == "reset":
+            proxy.reset()
+        elif fault.kind == "delay":
+            proxy.delay(DELAY_S)
+        elif fault.kind == "freeze":
+            proxy.freeze()
+        else:
+            proxy.cut()
+
+    def _end(self, fault: Fault) -> None:
+        if fault.kind == "join":
+            self._children[fault.victim].stop()
+        elif fault.kind == "stop":
+            self._signal(self._stopped.pop(fault.victim, []), signal.SIGCONT)
+        else:
+            proxy = self.servers.kafka_proxy
+            if fault.victim == "to-postgres":
+                proxy = self.servers.postgres_proxy
+            assert proxy is not None
+            proxy.heal()
+        self._note(f"end of {fault}")
+
+    def _pids(self, fault: Fault) -> list[int]:
+        if fault.victim in ("kafka", "postgres"):
+            pids = self.servers.pids(fault.victim)
+            pids = pids if fault.kind == "stop" else pids[:1]
+        else:
+            pid = self._children[fault.victim].pid
+            pids = [] if pid is None else [pid]
+        if fault.kind == "stop":
+            self._stopped[fault.victim] = pids
+        return pids
+
+    def _signal(self, pids: list[int], number: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if not pids:
+            self._note("nobody was there")
+
+    def _note(self, what: str) -> None:
+        self.events.append(Event(time.time(), what))
+
+
+@contextmanager
+def open_stage(servers: Servers, schedule: Schedule, directory: Path) -> Iterator[Stage]:
+    """A stage without services yet; topics and database are gone at the end."""
+    prefix = f"c{schedule.seed}-{os.getpid()}."
+    with fresh_database(servers.database_url) as url:
+        migrate(url)
+        arguments = (servers.bootstrap, url, prefix, directory)
+        with Pipeline(*arguments, partitions=PARTITIONS) as pipeline:
+            yield Stage(servers, pipeline, schedule)
