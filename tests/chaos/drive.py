@@ -61,7 +61,7 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
         began_s = time.monotonic()
         with watch.watching():
             asked = play(stage, queries)
-            stage.settle()
+            missing = stage.settle()
             _wait_for_results(watch, asked)
             wait_until_learned(stage.pipeline, LEARNED_WITHIN_S)
             seconds = time.monotonic() - began_s
@@ -72,7 +72,7 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
             progress=watch.progress,
             events=stage.events,
         )
-        return _judged(stage, watch, history, seconds=seconds)
+        return _judged(stage, watch, history, missing, seconds=seconds)
 
 
 def play(stage: Stage, queries: int) -> set[str]:
@@ -140,8 +140,11 @@ def _wait_for_results(watch: Watch, asked: set[str]) -> None:
         return
 
 
-def _judged(stage: Stage, watch: Watch, history: History, *, seconds: float) -> Verdict:
-    violations = check(history)
+def _judged(
+    stage: Stage, watch: Watch, history: History, missing: Sequence[str], *, seconds: float
+) -> Verdict:
+    violations = [Violation("not back", f"{name} does not run again") for name in missing]
+    violations += check(history)
     first = {violation.kind: violation for violation in reversed(violations)}
     stories = [story(history, violation) for violation in first.values()]
     if stories:

@@ -7,7 +7,7 @@ a process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -73,48 +73,65 @@ def draw(seed: int, seconds: float) -> Schedule:
     """The schedule of a seed for a stream of so many seconds."""
     rng = Random(f"faults {seed}")
     profile = PROFILES[seed % len(PROFILES)]
-    faults, at_s = [], _SETTLE_S
+    faults: list[Fault] = []
+    at_s, turn = _SETTLE_S, 4 * (seed // len(PROFILES))
     while at_s < seconds:
-        faults.append(_FAULTS[profile](rng, round(at_s, 2)))
-        at_s += 0.0 if rng.random() < 0.25 else rng.uniform(2.0, 5.0)
+        is_own = rng.random() < _SHARES[profile]
+        fault = (_FAULTS[profile] if is_own else _service)(rng, round(at_s, 2), turn)
+        if _is_possible(fault, faults):
+            faults.append(fault)
+            turn += is_own
+        at_s += 0.0 if rng.random() < 0.25 else rng.uniform(2.0, 4.5)
     vendor = _vendor(rng) if seed % 2 else ()
-    return Schedule(seed, profile, tuple(_possible(faults)), rng.choice((0.0, 0.02, 0.1)), vendor)
+    return Schedule(seed, profile, tuple(faults), rng.choice((0.0, 0.02, 0.1)), vendor)
 
 
-def _service(rng: Random, at_s: float) -> Fault:
+def _service(rng: Random, at_s: float, _turn: int = 0) -> Fault:
     kind: Kind = rng.choices(("kill", "stop", "term"), (5, 3, 2))[0]
     lasts_s = rng.choice(_STOPS_S) if kind == "stop" else 0.0
     return Fault(kind, rng.choice(REPLICAS), at_s, lasts_s)
 
 
-def _group(rng: Random, at_s: float) -> Fault:
-    if rng.random() < 0.5:
-        return _service(rng, at_s)
-    return Fault("join", f"{rng.choice(SERVICES)}-{rng.randrange(2, 10**6)}", at_s, 4.0)
+def _group(rng: Random, at_s: float, turn: int) -> Fault:
+    """A replica joins and leaves; each time another service's, or the vendor goes down."""
+    joining = (*SERVICES, "vendor")[turn % 4]
+    if joining == "vendor":
+        return Fault("kill", "vendor", at_s)
+    return Fault("join", f"{joining}-{rng.randrange(2, 10**6)}", at_s, 4.0)
 
 
-def _server(rng: Random, at_s: float) -> Fault:
-    if rng.random() < 0.4:
-        return _service(rng, at_s)
-    if rng.random() < 0.5:
-        kind: Kind = rng.choice(("kill", "stop"))
-        return Fault(kind, "kafka", at_s, rng.choice((1.0, 3.0)) if kind == "stop" else 0.0)
-    kind = rng.choice(("kill", "term", "stop", "backend"))
-    return Fault(kind, "postgres", at_s, rng.choice((1.0, 3.0)) if kind == "stop" else 0.0)
+def _server(_rng: Random, at_s: float, turn: int) -> Fault:
+    kind, victim, lasts_s = _SERVER_FAULTS[turn % len(_SERVER_FAULTS)]
+    return Fault(kind, victim, at_s, lasts_s)
 
 
-def _network(rng: Random, at_s: float) -> Fault:
-    if rng.random() < 0.3:
-        return _service(rng, at_s)
-    kind: Kind = rng.choice(("reset", "delay", "freeze", "cut"))
-    lasts_s = 0.0 if kind == "reset" else rng.choice((1.0, 2.0, 5.0))
-    return Fault(kind, rng.choice(("to-kafka", "to-postgres")), at_s, lasts_s)
+def _network(rng: Random, at_s: float, turn: int) -> Fault:
+    kind, victim = _NETWORK_FAULTS[turn % len(_NETWORK_FAULTS)]
+    return Fault(kind, victim, at_s, 0.0 if kind == "reset" else rng.choice((1.0, 2.0, 5.0)))
 
 
-def _any(rng: Random, at_s: float) -> Fault:
-    return rng.choice((_service, _group, _server, _network))(rng, at_s)
+def _any(rng: Random, at_s: float, turn: int) -> Fault:
+    return rng.choice((_group, _server, _network))(rng, at_s, turn)
 
 
+_SERVER_FAULTS: tuple[tuple[Kind, str, float], ...] = (
+    ("kill", "kafka", 0.0),
+    ("kill", "postgres", 0.0),
+    ("backend", "postgres", 0.0),
+    ("stop", "postgres", 3.0),
+    ("term", "postgres", 0.0),
+    ("stop", "kafka", 3.0),
+)
+_NETWORK_FAULTS: tuple[tuple[Kind, str], ...] = (
+    ("cut", "to-postgres"),
+    ("freeze", "to-kafka"),
+    ("reset", "to-postgres"),
+    ("delay", "to-kafka"),
+    ("cut", "to-kafka"),
+    ("freeze", "to-postgres"),
+    ("reset", "to-kafka"),
+    ("delay", "to-postgres"),
+)
 _FAULTS = {
     "services": _service,
     "groups": _group,
@@ -122,17 +139,15 @@ _FAULTS = {
     "network": _network,
     "all": _any,
 }
+# Of the profile's own faults; the rest strikes single services.
+_SHARES = {"services": 1.0, "groups": 0.6, "servers": 0.7, "network": 0.8, "all": 0.8}
 
 
-def _possible(faults: Sequence[Fault]) -> list[Fault]:
-    """The broker dies once at most, and nobody is struck while stopped."""
-    kept: list[Fault] = []
-    for fault in faults:
-        is_busy = any(one.victim == fault.victim and fault.at_s <= one.ends_s for one in kept)
-        dies_again = fault.victim == "kafka" and any(one.victim == "kafka" for one in kept)
-        if not is_busy and not dies_again:
-            kept.append(replace(fault))
-    return kept
+def _is_possible(fault: Fault, others: Sequence[Fault]) -> bool:
+    """The broker is struck once at most, and nobody while a fault of his lasts."""
+    same = [one for one in others if one.victim == fault.victim]
+    is_busy = any(fault.at_s <= one.ends_s for one in same)
+    return not is_busy and not (same and fault.victim == "kafka")
 
 
 def _vendor(rng: Random) -> tuple[tuple[str, float], ...]:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from metallm_stream.embedded import Child, ChildFailed
 from metallm_stream.embedded.ports import free_port
 from metallm_stream.postgres import migrate
 from tests.chaos.checker import Event
-from tests.chaos.faults import SERVICES, SLOTS, Fault, Schedule
+from tests.chaos.faults import SLOTS, Fault, Schedule
 from tests.chaos.servers import Servers
 from tests.chaos.traffic import recording
 from tests.pipeline import Pipeline, fresh_database
@@ -53,18 +54,20 @@ class Stage:
         self._timers: list[threading.Timer] = []
 
     def start(self, queries: int) -> None:
-        """Start the vendor and two replicas of each service; returns when the first are ready."""
+        """Start the vendor and two replicas of each service; returns when all are ready."""
+        for service in ("router", "learner"):
+            for slot in SLOTS:
+                self._start(service, slot)
         faults = [f"--fault={name}={rate}" for name, rate in self.schedule.vendor]
         port = f"--port={free_port()}"  # the same after a restart
         books = ("--ledger-file", str(self.ledger), "--retry-after-s", "0.1")
         seed = f"--seed={self.schedule.seed}"
         self.pipeline.record(recording(queries), *faults, port, *books, seed)
-        for service in SERVICES:
-            self._start(service, SLOTS[0])
+        self._children["vendor"] = self.pipeline.supervisor.children["recorded"]
+        for slot in SLOTS:
+            self._start("worker", slot)
         for child in tuple(self._children.values()):
             child.wait_ready(READY_WITHIN_S)
-        for service in SERVICES:
-            self._join(f"{service}-{SLOTS[1]}")
 
     def strike(self, fault: Fault) -> None:
         """Begin a fault; one that lasts ends by itself."""
@@ -73,7 +76,7 @@ class Stage:
         if fault.kind in ("reset", "delay", "freeze", "cut"):
             self._break(fault)
         elif fault.kind == "join":
-            self._join(fault.victim)
+            self._start(*fault.victim.split("-"))
         elif fault.kind == "backend":
             self._signal(self.servers.pids("postgres")[-1:], signal.SIGKILL)
         elif fault.kind == "term" and fault.victim == "postgres":
@@ -85,33 +88,32 @@ class Stage:
             self._timers.append(timer)
             timer.start()
 
-    def settle(self) -> None:
-        """Return when every fault has ended and everything runs again."""
+    def settle(self) -> list[str]:
+        """Wait until every fault has ended and everything runs again; what does not come back."""
         for timer in self._timers:
             timer.join()
         self.servers.settle()
-        for name, child in self._children.items():
-            if not child.is_over:
-                child.wait_ready(READY_WITHIN_S)
-                self._note(f"{name} runs")
+        return [name for name, child in self._children.items() if not self._runs(name, child)]
+
+    def close(self) -> None:
+        """End all services at the same time."""
+        with ThreadPoolExecutor(len(self._children) or 1) as pool:
+            list(pool.map(Child.stop, self._children.values()))
 
     def tails(self) -> str:
         """The last lines of the services' logs."""
         return self.pipeline.logs(8)
 
-    def _join(self, name: str) -> None:
-        """Start a replica and note when it is ready."""
-        child = self._start(*name.split("-"))
-        began_s = time.time()
-
-        def wait() -> None:
-            with contextlib.suppress(ChildFailed):
-                child.wait_ready(READY_WITHIN_S)
-                self._note(f"{name} is ready")
-                lasted_s = time.time() - began_s
-                self.struck.append((began_s, Fault("join", name, 0.0, lasted_s)))
-
-        threading.Thread(target=wait, daemon=True).start()
+    def _runs(self, name: str, child: Child) -> bool:
+        """Whether a child is ready, within a time, or has left for good."""
+        if child.is_over:
+            return True
+        try:
+            child.wait_ready(READY_WITHIN_S)
+        except ChildFailed:
+            return False
+        self._note(f"{name} runs")
+        return True
 
     def _start(self, service: str, slot: str) -> Child:
         arguments = ("--provider", "recorded") if service == "worker" else ()
@@ -152,7 +154,8 @@ class Stage:
                 proxy = self.servers.postgres_proxy
             assert proxy is not None
             proxy.heal()
-        self._note(f"end of {fault}")
+        told = f", {proxy.cuts} commits were cut" if fault.kind == "cut" else ""
+        self._note(f"end of {fault}{told}")
 
     def _pids(self, fault: Fault) -> list[int]:
         if fault.victim in ("kafka", "postgres"):
@@ -184,4 +187,6 @@ def open_stage(servers: Servers, schedule: Schedule, directory: Path) -> Iterato
         migrate(url)
         arguments = (servers.bootstrap, url, prefix, directory)
         with Pipeline(*arguments, partitions=PARTITIONS) as pipeline:
-            yield Stage(servers, pipeline, schedule)
+            stage = Stage(servers, pipeline, schedule)
+            yield stage
+            stage.close()
