@@ -82,6 +82,7 @@ class Pipeline:
         partitions: int = 2,
     ) -> None:
         self.names = TopicNames(prefix)
+        self.partitions = partitions
         self.directory = directory
         self.database_url = database_url
         self.bootstrap = bootstrap

@@ -18,7 +18,10 @@ REPLICAS = tuple(f"{service}-{slot}" for service in SERVICES for slot in SLOTS)
 PROFILES = ("services", "groups", "servers", "network", "all")
 # Longer than a member's session of 6 s, and longer than a transaction may take, 10 s.
 _STOPS_S = (0.5, 1.0, 2.0, 2.0, 7.0, 11.0)
-_SETTLE_S = 2.0
+# Each schedule opens with one kill that strikes alone for a while, so that its end can be timed.
+_OPENERS = ("router", "worker", "learner", "postgres", "kafka")
+_OPENS_S = 1.0
+_ALONE_S = {"kafka": 7.0}
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,23 @@ def draw(seed: int, seconds: float) -> Schedule:
     """The schedule of a seed for a stream of so many seconds."""
     rng = Random(f"faults {seed}")
     profile = PROFILES[seed % len(PROFILES)]
-    faults: list[Fault] = []
-    at_s, turn = _SETTLE_S, 4 * (seed // len(PROFILES))
+    faults = [_opening(seed)]
+    at_s = _OPENS_S + _ALONE_S.get(faults[0].victim, 4.0)
+    turn = 4 * (seed // len(PROFILES))
     while at_s < seconds:
         is_own = rng.random() < _SHARES[profile]
         fault = (_FAULTS[profile] if is_own else _service)(rng, round(at_s, 2), turn)
-        if _is_possible(fault, faults):
-            faults.append(fault)
-            turn += is_own
-        at_s += 0.0 if rng.random() < 0.25 else rng.uniform(2.0, 4.5)
+        is_possible = _is_possible(fault, faults)
+        faults += [fault] * is_possible
+        turn += is_own and (is_possible or fault.kind == "join")
+        at_s += 0.0 if rng.random() < 0.4 else rng.uniform(0.8, 2.0)
     vendor = _vendor(rng) if seed % 2 else ()
     return Schedule(seed, profile, tuple(faults), rng.choice((0.0, 0.02, 0.1)), vendor)
+
+
+def _opening(seed: int) -> Fault:
+    name = _OPENERS[(seed + 2 * (seed // len(PROFILES))) % len(_OPENERS)]
+    return Fault("kill", f"{name}-{seed % 2}" if name in SERVICES else name, _OPENS_S)
 
 
 def _service(rng: Random, at_s: float, _turn: int = 0) -> Fault:
@@ -93,11 +102,11 @@ def _service(rng: Random, at_s: float, _turn: int = 0) -> Fault:
 
 
 def _group(rng: Random, at_s: float, turn: int) -> Fault:
-    """A replica joins and leaves; each time another service's, or the vendor goes down."""
+    """A third replica joins and leaves; each time another service's, or the vendor dies."""
     joining = (*SERVICES, "vendor")[turn % 4]
     if joining == "vendor":
         return Fault("kill", "vendor", at_s)
-    return Fault("join", f"{joining}-{rng.randrange(2, 10**6)}", at_s, 4.0)
+    return Fault("join", f"{joining}-2", at_s, rng.choice((3.0, 5.0)))
 
 
 def _server(_rng: Random, at_s: float, turn: int) -> Fault:
@@ -115,9 +124,9 @@ def _any(rng: Random, at_s: float, turn: int) -> Fault:
 
 
 _SERVER_FAULTS: tuple[tuple[Kind, str, float], ...] = (
+    ("backend", "postgres", 0.0),
     ("kill", "kafka", 0.0),
     ("kill", "postgres", 0.0),
-    ("backend", "postgres", 0.0),
     ("stop", "postgres", 3.0),
     ("term", "postgres", 0.0),
     ("stop", "kafka", 3.0),
@@ -144,10 +153,10 @@ _SHARES = {"services": 1.0, "groups": 0.6, "servers": 0.7, "network": 0.8, "all"
 
 
 def _is_possible(fault: Fault, others: Sequence[Fault]) -> bool:
-    """The broker is struck once at most, and nobody while a fault of his lasts."""
+    """The broker is struck once, a replica joins once, and nobody is struck while a fault lasts."""
     same = [one for one in others if one.victim == fault.victim]
     is_busy = any(fault.at_s <= one.ends_s for one in same)
-    return not is_busy and not (same and fault.victim == "kafka")
+    return not is_busy and not (same and (fault.victim == "kafka" or fault.kind == "join"))
 
 
 def _vendor(rng: Random) -> tuple[tuple[str, float], ...]:

@@ -33,8 +33,8 @@ def recoveries(
     """Seconds until it flowed again, by service or server, of kills that nothing else disturbed."""
     found: dict[str, list[float]] = {}
     for at_s, fault in struck:
-        if fault.kind == "kill":
-            name = _name(fault)
+        name = _name(fault)
+        if fault.kind == "kill" and name in _SHOWN:
             back_s = _flows_again(history, arrivals, at_s, name)
             if back_s is not None and _is_alone(at_s, back_s, fault, struck):
                 found.setdefault(name, []).append(back_s - at_s)

@@ -11,20 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from sqlalchemy import make_url
 
 from tests.chaos.checker import Progress
 from tests.pipeline import Pipeline
 
-_CLIENT = {"log_level": 0, "reconnect.backoff.max.ms": 250}
 _EVERY_S = 0.05
 _GROUPS_EVERY_S = 0.5
 _POSITIONS = "SELECT topic, partition, next_offset FROM metallm.offsets"
@@ -69,16 +61,7 @@ class Watch:
 
     def _watch_topics(self) -> None:
         names = self._pipeline.names
-        consumer = Consumer(
-            _CLIENT
-            | {
-                "bootstrap.servers": self._pipeline.bootstrap,
-                "group.id": "watch",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 50,
-            }
-        )
+        consumer = self._reader("watch")
         topics = (names.decisions, names.results)
         listed = consumer.list_topics(timeout=15).topics
         consumer.assign(
@@ -112,21 +95,34 @@ class Watch:
         self.progress.append(Progress(at_s, "policies", "version", version))
 
     def _watch_groups(self) -> None:
-        admin = AdminClient(_CLIENT | {"bootstrap.servers": self._pipeline.bootstrap})
-        groups = [f"{self._prefix}metallm-{name}" for name in ("router", "worker-recorded")]
+        groups = {"router": self._pipeline.names.queries}
+        groups |= {"worker-recorded": self._pipeline.names.calls("recorded")}
+        readers = {name: self._reader(f"{self._prefix}metallm-{name}") for name in groups}
         while not self._is_over.wait(_GROUPS_EVERY_S):
-            for group in groups:
-                asked = [ConsumerGroupTopicPartitions(group)]
+            for name, topic in groups.items():
+                asked = [TopicPartition(topic, part) for part in range(self._pipeline.partitions)]
                 try:
-                    answers = admin.list_consumer_group_offsets(
-                        asked, request_timeout=2, require_stable=True
-                    )
-                    found = answers[group].result()
+                    found = readers[name].committed(asked, timeout=2)
                 except KafkaException:
                     continue
                 at_s = time.time()
-                for item in found.topic_partitions or ():
-                    if item.offset >= 0:
-                        where = f"{item.topic.removeprefix(self._prefix)}[{item.partition}]"
-                        whose = group.removeprefix(self._prefix)
-                        self.progress.append(Progress(at_s, whose, where, item.offset))
+                for item in found:
+                    if item.error is None and item.offset >= 0:
+                        where = f"{topic.removeprefix(self._prefix)}[{item.partition}]"
+                        self.progress.append(Progress(at_s, name, where, item.offset))
+        for reader in readers.values():
+            reader.close()
+
+    def _reader(self, group: str) -> Consumer:
+        """A committed reader that joins no group, though it may ask for the group's positions."""
+        return Consumer(
+            {
+                "bootstrap.servers": self._pipeline.bootstrap,
+                "group.id": group,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+                "reconnect.backoff.max.ms": 250,
+            }
+        )
