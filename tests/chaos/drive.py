@@ -63,7 +63,8 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
             asked = play(stage, queries)
             missing = stage.settle()
             _wait_for_results(watch, asked)
-            wait_until_learned(stage.pipeline, LEARNED_WITHIN_S)
+            if not wait_until_learned(stage.pipeline, LEARNED_WITHIN_S):
+                missing.append("a learner that learns")
             seconds = time.monotonic() - began_s
         history = read_history(
             stage.pipeline,
@@ -143,7 +144,7 @@ def _wait_for_results(watch: Watch, asked: set[str]) -> None:
 def _judged(
     stage: Stage, watch: Watch, history: History, missing: Sequence[str], *, seconds: float
 ) -> Verdict:
-    violations = [Violation("not back", f"{name} does not run again") for name in missing]
+    violations = [Violation("not back", f"{name} is missing") for name in missing]
     violations += check(history)
     first = {violation.kind: violation for violation in reversed(violations)}
     stories = [story(history, violation) for violation in first.values()]

@@ -27,6 +27,7 @@ from tests.pipeline import Pipeline, fresh_database
 PARTITIONS = 4
 READY_WITHIN_S = 90.0
 DELAY_S = 0.2
+_TAIL_LINES = 60
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
 _WORKER = {"WORKER__ATTEMPT_TIMEOUT_S": "3", "WORKER__BACKOFF_S": "0.05"}
 
@@ -101,8 +102,16 @@ class Stage:
             list(pool.map(Child.stop, self._children.values()))
 
     def tails(self) -> str:
-        """The last lines of the services' logs."""
-        return self.pipeline.logs(8)
+        """What the services are doing, and the last lines of their logs."""
+        for name, child in self._children.items():
+            if name != "vendor" and child.pid is not None:
+                self._signal([child.pid], signal.SIGABRT)  # has Python tell where it is
+        self.close()
+        told = []
+        for path in sorted(self.pipeline.directory.glob("*.log")):
+            lines = [line for line in path.read_text().splitlines() if "|FAIL|" not in line]
+            told.append("\n    ".join([path.name, *lines[-_TAIL_LINES:]]))
+        return "\n".join(told)
 
     def _runs(self, name: str, child: Child) -> bool:
         """Whether a child is ready, within a time, or has left for good."""
@@ -118,7 +127,7 @@ class Stage:
     def _start(self, service: str, slot: str) -> Child:
         arguments = ("--provider", "recorded") if service == "worker" else ()
         settings = _WORKER if service == "worker" else {}
-        plain = {"OPENBLAS_NUM_THREADS": "1"}
+        plain = {"OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         if self.schedule.is_proxied and self.servers.kafka_proxy is not None:
             plain["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{self.servers.kafka_proxy.port}"
             if service == "learner":
