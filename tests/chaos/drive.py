@@ -19,15 +19,14 @@ from tests.chaos.faults import Schedule
 from tests.chaos.recovery import recoveries
 from tests.chaos.servers import Servers
 from tests.chaos.stage import Stage, open_stage
-from tests.chaos.stranger import read_history, wait_until_learned
+from tests.chaos.stranger import comes_to_zero, read_history, wait_until_learned
 from tests.chaos.traffic import query, steps
 from tests.chaos.watch import Watch
-from tests.processes import eventually
 
 CHUNK = 10
 STEP_S = 0.2
-ANSWERED_WITHIN_S = 90.0
-LEARNED_WITHIN_S = 60.0
+# Machines may be slow; whoever gets nothing done for so long is stuck.
+STUCK_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,9 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
         with watch.watching():
             asked = play(stage, queries)
             missing = stage.settle()
-            _wait_for_results(watch, asked)
-            if not wait_until_learned(stage.pipeline, LEARNED_WITHIN_S):
+            if not comes_to_zero(lambda: len(asked) - watch.count("results"), STUCK_S):
+                missing.append("somebody who answers")
+            if not wait_until_learned(stage.pipeline, STUCK_S):
                 missing.append("a learner that learns")
             seconds = time.monotonic() - began_s
         history = read_history(
@@ -131,14 +131,6 @@ class _Users:
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None and (message.topic() or "").endswith("queries"):
             self.acknowledged.add((message.key() or b"").decode(errors="replace"))
-
-
-def _wait_for_results(watch: Watch, asked: set[str]) -> None:
-    """Return when as many results have come as were asked for; the checker tells if not."""
-    try:
-        eventually(lambda: watch.count("results") >= len(asked), ANSWERED_WITHIN_S)
-    except AssertionError:
-        return
 
 
 def _judged(

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.drive import CHUNK, STEP_S, Verdict, run
@@ -30,6 +31,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=seeds, default=seeds("0-9"), help="Such as 3, or 0-9.")
     parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument(
+        "--kills-only",
+        action="store_true",
+        help="Only the kill that opens each schedule, to time how long it takes to recover.",
+    )
     parser.add_argument("--out", type=Path, help="Where histories of violations are kept.")
     options = parser.parse_args()
     verdicts = []
@@ -42,6 +48,8 @@ def main() -> int:
                 own = directory / f"seed-{seed}"
                 own.mkdir()
                 schedule = draw(seed, options.queries / CHUNK * STEP_S)
+                if options.kills_only:
+                    schedule = replace(schedule, faults=schedule.faults[:1], bad=0.0, vendor=())
                 verdict = run(servers, schedule, options.queries, own)
                 verdicts.append(verdict)
                 tell(verdict, time.monotonic() - began_s, options.out)

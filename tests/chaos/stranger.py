@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,11 @@ def read_records(pipeline: Pipeline) -> tuple[Seen, ...]:
         consumer.close()
 
 
-def wait_until_learned(pipeline: Pipeline, within_s: float) -> bool:
-    """Whether the learner has read, in time, all that is on its topics now."""
+def wait_until_learned(pipeline: Pipeline, stuck_s: float) -> bool:
+    """Whether the learner reads all that is on its topics now, however long it takes.
+
+    False when no position of its has moved for so long.
+    """
     learned = ("decisions", "results", "feedback")
     ends: dict[tuple[str, int], int] = {}
     for item in read_records(pipeline):
@@ -76,15 +79,21 @@ def wait_until_learned(pipeline: Pipeline, within_s: float) -> bool:
             key = pipeline.names.prefix + item.topic, item.partition
             ends[key] = max(ends.get(key, 0), item.offset + 1)
 
-    def is_done() -> bool:
+    def left() -> int:
         rows = pipeline.sql(_OFFSETS)
-        reached = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-        return all(end <= int(str(reached.get(key, 0))) for key, end in ends.items())
+        reached = {(row["topic"], row["partition"]): int(str(row["next_offset"])) for row in rows}
+        return sum(max(0, end - reached.get(key, 0)) for key, end in ends.items())
 
-    try:
-        eventually(is_done, within_s)
-    except AssertionError:
-        return False
+    return comes_to_zero(left, stuck_s)
+
+
+def comes_to_zero(left: Callable[[], int], stuck_s: float) -> bool:
+    """Whether what is left to do comes to nothing; False when it stays the same for so long."""
+    while (now := left()) > 0:
+        try:
+            eventually(lambda held=now: left() < held, stuck_s)
+        except AssertionError:
+            return False
     return True
 
 
