@@ -20,6 +20,7 @@ from metallm_stream.embedded.ports import free_port
 from metallm_stream.postgres import migrate
 from tests.chaos.checker import Event
 from tests.chaos.faults import SLOTS, Fault, Schedule
+from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Servers
 from tests.chaos.traffic import recording
 from tests.pipeline import Pipeline, fresh_database
@@ -136,13 +137,14 @@ class Stage:
         self._children[f"{service}-{slot}"] = child
         return child
 
+    def _proxy(self, fault: Fault) -> Proxy:
+        servers = self.servers
+        found = servers.kafka_proxy if fault.victim == "to-kafka" else servers.postgres_proxy
+        assert found is not None
+        return found
+
     def _break(self, fault: Fault) -> None:
-        proxies = {
-            "to-kafka": self.servers.kafka_proxy,
-            "to-postgres": self.servers.postgres_proxy,
-        }
-        proxy = proxies[fault.victim]
-        assert proxy is not None
+        proxy = self._proxy(fault)
         if fault.kind == "reset":
             proxy.reset()
         elif fault.kind == "delay":
@@ -153,17 +155,15 @@ class Stage:
             proxy.cut()
 
     def _end(self, fault: Fault) -> None:
+        told = ""
         if fault.kind == "join":
             self._children[fault.victim].stop()
         elif fault.kind == "stop":
             self._signal(self._stopped.pop(fault.victim, []), signal.SIGCONT)
         else:
-            proxy = self.servers.kafka_proxy
-            if fault.victim == "to-postgres":
-                proxy = self.servers.postgres_proxy
-            assert proxy is not None
+            proxy = self._proxy(fault)
             proxy.heal()
-        told = f", {proxy.cuts} commits were cut" if fault.kind == "cut" else ""
+            told = f", {proxy.cuts} commits were cut so far" if fault.kind == "cut" else ""
         self._note(f"end of {fault}{told}")
 
     def _pids(self, fault: Fault) -> list[int]:

@@ -118,13 +118,7 @@ class History:
 
     def of(self, topic: str) -> list[Seen]:
         """The records of one topic; `calls` stands for those of every provider."""
-        wanted = (topic, f"{topic}.") if topic == "calls" else (topic,)
-        return [
-            item
-            for item in self.records
-            if item.topic == topic
-            or (len(wanted) > 1 and item.topic.startswith(wanted[1]) and not _is_dead(item.topic))
-        ]
+        return [item for item in self.records if topic in (item.topic, _kind(item.topic))]
 
     def accepted(self) -> dict[str, Seen]:
         """The first good record of each query."""
@@ -136,9 +130,7 @@ class History:
 
     def refused(self) -> set[tuple[str, int, int]]:
         """Where the records stand that must become dead letters."""
-        return {
-            item.place for item in self.records if item.is_bad and item.topic in _WRITTEN_BY_USERS
-        }
+        return {item.place for item in (*self.of("queries"), *self.of("feedback")) if item.is_bad}
 
 
 @dataclass(frozen=True)
@@ -150,9 +142,6 @@ class Violation:
     query_id: str = ""
 
 
-_WRITTEN_BY_USERS = ("queries", "feedback")
-
-
 def by_query(records: Iterable[Seen]) -> dict[str, list[Seen]]:
     """Records by the id of their query."""
     found: dict[str, list[Seen]] = defaultdict(list)
@@ -161,5 +150,6 @@ def by_query(records: Iterable[Seen]) -> dict[str, list[Seen]]:
     return dict(found)
 
 
-def _is_dead(topic: str) -> bool:
-    return topic.endswith(".dlq")
+def _kind(topic: str) -> str:
+    """`calls` for the calls of any provider."""
+    return "calls" if topic.startswith("calls.") and not topic.endswith(".dlq") else topic
