@@ -6,13 +6,14 @@ DEMO ?=
 PEERS := .venv-peers
 DATA ?= ../shared/data
 SHUFFLES ?= 10
+N ?= 500
 HISTORIES ?= 100000
 RECORDS ?= 10000
-SEED ?= 0
+SEED ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test chaos-brokers coverage simulate fuzz check format schemas bench clean
+.PHONY: help demo test chaos chaos-brokers coverage simulate fuzz check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +24,9 @@ demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole ser
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
 
+chaos: $(VENV)/.dev ## Break processes, servers and networks by seeds SEED, and check N queries each
+	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEED),0-9) --queries $(N) --out out/chaos
+
 chaos-brokers: $(VENV)/.dev ## Kill each of three brokers in turn under load, and audit what came of it
 	$(BIN)/python -m benchmarks.stream.brokers
 
@@ -32,10 +36,10 @@ coverage: $(VENV)/.dev ## Show how much of the pure core its own tests reach
 
 simulate: export OPENBLAS_NUM_THREADS := 1
 simulate: $(VENV)/.dev ## Live through HISTORIES of crashes, zombies and repetitions without servers
-	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(SEED)
+	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --seed $(or $(SEED),0)
 
 fuzz: $(VENV)/.dev ## Send RECORDS malformed records through real services
-	$(BIN)/python -m tests.fuzz --records $(RECORDS) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz --records $(RECORDS) --seed $(or $(SEED),0)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(BIN)/ruff check .

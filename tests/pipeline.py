@@ -6,6 +6,7 @@ a user's would be, and everything that a test asserts is read from the outside.
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import signal
@@ -23,7 +24,7 @@ from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 from metallm_stream.embedded import Child, Supervisor
-from metallm_stream.encode import load_encoder
+from metallm_stream.encode import Encoder, load_encoder
 from metallm_stream.events import Feedback, Model, Query, Result
 from metallm_stream.kafka import (
     Connection,
@@ -81,6 +82,7 @@ class Pipeline:
         partitions: int = 2,
     ) -> None:
         self.names = TopicNames(prefix)
+        self.partitions = partitions
         self.directory = directory
         self.database_url = database_url
         self.bootstrap = bootstrap
@@ -288,7 +290,7 @@ class Pipeline:
 
     def rebuilt(self, *, from_log: bool = False) -> Rebuilt:
         """The model computed anew beside the live one."""
-        encoder = load_encoder(ENCODER)
+        encoder = _encoder()
         if from_log:
             return rebuild_from_log(
                 self.engine, self.kafka, self.names, encoder.name, encoder.dimensions
@@ -321,6 +323,11 @@ class Pipeline:
             assert offset is not None
             last[partition_of(message)[1]] = offset + 1
         return sorted(last.items())
+
+
+@functools.cache
+def _encoder() -> Encoder:
+    return load_encoder(ENCODER)
 
 
 def kill(child: Child) -> None:

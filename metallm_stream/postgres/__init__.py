@@ -26,6 +26,7 @@ from metallm_stream.postgres.offsets import (
 )
 from metallm_stream.postgres.policies import (
     forget_other_models,
+    newest_policy_version,
     next_policy_version,
     record_policy,
     save_model,
@@ -105,6 +106,7 @@ __all__ = [
     "lock_accounts",
     "lock_river",
     "migrate",
+    "newest_policy_version",
     "next_policy_version",
     "open_engine",
     "rebase_river",

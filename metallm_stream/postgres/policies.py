@@ -25,6 +25,11 @@ def try_publish_lock(conn: Connection) -> bool:
     return bool(conn.execute(statements.TRY_PUBLISH_LOCK).scalar_one())
 
 
+def newest_policy_version(conn: Connection) -> int:
+    """The version of the newest policy that was published; 0 where there is none."""
+    return int(conn.execute(statements.NEWEST_POLICY_VERSION).scalar_one())
+
+
 def next_policy_version(conn: Connection, *, above: int = 0) -> int:
     """A version never given out before, larger than `above` (what the topic already has).
 

@@ -219,6 +219,8 @@ SAVE_DEAD_LETTERS = text("""
     ON CONFLICT (topic, partition, record_offset) DO NOTHING
 """)
 
+NEWEST_POLICY_VERSION = text("SELECT coalesce(max(version), 0) FROM metallm.policies")
+
 NEXT_POLICY_VERSION = text("SELECT nextval('metallm.policy_version')")
 
 SKIP_POLICY_VERSIONS = text("SELECT setval('metallm.policy_version', :version)")

@@ -31,7 +31,6 @@ def open_learner(settings: Settings) -> Learner:
         policy=POLICY,
         encoder=encoder.name,
         dimensions=encoder.dimensions,
-        slot=settings.slot,
         refresh_s=settings.learner.refresh_s,
         keep=settings.learner.policies_kept,
         now=utc_now,

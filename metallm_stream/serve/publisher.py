@@ -4,7 +4,8 @@ Where evidence is forgotten they also change with time: then a policy is publish
 part of a half-life, with what the sums weigh as of that moment.
 
 Invariant: versions on the topic only grow, and one learner at a time publishes, so that the
-newest record of each arm always belongs to the newest version.
+newest record of each arm always belongs to the newest version. PostgreSQL's lock says who; since
+it is lost when PostgreSQL goes down, Kafka fences whoever published before.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
     load_forgetting,
     load_slot_sums,
+    newest_policy_version,
     next_policy_version,
     record_policy,
     slot_versions,
@@ -34,6 +36,8 @@ from metallm_stream.postgres import (
 from metallm_stream.serve.pupil import Learned
 
 PUBLISH_LIMIT_S = 120.0
+# Another learner publishes when the one that did has published nothing for so many refreshes.
+SILENT_REFRESHES = 3
 LARGEST_VERSION = 2**62
 
 log = logging.getLogger(__name__)
@@ -49,8 +53,6 @@ class Publisher:
         The cluster, its topics, and PostgreSQL.
     policy, encoder, dimensions
         What the published policy calls itself, and the encoder it goes with.
-    slot
-        Which learner this is: its transactional id.
     refresh_s
         A policy is published at most this often.
     keep
@@ -68,11 +70,11 @@ class Publisher:
         policy: str,
         encoder: str,
         dimensions: int,
-        slot: str,
         refresh_s: float,
         keep: int,
         now: Callable[[], datetime],
     ) -> None:
+        self._connection = connection
         self._names = names
         self._engine = engine
         self._policy = policy
@@ -86,11 +88,9 @@ class Publisher:
         self._others: dict[str, tuple[tuple[int, int], Sums]] = {}
         self._above = _newest_version(connection, names)
         self._watchdog = Watchdog()
-        self._transactions = Transactions(
-            connection.transactional_producer(f"{names.prefix}metallm-publisher-{slot}"),
-            self._watchdog,
-        )
-        self._is_started = False
+        self._transactions: Transactions | None = None
+        self._version = 0
+        self._newest = (0, 0.0)
         self._river_head: RiverState | None = None
 
     def publish_if_due(
@@ -110,14 +110,36 @@ class Publisher:
             state = (versions, catalogue.revision, clocks)
             if state == self._published or not arms or not try_publish_lock(conn):
                 return False
+            transactions = self._in_charge(conn)
+            if transactions is None:
+                return False
             whole = merged([sums, *self._other_sums()], self._dimensions)
-            self._publish(conn, whole.as_of(clocks), arms, learned)
+            self._publish(conn, transactions, whole.as_of(clocks), arms, learned)
         self._published = state
         return True
 
     def close(self) -> None:
         """Stop watching."""
         self._watchdog.close()
+
+    def _in_charge(self, conn: Database) -> Transactions | None:
+        """The transactions of whoever publishes; None while another learner does.
+
+        To take over fences that learner, whose transaction may still be open.
+        """
+        newest = newest_policy_version(conn)
+        if newest != self._newest[0]:
+            self._newest = newest, time.monotonic()
+        if self._transactions is not None and newest == self._version:
+            return self._transactions
+        silent_s = time.monotonic() - self._newest[1]
+        if self._transactions is not None and silent_s < SILENT_REFRESHES * self._refresh_s:
+            return None
+        producer = self._connection.transactional_producer(f"{self._names.prefix}metallm-publisher")
+        self._transactions = Transactions(producer, self._watchdog)
+        self._transactions.start()
+        self._river_head = None
+        return self._transactions
 
     def _arms(
         self, conn: Database, slot: str, sums: Sums, versions: dict[str, tuple[int, int]]
@@ -137,7 +159,12 @@ class Publisher:
         return [sums for _, sums in self._others.values()]
 
     def _publish(
-        self, conn: Database, sums: Sums, arms: Sequence[str], learned: Learned | None
+        self,
+        conn: Database,
+        transactions: Transactions,
+        sums: Sums,
+        arms: Sequence[str],
+        learned: Learned | None,
     ) -> None:
         fitted = fit(sums, arms)
         version = next_policy_version(conn, above=self._above)
@@ -152,18 +179,15 @@ class Publisher:
         )
         manifest = manifest.model_copy(update={"river": head})
         record_policy(conn, manifest, records, keep=self._keep)
-        if not self._is_started:
-            self._transactions.start()
-            self._is_started = True
         topic = self._names.policy
-        self._transactions.write(
+        transactions.write(
             [
                 *(Record.of(topic, f"{self._policy}/{arm.arm}", arm) for arm in records),
                 *(Record.of(topic, f"river/{part.part}", part) for part in parts),
                 Record.of(topic, self._policy, manifest),
             ]
         )
-        self._river_head = head
+        self._river_head, self._version = head, version
         log.debug("policy %d published, %.0f observations", version, manifest.observations)
 
     def _river(

@@ -1,0 +1,93 @@
+"""Who publishes policies: one learner at a time, whatever becomes of PostgreSQL's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from confluent_kafka import KafkaException
+
+from metallm_stream.arms import Catalogue
+from metallm_stream.events import Model
+from metallm_stream.kafka import Record, write
+from metallm_stream.policy import Sums
+from metallm_stream.serve.publisher import Publisher
+from tests.pipeline import Pipeline
+from tests.processes import eventually
+
+DIMENSIONS = 4
+REFRESH_S = 0.1
+
+
+@contextmanager
+def publisher(pipeline: Pipeline) -> Iterator[Publisher]:
+    """One learner's publisher."""
+    opened = Publisher(
+        pipeline.kafka,
+        pipeline.names,
+        pipeline.engine,
+        policy="ridge",
+        encoder="test",
+        dimensions=DIMENSIONS,
+        refresh_s=REFRESH_S,
+        keep=10,
+        now=lambda: datetime.now(UTC),
+    )
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def two(pipeline: Pipeline) -> Iterator[tuple[Publisher, Publisher]]:
+    """Two learners' publishers of one installation, whose topic has its leader."""
+    write(pipeline.producer, [Record(pipeline.names.policy, b"first", b'{"kind": "none"}')])
+    with ExitStack() as opened:
+        yield tuple(opened.enter_context(publisher(pipeline)) for _ in range(2))
+
+
+def publish(one: Publisher) -> bool:
+    """Publish what is new to this publisher: a catalogue of another revision."""
+    catalogue = Catalogue()
+    for number in range(one._version + 1):
+        catalogue.apply("a", Model(arm="a", provider="here", model=str(number)))
+    return one.publish_if_due("0", Sums(DIMENSIONS), catalogue)
+
+
+def versions(pipeline: Pipeline) -> list[int]:
+    """The versions of the manifests that committed readers find, in their order."""
+    found = [orjson.loads(item.value() or b"{}") for item in pipeline.read(pipeline.names.policy)]
+    return [item["version"] for item in found if item["kind"] == "manifest"]
+
+
+def test_a_publisher_that_lost_its_lock_cannot_publish_any_more(
+    pipeline: Pipeline, two: tuple[Publisher, Publisher]
+) -> None:
+    """Its transaction is still open when another learner publishes: it ends without a trace."""
+    slow, other = two
+    assert publish(slow)
+    assert slow._transactions is not None
+    held = slow._transactions._producer
+    held.begin_transaction()
+    stale = {"kind": "manifest", "version": 0}
+    held.produce(pipeline.names.policy, key="ridge", value=orjson.dumps(stale))
+    assert held.flush(15) == 0
+    assert publish(other)
+    with pytest.raises(KafkaException, match="fenced"):
+        held.commit_transaction(15)
+    assert versions(pipeline) == [1, 2]
+
+
+def test_the_other_learner_takes_over_when_one_falls_silent(
+    pipeline: Pipeline, two: tuple[Publisher, Publisher]
+) -> None:
+    """Who published last goes on; after some refreshes without a policy another one does."""
+    first, second = two
+    assert publish(first)
+    assert publish(second)
+    eventually(lambda: publish(second))
+    assert versions(pipeline) == [1, 2, 3]
+    eventually(lambda: publish(first))
+    assert versions(pipeline) == [1, 2, 3, 4]
