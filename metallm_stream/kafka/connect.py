@@ -46,6 +46,8 @@ class Connection:
         return {
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.client_id,
+            # A broker that is back is found within this; by default a client may sleep on for 10 s.
+            "reconnect.backoff.max.ms": 1_000,
             "log_level": 3,
             **secrets,
         }
