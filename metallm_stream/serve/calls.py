@@ -25,6 +25,7 @@ from metallm_stream.kafka import (
     Record,
     TopicNames,
     Work,
+    dead_letter,
     traced,
 )
 from metallm_stream.providers import Forward, Provider, Spending
@@ -164,6 +165,13 @@ class Calls(Generic[SubjectT]):
     def complete(self, work: Work, records: Sequence[Record]) -> None:
         """The record is done without a call."""
         self._loop.complete(work, records)
+
+    def refuse(self, work: Work, service: str, reason: str) -> None:
+        """The record cannot be read: it becomes a dead letter."""
+        topic = self._names.dead_letters(self._topic)
+        self.complete(work, [dead_letter(work.message, topic, service, reason)])
+        self._metrics.dead_letters.labels(self._topic).inc()
+        log.warning("%s@%d refused: %s", work.partition, work.offset, reason)
 
     def _collect(self, wait_s: float) -> None:
         ended = [

@@ -16,7 +16,7 @@ from datetime import datetime
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Call, Case, Failure, Generation, Model, Query, Result, Verdict
 from metallm_stream.judge import Template, is_own, judge_prompt, read_score
-from metallm_stream.kafka import Connection, Record, TopicNames, Work, dead_letter, traced
+from metallm_stream.kafka import Connection, Record, TopicNames, Work, traced
 from metallm_stream.providers import Forward, Provider, Spending
 from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.calls import Answerer, CallLimits, Calls
@@ -137,10 +137,7 @@ class Judge:
         try:
             case = Case.parse(work.message.value())
         except InvalidEvent as exc:
-            topic = self._names.dead_letters(self._names.cases)
-            self._calls.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
-            self.metrics.dead_letters.labels(self._names.cases).inc()
-            log.warning("case at %s@%d refused: %s", work.partition, work.offset, exc.reason)
+            self._calls.refuse(work, SERVICE, exc.reason)
             return
         if is_own(case, self._rubric.model.model):
             said = Result(query_id=case.query_id, failure=OWN, finished_at=self._now())

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Generation, Model, Price
-from metallm_stream.judge import load, parse, prompt, shipped
+from metallm_stream.judge import Templates, shipped
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
     Answer,
-    AnswerSettings,
     Circuits,
-    Guard,
-    Shares,
     Spending,
     SystemClock,
-    answer_call,
     cost_usd,
     open_provider,
 )
-from metallm_stream.serve.calls import CallLimits
+from metallm_stream.serve.answerer import answerer, call_limits, templates_of
 from metallm_stream.serve.judge import Judge, Rubric
 from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.vendors import provider_settings
@@ -44,42 +38,29 @@ def open_judge(settings: Settings) -> Judge:
     clock, slot = SystemClock(), f"judge-{settings.slot}"
     spending = Spending(model.provider, slot, judge.spend_cap_usd, judge.spend_cap_per, clock)
     circuits = Circuits(model.provider, slot, worker.circuit_share, clock)
-    entry = settings.providers[model.provider]
-    shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
-    answer = partial(
-        answer_call,
-        prompt=prompt,
-        parse=parse,
-        settings=AnswerSettings(
-            attempt_timeout_s=worker.attempt_timeout_s,
-            tries_per_arm=worker.tries,
-            retry_budget_s=worker.budget_s,
-            backoff_s=worker.backoff_s,
-        ),
-        clock=clock,
-        rng=np.random.default_rng(),
-        guard=Guard(circuits, shares, judge.concurrency, clock, spending),
+    answer = answerer(
+        settings,
+        model.provider,
+        circuits,
+        spending,
+        clock,
+        templates=shipped(),  # the user's own would change what the rubric has written
+        concurrency=judge.concurrency,
     )
     return Judge(
         kafka,
         names(settings),
-        _rubric(settings, model),
+        _rubric(judge, model, templates_of(settings)),
         partial(open_provider, vendor),
         answer,
         spending,
         slot=settings.slot,
-        limits=CallLimits(
-            concurrency=judge.concurrency,
-            commit_interval_s=worker.commit_interval_s,
-            drain_s=worker.drain_s,
-        ),
+        limits=call_limits(settings, judge.concurrency),
         now=utc_now,
     )
 
 
-def _rubric(settings: Settings, model: Model) -> Rubric:
-    judge, directory = settings.judge, settings.templates_dir
-    templates = shipped() if directory is None else load(directory)
+def _rubric(judge: JudgeSettings, model: Model, templates: Templates) -> Rubric:
     generation = Generation(
         temperature=judge.temperature, max_output_tokens=judge.max_output_tokens
     )

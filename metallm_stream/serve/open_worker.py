@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from metallm_stream.events import Call, Case, Result
-from metallm_stream.judge import Templates, case_of, load, parse, prompt, shipped, template
+from metallm_stream.judge import Templates, case_of, template
 from metallm_stream.kafka import check
 from metallm_stream.providers import (
-    AnswerSettings,
     Circuits,
     Forward,
-    Guard,
     Provider,
-    Shares,
     Spending,
     SystemClock,
-    answer_call,
     open_provider,
 )
-from metallm_stream.serve.calls import Answerer, CallLimits
+from metallm_stream.serve.answerer import answerer, call_limits, templates_of
+from metallm_stream.serve.calls import Answerer
 from metallm_stream.serve.surroundings import connection, names, utc_now
 from metallm_stream.serve.vendors import provider_settings
 from metallm_stream.serve.worker import Worker
@@ -37,24 +32,15 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     clock = SystemClock()
     circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
     spending = _spending(settings, provider, clock)
-    entry = settings.providers[provider]
-    shares = Shares(entry.requests_per_minute, entry.tokens_per_minute)
-    templates = shipped() if settings.templates_dir is None else load(settings.templates_dir)
-    answer = partial(
-        answer_call,
-        prompt=partial(prompt, templates=templates),
-        parse=parse,
-        settings=AnswerSettings(
-            attempt_timeout_s=settings.worker.attempt_timeout_s,
-            tries_per_arm=settings.worker.tries,
-            retry_budget_s=settings.worker.budget_s,
-            backoff_s=settings.worker.backoff_s,
-            share_wait_s=settings.worker.share_wait_s,
-            hedge_after_s=settings.worker.hedge_after_s,
-        ),
-        clock=clock,
-        rng=np.random.default_rng(),
-        guard=Guard(circuits, shares, settings.worker.concurrency, clock, spending),
+    concurrency, templates = settings.worker.concurrency, templates_of(settings)
+    answer = answerer(
+        settings,
+        provider,
+        circuits,
+        spending,
+        clock,
+        templates=templates,
+        concurrency=concurrency,
     )
     return Worker(
         kafka,
@@ -63,11 +49,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
         partial(open_provider, vendor),
         partial(_marked, answer, templates),
         slot=settings.slot,
-        limits=CallLimits(
-            concurrency=settings.worker.concurrency,
-            commit_interval_s=settings.worker.commit_interval_s,
-            drain_s=settings.worker.drain_s,
-        ),
+        limits=call_limits(settings, concurrency),
         now=utc_now,
         health=circuits.news,
         spending=spending,

@@ -15,7 +15,6 @@ from metallm_stream.kafka import (
     TopicNames,
     Work,
     begin_write,
-    dead_letter,
     providers_with_topics,
 )
 from metallm_stream.providers import Forward, Provider, Spending, finish
@@ -113,10 +112,7 @@ class Worker:
         try:
             call = Call.parse(work.message.value())
         except InvalidEvent as exc:
-            topic = self._names.dead_letters(self._topic)
-            self._calls.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
-            self.metrics.dead_letters.labels(self._topic).inc()
-            log.warning("call at %s@%d refused: %s", work.partition, work.offset, exc.reason)
+            self._calls.refuse(work, SERVICE, exc.reason)
             return
         self._calls.ask(work, call, call)
 
