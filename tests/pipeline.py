@@ -7,6 +7,7 @@ a user's would be, and everything that a test asserts is read from the outside.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import secrets
 import signal
@@ -25,7 +26,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from metallm_stream.embedded import Child, Supervisor
 from metallm_stream.encode import Encoder, load_encoder
-from metallm_stream.events import Feedback, Model, Query, Result
+from metallm_stream.events import Call, Decision, Feedback, Model, Query, Result
 from metallm_stream.kafka import (
     Connection,
     Record,
@@ -83,6 +84,7 @@ class Pipeline:
     ) -> None:
         self.names = TopicNames(prefix)
         self.partitions = partitions
+        self._probes = itertools.count(1_000_000)
         self.directory = directory
         self.database_url = database_url
         self.bootstrap = bootstrap
@@ -208,6 +210,24 @@ class Pipeline:
             self.producer,
             [Record.of(self.names.queries, query.query_id, query) for query in queries],
         )
+
+    def probe(self) -> tuple[Decision, Call]:
+        """Ask one query more, and return how it was decided and called once it has its result."""
+        query = questions(1, next(self._probes))[0]
+        self.ask(query)
+        eventually(lambda: query.query_id in self.results())
+        topics = self.names.decisions, self.names.calls("recorded")
+        decisions, calls = (self.read(topic) for topic in topics)
+        made = (Decision.parse(item.value()) for item in decisions)
+        called = (Call.parse(item.value()) for item in calls)
+        return (
+            next(item for item in made if item.query_id == query.query_id),
+            next(item for item in called if item.query.query_id == query.query_id),
+        )
+
+    def wait_until_routed_among(self, *arms: str) -> None:
+        """Return when the router chooses among these arms, as a change of `models` makes it."""
+        eventually(lambda: {item.arm for item in self.probe()[0].candidates} == set(arms))
 
     def judge(self, *judgements: Feedback) -> None:
         """Produce feedback."""

@@ -3,14 +3,13 @@
 from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import (
     ExactlyOnce,
-    Partition,
     Work,
     offset_of,
     partition_of,
     raise_unless_passing,
 )
 from metallm_stream.kafka.follow import Follower, read_from_start, read_tail, read_to_end
-from metallm_stream.kafka.lifeline import CutOffError, Lifeline
+from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
     OFFSET,
@@ -18,6 +17,7 @@ from metallm_stream.kafka.records import (
     REASON,
     SERVICE,
     TOPIC,
+    Partition,
     Record,
     dead_letter,
     header,
@@ -40,9 +40,11 @@ __all__ = [
     "CutOffError",
     "ExactlyOnce",
     "Follower",
+    "LeftOutError",
     "Lifeline",
     "NotWrittenError",
     "Partition",
+    "Patience",
     "Record",
     "TopicNames",
     "Transactions",

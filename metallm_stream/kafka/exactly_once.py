@@ -17,9 +17,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
-from metallm_stream.kafka.lifeline import Lifeline
+from metallm_stream.kafka.lifeline import USUAL, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
-from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.records import Partition, Record
 from metallm_stream.kafka.transaction import (
     CALL_TIMEOUT_S,
     PATIENCE_S,
@@ -32,7 +32,6 @@ from metallm_stream.kafka.watchdog import Watchdog
 REJOIN_POLL_S = 0.1
 PAUSE_AFTER_S = 1.0
 
-Partition = tuple[str, int]
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +71,8 @@ class ExactlyOnce:
         Called with new partitions before their first record is handed out.
     on_committed, on_aborted
         Called after each transaction, with the seconds from its begin to its commit.
-    lifeline
-        Sees to it that a consumer without partitions is not cut off; None: one as usual.
+    patience
+        How long the member may stand still before it is ended.
     """
 
     def __init__(
@@ -87,16 +86,17 @@ class ExactlyOnce:
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
         on_committed: Callable[[float], None] = lambda _: None,
         on_aborted: Callable[[], None] = lambda: None,
-        lifeline: Lifeline | None = None,
+        patience: Patience = USUAL,
     ) -> None:
         self._topics = list(topics)
-        self._consumer = connection.group_consumer(group, f"{group}-{slot}")
+        instance = f"{group}-{slot}"
+        self._consumer = connection.group_consumer(group, instance)
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
-        self._lifeline = lifeline or Lifeline(connection)
+        self._lifeline = Lifeline(connection, group, instance, self._topics, patience)
         self._watchdog = Watchdog()
         self._transactions = Transactions(
-            connection.transactional_producer(f"{group}-{slot}"),
+            connection.transactional_producer(instance),
             self._watchdog,
             on_committed=on_committed,
             on_aborted=on_aborted,
@@ -125,7 +125,7 @@ class ExactlyOnce:
         With `limit` 0 this returns at once, and only when that has gone on for a second are the
         partitions paused and the group served: a resumed partition takes about a second to flow.
         """
-        self._lifeline.check(self._consumer, holds=bool(self._windows))
+        self._lifeline.check(self._consumer, self._windows)
         if not self._may_poll(limit):
             return []
         self._hold(limit)

@@ -1,4 +1,7 @@
-"""Ends the work of a consumer that has lost a cluster which others reach: a restart mends that.
+"""Ends the work of a consumer that stands still where a restart mends that.
+
+Two things leave a consumer without records for ever: it has lost a cluster which others reach, or
+its group is at rest and has left partitions to nobody (see `unread`).
 
 Invariant: nobody is ended for an outage. As long as a new client reaches the brokers no better than
 the consumer does, it waits; it goes on within seconds of their return, and a restart would not.
@@ -6,15 +9,19 @@ the consumer does, it waits; it goes on within seconds of their return, and a re
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from metallm_stream.errors import MetallmError
-from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.connect import SESSION_TIMEOUT_S, Admin, Connection
+from metallm_stream.kafka.records import Partition
+from metallm_stream.kafka.unread import unread
 
-PATIENCE_S = 30.0
 ANSWER_WITHIN_S = 5.0
 
 
@@ -22,15 +29,46 @@ class CutOffError(MetallmError):
     """The consumer does not reach brokers that a new client reaches: restart the process."""
 
 
+class LeftOutError(MetallmError):
+    """The group had left partitions to nobody; the member has left it: restart the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a consumer may stand still.
+
+    Parameters
+    ----------
+    cut_off_s
+        Without partitions, until the brokers are asked whether they are there, each time.
+    idle_s, busy_s
+        Between two looks at the group, without and with partitions. What is found twice in a row,
+        `idle_s` apart, is believed. Members without partitions look more often, since it costs
+        nothing when they leave.
+    session_s
+        How long the group remembers a member that has left.
+    """
+
+    cut_off_s: float = 30.0
+    idle_s: float = 10.0
+    busy_s: float = 60.0
+    session_s: float = SESSION_TIMEOUT_S
+
+
+USUAL = Patience()
+
+
 class Lifeline:
-    """Watches whether one consumer without partitions still reaches the cluster.
+    """Watches over one member of a group.
 
     Parameters
     ----------
     connection
         What a new client is made from.
-    patience_s
-        How long the consumer may be without partitions before it is looked into, each time.
+    group, instance, topics
+        The static member, and what it has subscribed to.
+    patience
+        How long it may stand still.
     answer_s
         How long the brokers may take to answer.
     """
@@ -38,30 +76,59 @@ class Lifeline:
     def __init__(
         self,
         connection: Connection,
-        patience_s: float = PATIENCE_S,
+        group: str,
+        instance: str,
+        topics: Sequence[str],
+        patience: Patience = USUAL,
         answer_s: float = ANSWER_WITHIN_S,
     ) -> None:
         self._connection = connection
-        self._patience_s = patience_s
+        self._member = (group, instance, tuple(topics))
+        self._patience = patience
         self._answer_s = answer_s
-        self._since_s = time.monotonic()
+        self._since_s = self._looked_s = time.monotonic()
+        self._wait_s = patience.idle_s
+        self._found: frozenset[Partition] = frozenset()
+        self._admin: Admin | None = None
 
-    def check(self, consumer: Consumer, *, holds: bool) -> None:
-        """Call with every turn of the loop; raises `CutOffError`.
+    def check(self, consumer: Consumer, held: Collection[Partition]) -> None:
+        """Call with every turn of the loop; raises `CutOffError` or `LeftOutError`.
 
-        A consumer that `holds` partitions costs nothing; one that does not is asked for the
-        cluster's metadata every `patience_s`, which may take a few seconds where there is trouble.
+        Now and then brokers are asked, which may take a few seconds where there is trouble.
         """
         now_s = time.monotonic()
-        if holds:
+        if held:
             self._since_s = now_s
-        elif now_s - self._since_s >= self._patience_s:
+        elif now_s - self._since_s >= self._patience.cut_off_s:
             self._since_s = now_s
             if self._is_cut_off(consumer):
                 raise CutOffError(
-                    f"no partitions for {self._patience_s:g} s, and no answer from brokers that a "
-                    "new client reaches"
+                    f"no partitions for {self._patience.cut_off_s:g} s, and no answer from brokers "
+                    "that a new client reaches"
                 )
+        if now_s - self._looked_s >= self._wait_s:
+            self._look(consumer, held)
+
+    def _look(self, consumer: Consumer, held: Collection[Partition]) -> None:
+        if self._admin is None:
+            self._admin = self._connection.admin()
+        found, before = unread(self._admin, *self._member, held, self._answer_s), self._found
+        if found & before:
+            self._leave(consumer, sorted(found & before))
+        self._found, self._looked_s = found, time.monotonic()
+        # Not all at once: the first who leaves mends it for all.
+        spread = random.uniform(0.75, 1.25)  # noqa: S311
+        is_idle = found or not held
+        self._wait_s = spread * (self._patience.idle_s if is_idle else self._patience.busy_s)
+
+    def _leave(self, consumer: Consumer, left: Sequence[Partition]) -> None:
+        """Stay away until the group forgets the member, for it balances anew only then."""
+        consumer.close()
+        time.sleep(self._patience.session_s + 1.0)
+        raise LeftOutError(
+            f"the group {self._member[0]!r} was at rest and nobody read "
+            + ", ".join(f"{topic}[{partition}]" for topic, partition in left)
+        )
 
     def _is_cut_off(self, consumer: Consumer) -> bool:
         if self._reaches(consumer) or not self._reaches(self._connection.admin()):

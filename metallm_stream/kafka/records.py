@@ -26,6 +26,7 @@ MAX_DEAD_HEADERS_BYTES = 256 * 1024
 MAX_REASON = 1_000
 
 Headers = Sequence[tuple[str, bytes]]
+Partition = tuple[str, int]
 
 
 class HasEncode(Protocol):

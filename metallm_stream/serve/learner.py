@@ -149,14 +149,13 @@ class Learner:
         self._retention_at = 0.0
         self._is_closing = False
         self._is_assigned = False
-        self._lifeline = Lifeline(connection)
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
-        group = f"{names.prefix}metallm-learner"
-        self._consumer = connection.group_consumer(
-            group, f"{group}-{slot}", positions_are_ours=True
-        )
+        self._topics = [*names.joined, names.dead_letter_pattern()]
+        member = (group := f"{names.prefix}metallm-learner", f"{group}-{slot}")
+        self._consumer = connection.group_consumer(*member, positions_are_ours=True)
+        self._lifeline = Lifeline(connection, *member, self._topics)
         self._claim(half_life_s)
 
     def _claim(self, half_life_s: float | None) -> None:
@@ -181,9 +180,8 @@ class Learner:
             forget_other_models(conn, list(self._knowledge.catalogue))
             self._accountant.recall(conn)
         self._save_models(self._knowledge.catalogue.arms.items())
-        names = self._names
         self._consumer.subscribe(
-            [*names.joined, names.dead_letter_pattern()],
+            self._topics,
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
@@ -220,7 +218,7 @@ class Learner:
     # Reading.
 
     def _take(self) -> list[Message]:
-        self._lifeline.check(self._consumer, holds=bool(self._positions))
+        self._lifeline.check(self._consumer, self._positions)
         messages: list[Message] = []
         deadline = time.monotonic() + self._linger_s
         size = 0

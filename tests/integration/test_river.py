@@ -49,9 +49,9 @@ def river(
 
 def ask(pipeline: Pipeline, start: int, end: int) -> None:
     """Queries of these numbers, answered, judged and learned."""
-    queries = questions(end - start, start)
+    queries, before = questions(end - start, start), len(pipeline.results())
     pipeline.ask(*queries)
-    pipeline.wait_for_results(end)
+    pipeline.wait_for_results(before + len(queries))
     pipeline.judge(*(Feedback(query_id=query.query_id, label="yes") for query in queries))
     pipeline.wait_until_learned()
 
@@ -163,10 +163,11 @@ def test_a_second_learner_is_refused_and_the_first_goes_on(river: Pipeline) -> N
 def test_arms_come_and_go(river: Pipeline) -> None:
     """A query's own list holds, a new arm is tried, and a removed one is not."""
     river.add_models(["newcomer"])
-    eventually(lambda: river.sql("SELECT 1 FROM metallm.models WHERE arm = 'newcomer'"))
+    river.wait_until_routed_among("large", "small", "newcomer")
     only = [item.model_copy(update={"models": ("small",)}) for item in questions(20, 520)]
+    before = len(river.results())
     river.ask(*only, *questions(60, 540))
-    river.wait_for_results(600)
+    river.wait_for_results(before + 80)
     made = {int(item.query_id[1:]): item for item in decisions(river)}
     for number in range(520, 540):
         assert [item.probability for item in made[number].candidates] == [pytest.approx(1)]
@@ -175,6 +176,7 @@ def test_arms_come_and_go(river: Pipeline) -> None:
     assert any(made[number].arm == "newcomer" for number in range(540, 600))
     write(river.producer, [Record(river.names.models, b"newcomer", None)])
     eventually(lambda: not river.sql("SELECT 1 FROM metallm.models WHERE arm = 'newcomer'"))
+    river.wait_until_routed_among("large", "small")
     ask(river, 600, 620)
     made = {int(item.query_id[1:]): item for item in decisions(river)}
     assert all(len(made[number].candidates) == 2 for number in range(600, 620))
