@@ -1,8 +1,9 @@
 """Consume, work, produce and commit as one: the loop that survives kills.
 
 Invariant: the records of finished work and the offsets that say so become visible together or
-not at all, and only for partitions that we own. Results are kept in memory until a commit has
-returned, so that an aborted transaction is simply tried again.
+not at all, and only for partitions that we own. Results are kept in memory until they are
+committed, so that an aborted transaction is simply tried again. One thread owns the member; while
+it goes on, another waits for the broker to commit, and no partition is given up meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
@@ -54,7 +56,7 @@ class Work:
 
 
 class ExactlyOnce:
-    """One group member and its transactional producer, owned by one thread.
+    """One group member and its transactional producer; all methods are for one thread.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ class ExactlyOnce:
     on_assigned
         Called with new partitions before their first record is handed out.
     on_committed, on_aborted
-        Called after each transaction, with the seconds from its begin to its commit.
+        Called after each transaction, with the seconds from its begin to its commit; the first in
+        another thread.
     patience
         How long the member may stand still before it is ended.
     """
@@ -97,10 +100,13 @@ class ExactlyOnce:
         self._watchdog = Watchdog()
         self._transactions = Transactions(
             connection.transactional_producer(instance),
-            self._watchdog,
             on_committed=on_committed,
             on_aborted=on_aborted,
         )
+        self._committer = ThreadPoolExecutor(1, "commit")
+        self._under_way: Future[None] | None = None
+        self._aborting_since_s: float | None = None
+        self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
@@ -126,6 +132,8 @@ class ExactlyOnce:
         partitions paused and the group served: a resumed partition takes about a second to flow.
         """
         self._lifeline.check(self._consumer, self._windows)
+        if not self.is_committing:
+            self._settle()
         if not self._may_poll(limit):
             return []
         self._hold(limit)
@@ -161,18 +169,24 @@ class ExactlyOnce:
         """Whether there is completed work to commit."""
         return bool(self._pending)
 
+    @property
+    def is_committing(self) -> bool:
+        """Whether a transaction is under way; `commit` would wait for it."""
+        return self._under_way is not None and not self._under_way.done()
+
     def commit(self) -> None:
-        """Commit all completed work in one transaction; returns when it is visible."""
-        deadline = time.monotonic() + PATIENCE_S
-        while self._pending:
-            try:
-                self._transact()
-            except AbortNeededError as exc:
-                if time.monotonic() > deadline:
-                    raise Fenced(f"transactions are aborted again and again: {exc}") from exc
-                log.warning("transaction aborted, trying again: %s", exc)
-                self._transactions.abort()
-                self._rejoin()
+        """Begin to commit all completed work in one transaction, once the one before has ended.
+
+        What is completed from now on goes into the next one.
+        """
+        self._settle()
+        self._begin_commit()
+
+    def flush(self) -> None:
+        """Commit all completed work; returns when it is visible."""
+        while self._pending or self._under_way is not None:
+            self.commit()
+            self._settle()
 
     def lags(self) -> dict[Partition, int | None] | None:
         """How many records of each partition held are not done, without asking the broker.
@@ -190,21 +204,62 @@ class ExactlyOnce:
 
     def close(self) -> None:
         """Commit what is done and leave."""
-        self.commit()
+        self.flush()
         self._is_closing = True
         self._consumer.close()
+        self._committer.shutdown()
+        self._transactions.close()
         self._watchdog.close()
 
-    def _transact(self) -> None:
-        """Write all completed work with the offsets of the partitions that we own."""
+    # Committing.
+
+    def _begin_commit(self) -> None:
+        """Have all completed work written, with the offsets of the partitions that we own."""
+        if not self._pending:
+            return
         offsets = [
             TopicPartition(topic, partition, window.next_offset, window.encode())
             for (topic, partition), window in self._windows.items()
             if (topic, partition) in self._pending
         ]
-        records = chain.from_iterable(self._pending.values())
-        self._transactions.write(records, offsets, self._consumer.consumer_group_metadata)
-        self._pending.clear()
+        self._committing, self._pending = self._pending, {}
+        self._under_way = self._committer.submit(
+            self._transactions.write,
+            list(chain.from_iterable(self._committing.values())),
+            offsets,
+            # A client's methods wait for each other across threads: asked here, not there.
+            self._consumer.consumer_group_metadata(),
+        )
+
+    def _settle(self) -> None:
+        """Wait for the transaction under way, and take its work back if it must be aborted."""
+        if self._abort_if_needed():
+            self._rejoin()
+
+    def _abort_if_needed(self) -> bool:
+        if self._under_way is None:
+            return False
+        ended, self._under_way = self._under_way, None
+        try:
+            ended.result()
+        except AbortNeededError as exc:
+            self._abort(exc)
+            return True
+        self._aborting_since_s = None
+        self._committing = {}
+        return False
+
+    def _abort(self, reason: AbortNeededError) -> None:
+        now_s = time.monotonic()
+        if self._aborting_since_s is None:
+            self._aborting_since_s = now_s
+        if now_s - self._aborting_since_s > PATIENCE_S:
+            raise Fenced(f"transactions are aborted again and again: {reason}") from reason
+        log.warning("transaction aborted, trying again: %s", reason)
+        self._transactions.abort()
+        for key, records in self._committing.items():
+            self._pending[key] = records + self._pending.get(key, [])
+        self._committing = {}
 
     def _rejoin(self) -> None:
         """Serve the group until it is settled; new records wait in the backlog."""
@@ -289,18 +344,17 @@ class ExactlyOnce:
         return TopicPartition(where.topic, where.partition, low)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            if self._pending:
-                self._transact()
-        except AbortNeededError as exc:
-            log.warning("nothing committed on revocation: %s", exc)
-            self._transactions.abort()
+        self._abort_if_needed()
+        self._begin_commit()
+        self._abort_if_needed()
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("lost %d partitions", len(partitions))
         self._is_assigned = False
+        # Were they assigned to us again meanwhile, offsets from before would pass for new ones.
+        self._abort_if_needed()
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
 
@@ -312,6 +366,7 @@ class ExactlyOnce:
         for key in keys:
             self._windows.pop(key, None)
             self._pending.pop(key, None)
+            self._committing.pop(key, None)
         self._backlog = [work for work in self._backlog if work.partition in self._windows]
         self._dropped_hook(keys)
 

@@ -11,6 +11,8 @@ import base64
 import binascii
 import zlib
 
+import numpy as np
+
 from metallm_stream.errors import ConfigurationError
 
 MAX_METADATA_CHARACTERS = 4_095
@@ -98,18 +100,19 @@ class Window:
     def encode(self) -> str:
         """The finished offsets from `next_offset` on, as text for the commit's metadata."""
         first = self.next_offset
-        above = [offset - first for offset in self._finished if offset >= first]
-        if not above:
+        above = np.fromiter(self._finished, np.int64, len(self._finished)) - first
+        above = above[above >= 0]
+        if not above.size:
             return ""
-        bitmap = bytearray(max(above) // 8 + 1)
-        for distance in above:
-            bitmap[distance // 8] |= 1 << (distance % 8)
-        packed = zlib.compress(bytes(bitmap), 1)
-        flag, body = (b"z", packed) if len(packed) < len(bitmap) else (b"r", bytes(bitmap))
+        bits = np.zeros(int(above.max()) // 8 + 1, np.uint8)
+        np.bitwise_or.at(bits, above // 8, (1 << above % 8).astype(np.uint8))
+        bitmap = bits.tobytes()
+        packed = zlib.compress(bitmap, 1)
+        flag, body = (b"z", packed) if len(packed) < len(bitmap) else (b"r", bitmap)
         text = _VERSION + base64.b64encode(flag + body).decode("ascii")
         if len(text) > MAX_METADATA_CHARACTERS:
             raise ConfigurationError(
-                f"{len(above)} finished records above an unfinished one need {len(text)} "
+                f"{above.size} finished records above an unfinished one need {len(text)} "
                 f"characters of offset metadata, {MAX_METADATA_CHARACTERS} fit: lower the worker's "
                 "concurrency"
             )

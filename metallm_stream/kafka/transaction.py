@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
@@ -39,8 +39,6 @@ class Transactions:
     ----------
     producer
         A producer with a transactional id.
-    watchdog
-        Ends the process when a call hangs beyond its timeout.
     on_committed, on_aborted
         Called after each transaction, with the seconds from its begin to its commit.
     """
@@ -48,13 +46,12 @@ class Transactions:
     def __init__(
         self,
         producer: Producer,
-        watchdog: Watchdog,
         *,
         on_committed: Callable[[float], None] = lambda _: None,
         on_aborted: Callable[[], None] = lambda: None,
     ) -> None:
         self._producer = producer
-        self._watchdog = watchdog
+        self._watchdog = Watchdog()
         self._committed_hook = on_committed
         self._aborted_hook = on_aborted
 
@@ -66,7 +63,7 @@ class Transactions:
         self,
         records: Iterable[Record],
         offsets: Sequence[TopicPartition] = (),
-        group_metadata: Callable[[], Any] | None = None,
+        group_metadata: object = None,
     ) -> None:
         """Write records and offsets in one transaction; returns when they are visible.
 
@@ -78,12 +75,12 @@ class Transactions:
         self._producer.begin_transaction()
         for record in records:
             self._produce(record)
-        # 2. Add the offsets, with the group's metadata as it is now.
-        if offsets and group_metadata is not None:
+        # 2. Add the offsets: only for who is still a member as the metadata says.
+        if offsets:
             self._repeat(
                 "send_offsets_to_transaction",
                 lambda: self._producer.send_offsets_to_transaction(
-                    list(offsets), group_metadata(), CALL_TIMEOUT_S
+                    list(offsets), group_metadata, CALL_TIMEOUT_S
                 ),
             )
         # 3. Commit: now, and only now, the work counts as done.
@@ -101,6 +98,10 @@ class Transactions:
         except AbortNeededError as exc:
             raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
         self._aborted_hook()
+
+    def close(self) -> None:
+        """Stop watching over calls that hang."""
+        self._watchdog.close()
 
     def _produce(self, record: Record) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -190,7 +190,8 @@ class Calls(Generic[SubjectT]):
 
     def _commit(self) -> None:
         began_s = time.monotonic()
-        if self._loop.has_pending and began_s >= self._next_commit_s:
+        is_time = began_s >= self._next_commit_s and not self._loop.is_committing
+        if self._loop.has_pending and is_time:
             self._next_commit_s = began_s + self._limits.commit_interval_s
             self._loop.commit()
 

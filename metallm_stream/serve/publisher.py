@@ -121,6 +121,8 @@ class Publisher:
     def close(self) -> None:
         """Stop watching."""
         self._watchdog.close()
+        if self._transactions is not None:
+            self._transactions.close()
 
     def _in_charge(self, conn: Database) -> Transactions | None:
         """The transactions of whoever publishes; None while another learner does.
@@ -136,7 +138,9 @@ class Publisher:
         if self._transactions is not None and silent_s < SILENT_REFRESHES * self._refresh_s:
             return None
         producer = self._connection.transactional_producer(f"{self._names.prefix}metallm-publisher")
-        self._transactions = Transactions(producer, self._watchdog)
+        if self._transactions is not None:
+            self._transactions.close()
+        self._transactions = Transactions(producer)
         self._transactions.start()
         self._river_head = None
         return self._transactions

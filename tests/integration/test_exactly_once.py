@@ -71,7 +71,7 @@ def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
     with member(pipeline) as second:
         for work in take(second):
             copy(pipeline, second, work)
-        second.commit()
+        second.flush()
     eventually(lambda: copies(pipeline) == list(range(COUNT)))
 
 
@@ -84,7 +84,7 @@ def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) ->
         for work in works:
             if number(work) not in slow:
                 copy(pipeline, first, work)
-        first.commit()
+        first.flush()
     assert copies(pipeline) == sorted(set(range(COUNT)) - slow)
     with member(pipeline) as second:
         again = take(second, len(slow))
@@ -92,7 +92,7 @@ def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) ->
         assert second.take(10, 0.5) == []
         for work in again:
             copy(pipeline, second, work)
-        second.commit()
+        second.flush()
     assert copies(pipeline) == list(range(COUNT))
     with member(pipeline) as third:
         assert third.take(10, 1.0) == []
@@ -107,7 +107,7 @@ def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline
         for work in works:
             if slow[work.partition] is not work:
                 copy(pipeline, first, work)
-        first.commit()
+        first.flush()
     done = copies(pipeline)
     cuts = [TopicPartition(*work.partition, work.offset + 1) for work in slow.values()]
     admin = pipeline.kafka.admin()
@@ -118,6 +118,55 @@ def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline
     assert copies(pipeline) == done
 
 
+def test_work_that_ends_during_a_commit_goes_into_the_next(pipeline: Pipeline) -> None:
+    """Each record is copied once, whatever is completed while a transaction is under way."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        for work in take(loop):
+            copy(pipeline, loop, work)
+            if not loop.is_committing:
+                loop.commit()
+        loop.flush()
+        assert not loop.has_pending
+    assert copies(pipeline) == list(range(COUNT))
+
+
+def test_partitions_that_leave_during_a_commit_are_not_done_twice(pipeline: Pipeline) -> None:
+    """The member gives them up when the transaction under way has ended, and all is committed."""
+    fill(pipeline)
+    with member(pipeline, "0") as first:
+        works = take(first)
+        with member(pipeline, "1") as second:
+            for work in works:
+                copy(pipeline, first, work)
+                if not first.is_committing:
+                    first.commit()
+
+            def second_has_its_part() -> bool:
+                first.take(1, 0.1)
+                assert second.take(1, 0.1) == []
+                return bool(second.lags())
+
+            eventually(second_has_its_part)
+            assert first.take(1, 0.5) == second.take(1, 0.5) == []
+            first.flush()
+    assert copies(pipeline) == list(range(COUNT))
+
+
+def test_a_commit_that_fails_is_told_at_the_next_turn(pipeline: Pipeline) -> None:
+    """Also where nothing more is to be committed: a fenced member does not stay."""
+    fill(pipeline)
+    with member(pipeline) as zombie:
+        works = take(zombie)
+        with member(pipeline) as successor:
+            copy(pipeline, zombie, works[0])
+            zombie.commit()
+            with pytest.raises(Fenced):
+                eventually(lambda: zombie.take(1, 0.1))
+            assert len(take(successor)) == COUNT
+    assert copies(pipeline) == []
+
+
 def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
     """Whoever starts in the same slot fences its predecessor, which writes nothing."""
     fill(pipeline)
@@ -126,11 +175,11 @@ def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
         with member(pipeline) as successor:
             for work in take(successor):
                 copy(pipeline, successor, work)
-            successor.commit()
+            successor.flush()
             for work in works:
                 copy(pipeline, zombie, work)
             with pytest.raises(Fenced):
-                zombie.commit()
+                zombie.flush()
     assert copies(pipeline) == list(range(COUNT))
 
 
@@ -145,7 +194,7 @@ def test_a_member_tells_what_is_left_of_its_partitions(pipeline: Pipeline) -> No
         assert sum(lag or 0 for lag in lags.values()) == COUNT
         for work in works[3:]:
             copy(pipeline, loop, work)
-        loop.commit()
+        loop.flush()
         lags = loop.lags()
         assert lags is not None
         assert sum(lag or 0 for lag in lags.values()) == 3
@@ -184,12 +233,12 @@ def test_a_revoked_partition_takes_its_results_along(pipeline: Pipeline) -> None
             taken_away = {work.partition for work in moved}
             kept = [copy(pipeline, first, work) for work in works]
             assert kept == [work.partition not in taken_away for work in works]
-            first.commit()
+            first.flush()
             expected = sum(work.partition in taken_away for work in works)
             moved += take(second, expected - len(moved)) if len(moved) < expected else []
             for work in moved:
                 copy(pipeline, second, work)
-            second.commit()
+            second.flush()
     assert copies(pipeline) == list(range(COUNT))
 
 
