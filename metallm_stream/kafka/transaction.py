@@ -75,6 +75,7 @@ class Transactions:
         self._producer.begin_transaction()
         for record in records:
             self._produce(record)
+        self._producer.poll(0)
         # 2. Add the offsets: only for who is still a member as the metadata says.
         if offsets:
             self._repeat(
@@ -114,7 +115,6 @@ class Transactions:
                     partition=record.partition,
                     headers=list(record.headers),
                 )
-                self._producer.poll(0)
             except BufferError:
                 if time.monotonic() > deadline:
                     raise
