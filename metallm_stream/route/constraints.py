@@ -94,14 +94,19 @@ class Constraints:
         )
 
 
-def constrain(queries: Sequence[Query], models: Sequence[Model], outlook: Outlook) -> Constraints:
-    """What n queries demand of K arms, given what is expected of the arms."""
+def constrain(
+    queries: Sequence[Query],
+    lengths: NDArray[np.float64],
+    models: Sequence[Model],
+    outlook: Outlook,
+) -> Constraints:
+    """What n queries demand of K arms, given their prompts' `lengths` in characters, `(n,)`."""
     demands = [
         (capabilities.capable(queries, models), capabilities.incapable_reason),
         (capabilities.speaking(queries, models), capabilities.speechless_reason),
         (capabilities.resident(queries, models), capabilities.elsewhere_reason),
         (capabilities.writing(queries, models), capabilities.too_brief_reason),
-        (_fitting(queries, models), _too_long),
+        (_fitting(queries, lengths, models), _too_long),
     ]
     rules = [Rule(mask, _of_query(queries, reason)) for mask, reason in demands]
     rules.append(Rule(_affordable(queries, outlook), _too_dear(queries, models, outlook)))
@@ -146,11 +151,12 @@ def _named(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
     return named
 
 
-def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
+def _fitting(
+    queries: Sequence[Query], lengths: NDArray[np.float64], models: Sequence[Model]
+) -> Mask:
     windows = np.array([model.context_window_tokens or np.inf for model in models])
     if not np.isfinite(windows).any():
         return np.ones((len(queries), len(models)), dtype=np.bool_)
-    lengths = prompt_characters(queries)
     answers = np.array([output_tokens(query) for query in queries], dtype=np.float64)
     return lengths[:, None] <= (windows - answers[:, None]) * CHARACTERS_PER_TOKEN
 
@@ -158,11 +164,6 @@ def _fitting(queries: Sequence[Query], models: Sequence[Model]) -> Mask:
 def _affordable(queries: Sequence[Query], outlook: Outlook) -> Mask:
     limits = np.array([query.max_cost_usd or np.inf for query in queries], dtype=np.float64)
     return (outlook.cost_usd <= limits[:, None]) | ~outlook.cost_known
-
-
-def prompt_characters(queries: Sequence[Query]) -> NDArray[np.float64]:
-    """Length of each query's prompt in characters, `(n,)`."""
-    return np.array([characters(query) for query in queries], dtype=np.float64)
 
 
 def characters(query: Query) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Beliefs, Chooser, Published, sample
-from metallm_stream.route.constraints import constrain, prompt_characters
+from metallm_stream.route.constraints import constrain
 from metallm_stream.route.outages import NO_PROBE, Down, Outages
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
@@ -58,9 +58,10 @@ def decide(
     """
     _check(published, encoder, contexts, len(arrivals))
     queries = [arrival.query for arrival in arrivals]
-    outlook = Outlook.of(published, catalogue.arms, contexts, prompt_characters(queries))
+    lengths = np.array([arrival.characters for arrival in arrivals], dtype=np.float64)
+    outlook = Outlook.of(published, catalogue.arms, contexts, lengths)
     models = list(catalogue.arms.values())
-    constraints = constrain(queries, models, outlook)
+    constraints = constrain(queries, lengths, models, outlook)
     down = Down.none(len(models)) if outages is None else outages.down(models, now)
     allowed, probes = down.avoid(constraints)
     cost_weight, latency_weight = defaults.weights(queries)

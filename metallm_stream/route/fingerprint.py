@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+import orjson
+
 from metallm_stream.events import Choice, Query
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -31,4 +33,13 @@ def fingerprint(query: Query) -> str:
         asked.append(query.answer.kind)
     if isinstance(query.answer, Choice):
         asked.append(list(query.answer.options))
-    return hashlib.sha256(_ENCODER.encode(asked).encode()).hexdigest()[:32]
+    return hashlib.sha256(_ascii_json(asked)).hexdigest()[:32]
+
+
+def _ascii_json(asked: list[object]) -> bytes:
+    """Compact JSON in ASCII, as the standard library writes it."""
+    try:
+        fast = orjson.dumps(asked)
+    except orjson.JSONEncodeError:  # half a surrogate pair, which is not UTF-8
+        return _ENCODER.encode(asked).encode()
+    return fast if fast.isascii() else _ENCODER.encode(asked).encode()

@@ -8,7 +8,7 @@ decision was made is absent from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -26,12 +26,21 @@ REFUSED = -1
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A query and where it stands: partition and offset in `queries`, and the record's time."""
+    """A query and where it stands: partition and offset in `queries`, and the record's time.
+
+    What its text says of it is worked out once: `fingerprint`, and the prompt's `characters`.
+    """
 
     query: Query
     partition: int
     offset: int
     recorded_at: datetime
+    fingerprint: str = field(init=False)
+    characters: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint(self.query))
+        object.__setattr__(self, "characters", characters(self.query))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
     query, chosen = arrival.query, int(drawn.choices.chosen[row])
     fields = {
         "query_id": query.query_id,
-        "fingerprint": fingerprint(query),
+        "fingerprint": arrival.fingerprint,
         "query_partition": arrival.partition,
         "query_offset": arrival.offset,
         "asked_at": query.asked_at or arrival.recorded_at,
@@ -133,7 +142,7 @@ def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
         "cost_weight": float(drawn.cost_weight[row]),
         "latency_weight": float(drawn.latency_weight[row]),
         "cost_scale_usd": drawn.outlook.cost_scale_usd,
-        "prompt_characters": characters(query),
+        "prompt_characters": arrival.characters,
     }
     if drawn.choices.budget_weight is not None and drawn.choices.reserved_usd is not None:
         fields["budget_weight"] = float(drawn.choices.budget_weight[row])

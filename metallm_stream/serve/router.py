@@ -43,7 +43,6 @@ from metallm_stream.route import (
     RecentIds,
     TradeOff,
     decide,
-    fingerprint,
 )
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.router_metrics import RouterMetrics
@@ -156,7 +155,9 @@ class Router:
         query = None
         try:
             query = _parse(work.message.value())
-            is_new = self._is_new(query, work.partition[1])
+            where = (work.partition[1], work.offset)
+            arrival = Arrival(query, *where, recorded_at(work.message))
+            is_new = self._is_new(arrival)
         except InvalidEvent as exc:
             topic = self._names.dead_letters(self._names.queries)
             self._loop.complete(work, [dead_letter(work.message, topic, SERVICE, exc.reason)])
@@ -170,11 +171,11 @@ class Router:
         if not is_new:
             self._loop.complete(work, [])
             return None
-        return work, Arrival(query, work.partition[1], work.offset, recorded_at(work.message))
+        return work, arrival
 
-    def _is_new(self, query: Query, partition: int) -> bool:
+    def _is_new(self, arrival: Arrival) -> bool:
         """Whether the id is new in its window; raises `InvalidEvent` if it was another query's."""
-        recent, mark = self._recent[partition], fingerprint(query)
+        recent, query, mark = self._recent[arrival.partition], arrival.query, arrival.fingerprint
         known = recent.seen(query.query_id)
         if known is None:
             recent.add(query.query_id, mark)

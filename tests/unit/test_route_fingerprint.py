@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from metallm_stream.events import Message, Query
 from metallm_stream.route import fingerprint
@@ -59,3 +64,14 @@ def test_parts_cannot_be_shifted_from_one_field_to_another() -> None:
     """Fields are delimited: the same characters elsewhere are another question."""
     assert of(labels=("ab", "c")) != of(labels=("a", "bc"))
     assert of(system="a", task="b") != of(system="b", task="a")
+
+
+@given(st.text(max_size=20), st.none() | st.text(st.characters(max_codepoint=127), max_size=20))
+def test_it_never_changes_between_releases(text: str, task: str | None) -> None:
+    """Whatever writes the JSON, its bytes are those that stored fingerprints were made of."""
+    try:
+        query = Query(query_id="q", text=text, task=task)
+    except ValidationError:
+        reject()
+    asked = json.dumps([text, None, [], None, task], separators=(",", ":"))
+    assert fingerprint(query) == hashlib.sha256(asked.encode()).hexdigest()[:32]
