@@ -42,4 +42,6 @@ def _ascii_json(asked: list[object]) -> bytes:
         fast = orjson.dumps(asked)
     except orjson.JSONEncodeError:  # half a surrogate pair, which is not UTF-8
         return _ENCODER.encode(asked).encode()
-    return fast if fast.isascii() else _ENCODER.encode(asked).encode()
+    # Of ASCII the two write all but DEL alike.
+    is_alike = fast.isascii() and b"\x7f" not in fast
+    return fast if is_alike else _ENCODER.encode(asked).encode()
