@@ -5,10 +5,10 @@
 A whole stream (router, worker, learner, Kafka, PostgreSQL, and a vendor on this machine) is asked
 `--rate` queries a second at most, and fewer where the stream takes no more; every answer gets a
 label. After each twentieth of the queries it is told what they took. `grown` compares the last
-checkpoints with the first ones after the warm-up, and `flat` says whether memory grew by no more than
-10 % and processor time by no more than 20 %. At the end learner and router are killed with work before them:
-the seconds from a process' start to its first commit. Prints one JSON object, and each checkpoint
-as a line on standard error as soon as it is reached.
+checkpoints with the first ones after the warm-up, and `flat` says whether memory grew by no more
+than 10 % and processor time by no more than 20 %. At the end learner and router are killed with
+work before them: the seconds from a process' start to its first commit. Prints one JSON object,
+and each checkpoint as a line on standard error as soon as it is reached.
 
 Topics keep ten minutes, so that a million queries need about 8 GB of disk, in $TMPDIR and for
 PostgreSQL, until it ends; where less than twice what is needed is free, nothing begins.

@@ -1,6 +1,6 @@
 """Reading without a group: compacted topics from their start, or the tail of one partition.
 
-Invariant: `catch_up` returns only when everything that was committed before it began was read.
+Invariant: `catch_up` ends only when everything that was committed before it began was read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ class Follower:
             where.offset = _low_watermark(self._consumer, where)
         self._consumer.assign(self._partitions)
 
-    def catch_up(self, timeout_s: float = 60.0) -> list[Message]:
-        """All records up to the present end; raises `ConfigurationError` when it takes too long."""
-        return read_to_end(self._consumer, self._partitions, timeout_s)
+    def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
+        """All records up to the present end, as they come; read them all before anything else.
+
+        Raises `ConfigurationError` when it takes too long.
+        """
+        return to_end(self._consumer, self._partitions, timeout_s)
 
     def poll(self) -> list[Message]:
         """What has come since, without waiting."""
@@ -78,21 +81,26 @@ def read_to_end(
     consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
 ) -> list[Message]:
     """Records of assigned partitions up to their present ends."""
+    return list(to_end(consumer, partitions, timeout_s))
+
+
+def to_end(
+    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
+) -> Iterator[Message]:
+    """Records of assigned partitions up to their present ends, as they come."""
     waiting = {(where.topic, where.partition) for where in partitions}
     deadline = time.monotonic() + timeout_s
-    messages = []
     while waiting:
         if time.monotonic() > deadline:
             raise ConfigurationError(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
         for message in consumer.consume(BATCH, 0.1):
             error = message.error()
             if error is None:
-                messages.append(message)
+                yield message
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 waiting.discard(partition_of(message))
             else:
                 raise_unless_passing(error)
-    return messages
 
 
 def read_from_start(

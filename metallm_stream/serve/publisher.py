@@ -213,9 +213,9 @@ class Publisher:
 
 def _newest_version(connection: Connection, names: TopicNames) -> int:
     follower = Follower(connection, [names.policy])
-    versions = [_version(message) for message in follower.catch_up()]
+    newest = max((_version(message) for message in follower.catch_up()), default=0)
     follower.close()
-    return max(versions, default=0)
+    return newest
 
 
 def _version(message: Message) -> int:
