@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, LiteralString
@@ -25,7 +26,7 @@ from confluent_kafka import Consumer
 from psycopg import sql
 
 from benchmarks.stream.footprint import Footprint, grown, restart, unread, wait
-from benchmarks.stream.stage import Stage, open_stage
+from benchmarks.stream.stage import Stage, open_stage, stored_bytes
 from benchmarks.stream.throughput import interactions, libpq, put
 from metallm_stream.embedded import Child
 from metallm_stream.encode import load_encoder
@@ -41,6 +42,7 @@ AT_ONCE = 50  # copies of each in one statement
 ROUNDS = 2
 REBUILT_UP_TO = 20_000
 HOUR_OF_POLICIES = 3_600
+COMPACTED_AFTER_S = 40.0  # the broker looks every 15 s what there is to compact
 COPIES_SLOT = "copies"
 LEARNED_WITHIN_S = 600.0
 _ID = sql.SQL("md5(i.query_id || '/' || copy)")
@@ -85,6 +87,7 @@ def run(filled: Filled, options: argparse.Namespace) -> dict[str, Any]:
     }
     few = filled.restart(options.backlog)
     filled.publish(HOUR_OF_POLICIES)
+    time.sleep(COMPACTED_AFTER_S)
     return {
         "sizes": sizes,
         "grown": grew,
@@ -161,9 +164,10 @@ class Filled:
     def restart(self, backlog: int) -> dict[str, float]:
         """Kill the learner while it has so many interactions to learn from."""
         self._ask(backlog)
+        stored = stored_bytes(self._stage.directory / "state", self._stage.names.policy)
         seconds = restart(self._learner, self._learned)
         self._wait_learned()
-        return seconds
+        return {"policy_topic_mb": round(stored / 1e6, 1)} | seconds
 
     def _ask(self, count: int) -> list[str]:
         keys = [str(uuid.uuid4()) for _ in range(count)]
@@ -204,7 +208,7 @@ class Filled:
             for name in columns
         ]
         source = sql.SQL(
-            "SELECT {} FROM metallm.interactions AS i, generate_series(%s, %s) AS copy"
+            "SELECT {} FROM metallm.interactions AS i, generate_series(%s::integer, %s) AS copy"
             " WHERE i.query_id = ANY(%s)"
         )
         for table, into, chosen in (

@@ -29,7 +29,7 @@ from metallm_stream.postgres import migrate
 REPOSITORY = Path(__file__).parents[2]
 KEY = "key-for-benchmarks"
 ENCODER = "wordllama:32"
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0  # on a machine that others use as well
 
 
 @dataclass

@@ -208,17 +208,23 @@ def libpq(url: str) -> str:
 def interactions(
     stage: Stage, keys: Sequence[str], arms: Sequence[Model] = ARMS
 ) -> Iterator[Record]:
-    """Decision, result and label of each query, the arm by chance."""
+    """Decision, result and label of each query, the arm by chance.
+
+    Which arm is right depends on the context, so that there is something to learn.
+    """
     rng = np.random.default_rng(2)
     contexts = load_encoder(stage.encoder).encode(texts(len(keys)))
+    strengths = contexts @ rng.standard_normal((contexts.shape[1], len(arms)))
+    middle = np.median(strengths, axis=0)
     names = stage.names
     for number, key in enumerate(keys):
-        arm = arms[int(rng.integers(len(arms)))].arm
-        right = LABELS[int(rng.integers(2))]
+        row = int(rng.integers(len(arms)))
+        arm, right = arms[row].arm, LABELS[int(rng.integers(2))]
+        is_right = strengths[number, row] > middle[row]
         context = context_to_bytes(contexts[number])
         events: dict[str, Event] = {
             names.decisions: _decision(stage, key, number, arm, context, arms),
-            names.results: _result(key, arm, LABELS[int(rng.integers(2))]),
+            names.results: _result(key, arm, right if is_right else "other"),
             names.feedback: Feedback(query_id=key, feedback_id="f", label=right),
         }
         for topic, event in events.items():
