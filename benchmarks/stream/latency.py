@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from benchmarks.stream.bare import sustained
 from benchmarks.stream.footprint import unread, wait
@@ -99,30 +99,36 @@ class Path:
     def __post_init__(self) -> None:
         # A query is on its way at once, whatever the producer of a user may wait for.
         self._producer = Producer({"bootstrap.servers": self.stage.bootstrap, "linger.ms": 0})
-        self._read = 0
+        self._reader = self.stage.kafka.reader("latency")
 
     def ask(self, count: int, rate: float, *, keep: bool = False) -> None:
         """Write so many queries evenly and wait for their results."""
         sent: dict[str, float] = {}
         arrived: dict[str, tuple[float, bytes]] = {}
-        with self.stage.reader(self.stage.names.results) as reader:
-            self.stage.read(reader, self._read, lambda _: None, WITHIN_S)
-            began_s = time.monotonic()
-            while len(arrived) < count:
-                now_s = time.monotonic()
-                if now_s > began_s + count / rate + WITHIN_S:
-                    raise SystemExit(f"only {len(arrived)} of {count} results came")
-                due_s = began_s + len(sent) / rate
-                if len(sent) < count and due_s <= now_s:
-                    self._send(sent)
-                    continue
-                message = reader.poll(due_s - now_s if len(sent) < count else 0.1)
-                if message is not None and message.error() is None:
-                    key = (message.key() or b"").decode()
+        self._go_to_end()
+        began_s = time.monotonic()
+        while len(arrived) < count:
+            now_s = time.monotonic()
+            if now_s > began_s + count / rate + WITHIN_S:
+                raise SystemExit(f"only {len(arrived)} of {count} results came")
+            due_s = began_s + len(sent) / rate
+            if len(sent) < count and due_s <= now_s:
+                self._send(sent)
+                continue
+            message = self._reader.poll(due_s - now_s if len(sent) < count else 0.1)
+            if message is not None and message.error() is None:
+                key = (message.key() or b"").decode()
+                if key in sent:
                     arrived[key] = time.time(), message.value() or b""
-        self._read += count
         if keep:
             self.took_s += self._taken(sent, arrived)
+
+    def _go_to_end(self) -> None:
+        topic, reader = self.stage.names.results, self._reader
+        partitions = [TopicPartition(topic, number) for number in range(self.stage.partitions)]
+        for where in partitions:
+            where.offset = reader.get_watermark_offsets(where, WITHIN_S)[1]
+        reader.assign(partitions)
 
     def _send(self, sent: dict[str, float]) -> None:
         key = str(uuid.uuid4())

@@ -132,6 +132,8 @@ class Load:
             if message.error() is not None:
                 continue
             key = (message.key() or b"").decode()
+            if key not in self.asked_s:
+                continue  # of an earlier load
             self.answered_s[key].append(time.monotonic())
             if len(self.judged) < self._label_share * len(self.answered_s):
                 self.judged.add(key)
