@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.stream.stage import Stage, memory_mb, stored_bytes, tree_cpu_s
 from metallm_stream.embedded import Child
+from metallm_stream.kafka import watermarks
 
 WITHIN_S = 300.0
 _TABLES = """
@@ -79,7 +80,7 @@ def unread(stage: Stage, reader: Consumer, conn: psycopg.Connection) -> int:
     left = 0
     for topic in stage.names.joined:
         for part in range(stage.partitions):
-            high = reader.get_watermark_offsets(TopicPartition(topic, part), 15)[1]
+            high = watermarks(reader, TopicPartition(topic, part))[1]
             left += high - learned.get((topic, part), 0)
     return left
 
@@ -116,7 +117,8 @@ def restart(child: Child, committed: Callable[[], int]) -> dict[str, float]:
 
 
 def grown(values: Sequence[float], some: int = 3) -> float:
-    """The last values over the first ones: medians of `some` at each end."""
+    """The last values over the first ones: medians of `some` at each end, if there are so many."""
+    some = max(1, min(some, len(values) // 2))
     return round(statistics.median(values[-some:]) / statistics.median(values[:some]), 3)
 
 

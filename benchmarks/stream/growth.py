@@ -32,6 +32,7 @@ from benchmarks.stream.footprint import Footprint, grown, restart, unread, wait
 from benchmarks.stream.load import PROVIDER, Load, open_vendor, texts
 from benchmarks.stream.stage import Stage, open_stage
 from benchmarks.stream.throughput import libpq
+from metallm_stream.kafka import watermarks
 from metallm_stream.settings import Settings
 
 BYTES_A_QUERY = 8_000
@@ -76,6 +77,10 @@ def run(stage: Stage, conn: psycopg.Connection, options: argparse.Namespace) -> 
     with Load(stage, asked, rate=options.rate, label_share=1.0, unanswered=UNANSWERED) as load:
         steady = Steady(stage, conn, load, Footprint(stage, services))
         checkpoints = steady.run(options)
+        if not checkpoints:
+            raise SystemExit(
+                f"no checkpoint within {options.within_s:.0f} s: allow more --within-s"
+            )
         load.rate = RESTART_RATE
         restarts = {
             "learner": restart(services["learner"], steady.learned),
@@ -148,7 +153,7 @@ class Steady:
             TopicPartition(self._stage.names.decisions, part)
             for part in range(self._stage.partitions)
         )
-        return sum(self._reader.get_watermark_offsets(one, 15)[1] for one in where)
+        return sum(watermarks(self._reader, one)[1] for one in where)
 
 
 def verdicts(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:

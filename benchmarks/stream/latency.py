@@ -33,6 +33,7 @@ from benchmarks.stream.load import PROVIDER, Load, open_vendor, texts
 from benchmarks.stream.stage import REPOSITORY, Stage, open_stage
 from benchmarks.stream.throughput import LABELS, interactions, libpq, put
 from metallm_stream.events import Model, Query, Result
+from metallm_stream.kafka import watermarks
 from metallm_stream.settings import Settings
 
 VENDOR_S = 0.05
@@ -49,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="Of paced load for each.")
     parser.add_argument("--capacity-s", type=float, default=20, help="To see what it takes.")
+    parser.add_argument("--rate", type=float, help="Queries a second, instead of half of that.")
     parser.add_argument("--arms", type=int, default=12)
     options = parser.parse_args()
     with open_stage(PROVIDER, learns=True) as stage:
@@ -61,7 +63,7 @@ def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     asked = texts(500, 300)
     _open_services(stage, asked, options.arms)
     capacity = _capacity(stage, asked, options.capacity_s)
-    rate = capacity / 2
+    rate = options.rate or capacity / 2
     stream = Path(stage, lambda key: _query(key, asked), _less_vendor)
     bare = Path(_open_bare(stage), lambda _: b"x" * 400, lambda _: (0.0, 0.0))
     for path in (stream, bare):
@@ -120,6 +122,7 @@ class Path:
                 key = (message.key() or b"").decode()
                 if key in sent:
                     arrived[key] = time.time(), message.value() or b""
+        self._producer.flush(WITHIN_S)
         if keep:
             self.took_s += self._taken(sent, arrived)
 
@@ -127,7 +130,7 @@ class Path:
         topic, reader = self.stage.names.results, self._reader
         partitions = [TopicPartition(topic, number) for number in range(self.stage.partitions)]
         for where in partitions:
-            where.offset = reader.get_watermark_offsets(where, WITHIN_S)[1]
+            where.offset = watermarks(reader, where)[1]
         reader.assign(partitions)
 
     def _send(self, sent: dict[str, float]) -> None:

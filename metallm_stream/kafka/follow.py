@@ -30,7 +30,7 @@ class Follower:
             for partition in range(_partition_count(self._consumer, topic))
         ]
         for where in self._partitions:
-            where.offset, _ = _watermarks(self._consumer, where)
+            where.offset, _ = watermarks(self._consumer, where)
         self._consumer.assign(self._partitions)
 
     def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
@@ -64,7 +64,7 @@ def read_tail(connection: Connection, topic: str, partition: int, count: int) ->
     consumer = connection.reader()
     try:
         where = TopicPartition(topic, partition)
-        low, high = _watermarks(consumer, where)
+        low, high = watermarks(consumer, where)
         span = count + count // 4
         while True:
             where.offset = max(low, high - span)
@@ -136,8 +136,8 @@ def read_from_start(
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
-    """The first offset and the end; a topic just made has no leader for a moment."""
+def watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
+    """The first offset and the end; a partition may have no leader for a moment."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
