@@ -16,7 +16,11 @@ from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unl
 
 TIMEOUT_S = 15.0
 BATCH = 500
-NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - a broker that starves is left out for a moment
+)
 
 
 class Follower:
