@@ -74,11 +74,11 @@ def arms(count: int) -> list[Model]:
 
 def run(filled: Filled, options: argparse.Namespace) -> dict[str, Any]:
     """Figures of each size, what has grown from the first to the last, and restarts."""
-    sizes = []
+    sizes: list[dict[str, Any]] = []
     for size in sorted(options.sizes):
         difference = filled.fill(size)
-        rounds = [filled.work_off(options.backlog) for _ in range(ROUNDS)]
-        sizes.append({"stored": size, "live_less_rebuilt": difference, "rounds": rounds})
+        sizes.append({"stored": filled.count, "live_less_rebuilt": difference})
+        sizes[-1]["rounds"] = [filled.work_off(options.backlog) for _ in range(ROUNDS)]
     grew = {
         name: grown([one["cpu_ms"][name] for size in sizes for one in size["rounds"]], ROUNDS)
         for name in ("learner", "postgres")
