@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
@@ -121,7 +122,7 @@ class Load:
 
     def _ask(self) -> None:
         number = len(self.asked_s)
-        key = f"q{number}"
+        key = str(uuid.uuid4())
         query = Query(query_id=key, text=self._texts[number % len(self._texts)], labels=LABELS)
         self.asked_s[key] = time.monotonic()
         begin_write(self._stage.producer, Record.of(self._stage.names.queries, key, query))
@@ -131,6 +132,8 @@ class Load:
             if message.error() is not None:
                 continue
             key = (message.key() or b"").decode()
+            if key not in self.asked_s:
+                continue  # of an earlier load
             self.answered_s[key].append(time.monotonic())
             if len(self.judged) < self._label_share * len(self.answered_s):
                 self.judged.add(key)

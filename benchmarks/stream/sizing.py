@@ -28,9 +28,9 @@ from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.stream.audit import learned
 from benchmarks.stream.load import PROVIDER, Load, open_vendor, texts
-from benchmarks.stream.stage import Stage, memory_mb
+from benchmarks.stream.stage import Stage, memory_mb, stored_bytes, tree_cpu_s
 from metallm_stream.cli.sizing import COSTS, KAFKA, POSTGRES, Bytes, Cost, Workload
-from metallm_stream.embedded import Child, EmbeddedStack, Supervisor, remove_state
+from metallm_stream.embedded import EmbeddedStack, Supervisor, remove_state
 from metallm_stream.postgres import migrate, open_engine
 
 BASE = Workload(40, 0.5, arms=2, dimensions=64, characters=300)
@@ -109,7 +109,7 @@ def _measure(servers: EmbeddedStack, stage: Stage, load: Workload, seconds: floa
         "postgres": servers.supervisor.children["postgres"],
     }
     empty = _postgres_bytes(stage)
-    began_s, cpu = time.monotonic(), {name: _tree_cpu_s(it) for name, it in children.items()}
+    began_s, cpu = time.monotonic(), {name: tree_cpu_s(it) for name, it in children.items()}
     source = Load(stage, asked, rate=load.queries_per_s, label_share=load.label_share)
     with source:
         time.sleep(seconds)
@@ -118,7 +118,7 @@ def _measure(servers: EmbeddedStack, stage: Stage, load: Workload, seconds: floa
     took_s, count = time.monotonic() - began_s, len(source.asked_s)
     return Run(
         replace(load, queries_per_s=count / took_s),
-        {name: (_tree_cpu_s(it) - cpu[name]) / took_s for name, it in children.items()},
+        {name: (tree_cpu_s(it) - cpu[name]) / took_s for name, it in children.items()},
         _kafka_bytes(servers, stage) / count,
         (_postgres_bytes(stage) - empty) / count,
         {name: memory_mb(children[name]) for name in ("router", "worker", "learner")},
@@ -203,27 +203,10 @@ def _fresh_database(url: str) -> str:
     return fresh
 
 
-def _tree_cpu_s(child: Child) -> float:
-    """Processor time of a process and of its children, those that have ended included."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(") ")[2].split()
-        except FileNotFoundError:
-            continue  # ended meanwhile
-        if child.pid == int(stat.parent.name):
-            ticks += sum(map(int, fields[11:15]))
-        elif int(fields[1]) == child.pid:
-            ticks += sum(map(int, fields[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def _kafka_bytes(servers: EmbeddedStack, stage: Stage) -> int:
     """What the broker has stored of the topics that grow with the queries."""
     topics = set(stage.names.all((PROVIDER,))) - set(stage.names.compacted)
-    directory = servers.state.path / "kafka" / "log"
-    logs = [log for topic in topics for log in directory.glob(f"{topic}-[0-9]*/*.log")]
-    return sum(log.stat().st_size for log in logs)
+    return sum(stored_bytes(servers.state.path, topic) for topic in topics)
 
 
 def _postgres_bytes(stage: Stage) -> int:

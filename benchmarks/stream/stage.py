@@ -29,7 +29,7 @@ from metallm_stream.postgres import migrate
 REPOSITORY = Path(__file__).parents[2]
 KEY = "key-for-benchmarks"
 ENCODER = "wordllama:32"
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0  # on a machine that others use as well
 
 
 @dataclass
@@ -184,10 +184,31 @@ def cpu_s(child: Child) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def tree_cpu_s(child: Child) -> float:
+    """Processor time of a process and of its children, those that have ended included."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(") ")[2].split()
+        except FileNotFoundError:
+            continue  # ended meanwhile
+        if child.pid == int(stat.parent.name):
+            ticks += sum(map(int, fields[11:15]))
+        elif int(fields[1]) == child.pid:
+            ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(child: Child) -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def stored_bytes(state: Path, topic: str) -> int:
+    """What the embedded broker of a state directory has stored of a topic."""
+    logs = (state / "kafka" / "log").glob(f"{topic}-[0-9]*/*.log")
+    return sum(log.stat().st_size for log in logs)
 
 
 def _pinned(core: str) -> list[str]:

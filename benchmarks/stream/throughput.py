@@ -148,10 +148,10 @@ def _written_s(message: Message) -> float:
 
 def learner(stage: Stage, count: int) -> dict[str, Any]:
     """Interactions a second of the service and of a bare COPY, and their ratio."""
-    put(stage, _interactions(stage, count))
+    put(stage, interactions(stage, [f"l-{number}" for number in range(count)]))
     child = stage.start("learner")
     read, took_s, used_s = [0.0], 0.0, cpu_s(child)
-    with psycopg.connect(_libpq(stage.database_url), autocommit=True) as conn:
+    with psycopg.connect(libpq(stage.database_url), autocommit=True) as conn:
         began_s = time.monotonic()
         while read[-1] < 3 * count:
             if time.monotonic() - began_s > WITHIN_S:
@@ -200,31 +200,42 @@ def _copy(conn: psycopg.Connection, count: int) -> float:
     return count / took_s
 
 
-def _libpq(url: str) -> str:
+def libpq(url: str) -> str:
+    """The URL as psycopg itself takes it."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
-def _interactions(stage: Stage, count: int) -> Iterator[Record]:
-    """Decision, result and label of each query."""
+def interactions(
+    stage: Stage, keys: Sequence[str], arms: Sequence[Model] = ARMS
+) -> Iterator[Record]:
+    """Decision, result and label of each query, the arm by chance.
+
+    Which arm is right depends on the context, so that there is something to learn.
+    """
     rng = np.random.default_rng(2)
-    contexts = load_encoder(stage.encoder).encode(texts(count))
+    contexts = load_encoder(stage.encoder).encode(texts(len(keys)))
+    strengths = contexts @ rng.standard_normal((contexts.shape[1], len(arms)))
+    middle = np.median(strengths, axis=0)
     names = stage.names
-    for number in range(count):
-        key = f"l-{number}"
-        arm = ARMS[int(rng.integers(len(ARMS)))].arm
-        right = LABELS[int(rng.integers(2))]
+    for number, key in enumerate(keys):
+        row = int(rng.integers(len(arms)))
+        arm, right = arms[row].arm, LABELS[int(rng.integers(2))]
+        is_right = strengths[number, row] > middle[row]
+        context = context_to_bytes(contexts[number])
         events: dict[str, Event] = {
-            names.decisions: _decision(stage, number, arm, context_to_bytes(contexts[number])),
-            names.results: _result(key, arm, LABELS[int(rng.integers(2))]),
+            names.decisions: _decision(stage, key, number, arm, context, arms),
+            names.results: _result(key, arm, right if is_right else "other"),
             names.feedback: Feedback(query_id=key, feedback_id="f", label=right),
         }
         for topic, event in events.items():
             yield Record.of(topic, key, event)
 
 
-def _decision(stage: Stage, number: int, arm: str, context: bytes) -> Decision:
-    key, now = f"l-{number}", datetime.now(UTC)
-    share = 1 / len(ARMS)
+def _decision(
+    stage: Stage, key: str, number: int, arm: str, context: bytes, arms: Sequence[Model]
+) -> Decision:
+    now = datetime.now(UTC)
+    share = 1 / len(arms)
     seen = {"quality": 0.51, "cost_usd": 1.2e-4, "latency_s": 0.8, "utility": 0.47, "leverage": 0.2}
     return Decision(
         query_id=key,
@@ -235,7 +246,7 @@ def _decision(stage: Stage, number: int, arm: str, context: bytes) -> Decision:
         encoder=stage.encoder,
         arm=arm,
         propensity=share,
-        candidates=tuple(Candidate(arm=one.arm, probability=share, **seen) for one in ARMS),
+        candidates=tuple(Candidate(arm=one.arm, probability=share, **seen) for one in arms),
         policy="ridge-elimination",
         policy_version=1,
         cost_weight=0.1,

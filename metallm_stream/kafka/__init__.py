@@ -8,7 +8,13 @@ from metallm_stream.kafka.exactly_once import (
     partition_of,
     raise_unless_passing,
 )
-from metallm_stream.kafka.follow import Follower, read_from_start, read_tail, read_to_end
+from metallm_stream.kafka.follow import (
+    Follower,
+    read_from_start,
+    read_tail,
+    read_to_end,
+    watermarks,
+)
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
@@ -65,5 +71,6 @@ __all__ = [
     "read_to_end",
     "recorded_at",
     "traced",
+    "watermarks",
     "write",
 ]

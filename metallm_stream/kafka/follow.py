@@ -1,6 +1,6 @@
 """Reading without a group: compacted topics from their start, or the tail of one partition.
 
-Invariant: `catch_up` returns only when everything that was committed before it began was read.
+Invariant: `catch_up` ends only when everything that was committed before it began was read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unl
 
 TIMEOUT_S = 15.0
 BATCH = 500
-NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - a broker that starves is left out for a moment
+)
 
 
 class Follower:
@@ -30,12 +34,15 @@ class Follower:
             for partition in range(_partition_count(self._consumer, topic))
         ]
         for where in self._partitions:
-            where.offset = _low_watermark(self._consumer, where)
+            where.offset, _ = watermarks(self._consumer, where)
         self._consumer.assign(self._partitions)
 
-    def catch_up(self, timeout_s: float = 60.0) -> list[Message]:
-        """All records up to the present end; raises `ConfigurationError` when it takes too long."""
-        return read_to_end(self._consumer, self._partitions, timeout_s)
+    def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
+        """All records up to the present end, as they come; read them all before anything else.
+
+        Raises `ConfigurationError` when it takes too long.
+        """
+        return to_end(self._consumer, self._partitions, timeout_s)
 
     def poll(self) -> list[Message]:
         """What has come since, without waiting."""
@@ -61,7 +68,7 @@ def read_tail(connection: Connection, topic: str, partition: int, count: int) ->
     consumer = connection.reader()
     try:
         where = TopicPartition(topic, partition)
-        low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
+        low, high = watermarks(consumer, where)
         span = count + count // 4
         while True:
             where.offset = max(low, high - span)
@@ -78,21 +85,26 @@ def read_to_end(
     consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
 ) -> list[Message]:
     """Records of assigned partitions up to their present ends."""
+    return list(to_end(consumer, partitions, timeout_s))
+
+
+def to_end(
+    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
+) -> Iterator[Message]:
+    """Records of assigned partitions up to their present ends, as they come."""
     waiting = {(where.topic, where.partition) for where in partitions}
     deadline = time.monotonic() + timeout_s
-    messages = []
     while waiting:
         if time.monotonic() > deadline:
             raise ConfigurationError(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
         for message in consumer.consume(BATCH, 0.1):
             error = message.error()
             if error is None:
-                messages.append(message)
+                yield message
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 waiting.discard(partition_of(message))
             else:
                 raise_unless_passing(error)
-    return messages
 
 
 def read_from_start(
@@ -128,12 +140,12 @@ def read_from_start(
         consumer.close()
 
 
-def _low_watermark(consumer: Consumer, where: TopicPartition) -> int:
-    """The first offset that there is; a topic just made has no leader for a moment."""
+def watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
+    """The first offset and the end; a partition may have no leader for a moment."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
-            return consumer.get_watermark_offsets(where, TIMEOUT_S)[0]
+            return consumer.get_watermark_offsets(where, TIMEOUT_S)
         except KafkaException as exc:
             if exc.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
                 raise

@@ -18,6 +18,7 @@ from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic, Res
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import MAX_RECORD_BYTES, Admin
 
+SEGMENT_BYTES, SEGMENT_MS = 4 * MAX_RECORD_BYTES, 300_000
 DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
 NEWS_WITHIN_S = 1.0
@@ -217,7 +218,10 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
             "cleanup.policy": "compact",
             "max.message.bytes": str(MAX_RECORD_BYTES),
             "min.cleanable.dirty.ratio": "0.1",
-            "segment.ms": str(DAY_MS // 24),
+            # Whoever starts reads all of it, and the newest segment is never compacted: an hour of
+            # policies is some hundred megabytes.
+            "segment.bytes": str(SEGMENT_BYTES),
+            "segment.ms": str(SEGMENT_MS),
             "delete.retention.ms": str(DAY_MS),
         }
     weeks = topic.endswith(".dlq") or topic == names.feedback

@@ -22,7 +22,15 @@ from sqlalchemy import Engine
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.events import RiverPart, RiverState
-from metallm_stream.kafka import Connection, Follower, Record, TopicNames, Transactions, Watchdog
+from metallm_stream.kafka import (
+    Connection,
+    Follower,
+    Record,
+    TopicNames,
+    Transactions,
+    Watchdog,
+    read_tail,
+)
 from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
     load_forgetting,
@@ -39,6 +47,7 @@ PUBLISH_LIMIT_S = 120.0
 # Another learner publishes when the one that did has published nothing for so many refreshes.
 SILENT_REFRESHES = 3
 LARGEST_VERSION = 2**62
+TAIL = 200  # records at the end of the topic among which the newest policy is looked for
 
 log = logging.getLogger(__name__)
 State = tuple[dict[str, tuple[int, int]], int, Mapping[str, float]]
@@ -212,10 +221,14 @@ class Publisher:
 
 
 def _newest_version(connection: Connection, names: TopicNames) -> int:
-    follower = Follower(connection, [names.policy])
-    versions = [_version(message) for message in follower.catch_up()]
+    """The version of the last policy on the topic: they only grow, so its end has the newest."""
+    tail = read_tail(connection, names.policy, 0, TAIL)
+    if newest := max(map(_version, tail), default=0):
+        return newest
+    follower = Follower(connection, [names.policy])  # behind it are so many budgets' accounts
+    newest = max(map(_version, follower.catch_up()), default=0)
     follower.close()
-    return max(versions, default=0)
+    return newest
 
 
 def _version(message: Message) -> int:

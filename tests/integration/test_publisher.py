@@ -91,3 +91,15 @@ def test_the_other_learner_takes_over_when_one_falls_silent(
     assert versions(pipeline) == [1, 2, 3]
     eventually(lambda: publish(first))
     assert versions(pipeline) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("accounts", [0, 1, 300])
+def test_versions_go_on_above_those_of_the_topic(pipeline: Pipeline, accounts: int) -> None:
+    """With a new database, too, and however many accounts of budgets came after the policy."""
+    topic = pipeline.names.policy
+    policy = [Record(topic, b"ridge", b'{"kind": "manifest", "version": 41}')]
+    rest = [Record(topic, b"budget/%d/" % row, b'{"kind": "budget"}') for row in range(accounts)]
+    write(pipeline.producer, [*policy, *rest])
+    with publisher(pipeline) as one:
+        assert publish(one)
+    assert max(versions(pipeline)) == 42

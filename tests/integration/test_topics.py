@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from confluent_kafka.admin import (
     AlterConfigOpType,
@@ -40,10 +42,24 @@ def test_created_topics_will_do_and_are_not_created_twice(pipeline: Pipeline) ->
 def test_decisions_and_results_carry_the_brokers_time(pipeline: Pipeline) -> None:
     """So that a service whose clock is ahead cannot outweigh all that was learned before."""
     names = pipeline.names
-    resources = [ConfigResource(ResourceType.TOPIC, t) for t in (names.decisions, names.results)]
+    told = settings(pipeline, (names.decisions, names.results), "message.timestamp.type")
+    assert told == ["LogAppendTime", "LogAppendTime"]
+
+
+def test_the_newest_segment_of_a_compacted_topic_is_small(pipeline: Pipeline) -> None:
+    """It is never compacted, and services read it when they start: an hour of policies is much."""
+    compacted = pipeline.names.compacted
+    sizes = [int(size) for size in settings(pipeline, compacted, "segment.bytes")]
+    times_ms = [int(time_ms) for time_ms in settings(pipeline, compacted, "segment.ms")]
+    assert (max(sizes), max(times_ms)) == (16 * 1024 * 1024, 300_000)
+
+
+def settings(pipeline: Pipeline, topics: Sequence[str], name: str) -> list[str]:
+    """One setting of each topic."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     admin = pipeline.kafka.admin()
-    for answer in admin.describe_configs(resources).values():
-        assert answer.result(15)["message.timestamp.type"].value == "LogAppendTime"
+    answers = admin.describe_configs(resources).values()
+    return [answer.result(15)[name].value for answer in answers]
 
 
 def test_a_missing_topic_is_named(pipeline: Pipeline) -> None:

@@ -111,10 +111,10 @@ def policy(
     """The newest policy on its topic, and whether it was learned with our encoder."""
     follower = Follower(connection, [topic_names.policy])
     try:
-        values = [message.value() or b"" for message in follower.catch_up()]
+        values = (message.value() or b"" for message in follower.catch_up())
+        manifests = [PolicyManifest.parse(value) for value in values if MANIFEST in value]
     finally:
         follower.close()
-    manifests = [PolicyManifest.parse(value) for value in values if MANIFEST in value]
     if not manifests:
         yield warning(
             "policy",
