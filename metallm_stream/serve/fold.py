@@ -24,6 +24,7 @@ from metallm_stream.postgres import (
     claim_half_life,
     claim_slot,
     drop_days_before,
+    insert_interactions,
     load_for_update,
     load_forgetting,
     load_slot_sums,
@@ -152,7 +153,9 @@ class Fold:
     def _join(self, conn: Connection, events: Sequence[Joined]) -> list[Pair]:
         known = load_for_update(conn, {event.query_id for event in events}, self._now().date())
         merged = _merge(known, events)
-        changed = [(day, after) for day, before, after in merged if after is not before]
+        new = [(day, after) for day, before, after in merged if before is None]
+        insert_interactions(conn, new)
+        changed = [(day, after) for day, before, after in merged if after is not before is not None]
         held = {name: item for name, (_, item) in known.items() if item is not None}
         save_interactions(conn, changed, held)
         return [(before, after) for _, before, after in merged]
