@@ -154,6 +154,8 @@ def _age(item: Feedback) -> tuple[datetime, str, bool, bytes]:
 
 
 def _newest_feedback(known: tuple[Feedback, ...], new: Feedback) -> tuple[Feedback, ...]:
+    if not known:
+        return (new,) if _given_at(new) else ()
     newest: dict[str | None, Feedback] = {}
     for item in (*known, new):
         held = newest.get(item.feedback_id)

@@ -59,7 +59,7 @@ class TimeOrder:
         self._batch_bytes = batch_bytes
         self._linger_s = linger_s
         self._held: dict[Partition, _Held] = {}
-        self._count = 0
+        self._heads: list[tuple[int, Partition]] = []  # a heap
         self._lagging: set[Partition] = set()  # they have more, and nothing of it is here yet
 
     def add(self, keys: Iterable[Partition]) -> None:
@@ -72,7 +72,8 @@ class TimeOrder:
         """Let go of these partitions and of what is held of them."""
         gone = {key: self._held.pop(key) for key in keys if key in self._held}
         self._lagging.difference_update(gone)
-        self._count -= sum(len(held.records) for held in gone.values())
+        self._heads = [head for head in self._heads if head[1] not in gone]
+        heapq.heapify(self._heads)
         # The client remembers a pause, and would keep to it if the partition came back.
         paused = [TopicPartition(*key) for key, held in gone.items() if held.is_paused]
         self._consumer.resume(paused)
@@ -80,58 +81,59 @@ class TimeOrder:
     def take(self) -> list[Message]:
         """The next batch: records, and ends of partitions as messages with that error."""
         deadline = time.monotonic() + self._linger_s
-        while True:
-            needs_more = self._count < self._batch_size or self._lagging
-            left_s = deadline - time.monotonic() if needs_more else 0.0
-            message = self._consumer.poll(max(0.0, left_s))
-            if message is not None:
-                self._keep(message)
-            if message is None or left_s <= 0:
+        self._read(0.0)
+        batch: list[Message] = []
+        size = 0
+        while len(batch) < self._batch_size and size < self._batch_bytes:
+            left_s = deadline - time.monotonic() if self._lagging or not self._heads else 0.0
+            if left_s > 0:
+                self._read(left_s)
+            elif self._heads:
+                batch.append(self._oldest())
+                size += len(batch[-1])
+            else:
                 break
-        batch = self._oldest()
         self._resume()
         return batch
 
-    def _keep(self, message: Message) -> None:
+    def _read(self, timeout_s: float) -> None:
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return
         error = message.error()
         if error is not None:
             raise_unless_passing(error)
             if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
                 return
-        key = partition_of(message)
-        held = self._held.get(key)
-        if held is None:
-            return
+        held = self._held.get(partition_of(message))
+        if held is not None:
+            self._keep(partition_of(message), held, message)
+
+    def _keep(self, key: Partition, held: _Held, message: Message) -> None:
         self._lagging.discard(key)
-        self._count += 1
-        held.is_at_end = error is not None
+        held.is_at_end = message.error() is not None
         read_at = time.time_ns() // 1_000_000
-        held.records.append((read_at if error else min(read_at, message.timestamp()[1]), message))
+        at = read_at if held.is_at_end else min(read_at, message.timestamp()[1])
+        held.records.append((at, message))
+        if len(held.records) == 1:
+            heapq.heappush(self._heads, (at, key))
         held.size += OVERHEAD_BYTES + len(message)
         if held.size > MAX_HELD_BYTES and not held.is_paused:
             held.is_paused = True
             self._consumer.pause([TopicPartition(*key)])
 
-    def _oldest(self) -> list[Message]:
-        heap = [(held.records[0][0], key) for key, held in self._held.items() if held.records]
-        heapq.heapify(heap)
-        batch: list[Message] = []
-        size = 0
-        while heap and len(batch) < self._batch_size and size < self._batch_bytes:
-            key = heap[0][1]
-            held = self._held[key]
-            message = held.records.popleft()[1]
-            batch.append(message)
-            size += len(message)
-            held.size -= OVERHEAD_BYTES + len(message)
-            if held.records:
-                heapq.heapreplace(heap, (held.records[0][0], key))
-            else:
-                heapq.heappop(heap)
-                if not held.is_at_end:
-                    self._lagging.add(key)
-        self._count -= len(batch)
-        return batch
+    def _oldest(self) -> Message:
+        key = self._heads[0][1]
+        held = self._held[key]
+        message = held.records.popleft()[1]
+        held.size -= OVERHEAD_BYTES + len(message)
+        if held.records:
+            heapq.heapreplace(self._heads, (held.records[0][0], key))
+        else:
+            heapq.heappop(self._heads)
+            if not held.is_at_end:
+                self._lagging.add(key)
+        return message
 
     def _resume(self) -> None:
         least = MAX_HELD_BYTES // 4

@@ -30,7 +30,7 @@ def load_for_update(
     if not wanted:
         return {}
     locked = conn.execute(statements.LOCK_QUERIES, {"query_ids": wanted, "today": today})
-    new = {row.query_id for row in locked}
+    new = set(locked.scalars())
     if new:
         conn.execute(statements.ENSURE_DAY, {"day": today})
     found: dict[str, tuple[date, Interaction | None]] = dict.fromkeys(new, (today, None))
