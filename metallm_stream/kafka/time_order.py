@@ -23,9 +23,11 @@ from metallm_stream.kafka.exactly_once import partition_of, raise_unless_passing
 from metallm_stream.kafka.records import Partition
 
 # What one partition may hold here; it is paused until a quarter of that is left.
-MAX_HELD_BYTES = 4 * 1024 * 1024
+MAX_HELD_BYTES = 8 * 1024 * 1024
 # What a record takes beside its value.
 OVERHEAD_BYTES = 500
+# So long is waited for a partition that has more, which is longer only if its broker is away.
+PATIENCE_S = 1.0
 
 
 @dataclass
@@ -48,7 +50,7 @@ class TimeOrder:
     batch_size, batch_bytes
         A batch has at most so many records and ends, and ends with the record that makes it larger.
     linger_s
-        So long is waited for a full batch, and for partitions that have more and are not here yet.
+        So long is waited for a full batch once everything written has come.
     """
 
     def __init__(
@@ -80,12 +82,13 @@ class TimeOrder:
 
     def take(self) -> list[Message]:
         """The next batch: records, and ends of partitions as messages with that error."""
-        deadline = time.monotonic() + self._linger_s
+        began_s = time.monotonic()
         self._read(0.0)
         batch: list[Message] = []
         size = 0
         while len(batch) < self._batch_size and size < self._batch_bytes:
-            left_s = deadline - time.monotonic() if self._lagging or not self._heads else 0.0
+            wait_s = PATIENCE_S if self._lagging else 0.0 if self._heads else self._linger_s
+            left_s = wait_s and began_s + wait_s - time.monotonic()
             if left_s > 0:
                 self._read(left_s)
             elif self._heads:
