@@ -62,6 +62,7 @@ class TimeOrder:
         self._linger_s = linger_s
         self._held: dict[Partition, _Held] = {}
         self._heads: list[tuple[int, Partition]] = []  # a heap
+        self._batch: list[Message] = []
         self._lagging: set[Partition] = set()  # they have more, and nothing of it is here yet
 
     def add(self, keys: Iterable[Partition]) -> None:
@@ -71,11 +72,13 @@ class TimeOrder:
             self._lagging.add(key)
 
     def forget(self, keys: Iterable[Partition]) -> None:
-        """Let go of these partitions and of what is held of them."""
+        """Let go of these partitions and of what is held of them, also in a batch in the making."""
         gone = {key: self._held.pop(key) for key in keys if key in self._held}
         self._lagging.difference_update(gone)
         self._heads = [head for head in self._heads if head[1] not in gone]
         heapq.heapify(self._heads)
+        # The client calls back while a batch is made.
+        self._batch = [message for message in self._batch if partition_of(message) not in gone]
         # The client remembers a pause, and would keep to it if the partition came back.
         paused = [TopicPartition(*key) for key, held in gone.items() if held.is_paused]
         self._consumer.resume(paused)
@@ -84,20 +87,19 @@ class TimeOrder:
         """The next batch: records, and ends of partitions as messages with that error."""
         began_s = time.monotonic()
         self._read(0.0)
-        batch: list[Message] = []
-        size = 0
-        while len(batch) < self._batch_size and size < self._batch_bytes:
+        self._batch, size = [], 0
+        while len(self._batch) < self._batch_size and size < self._batch_bytes:
             wait_s = PATIENCE_S if self._lagging else 0.0 if self._heads else self._linger_s
             left_s = wait_s and began_s + wait_s - time.monotonic()
             if left_s > 0:
                 self._read(left_s)
             elif self._heads:
-                batch.append(self._oldest())
-                size += len(batch[-1])
+                self._batch.append(self._oldest())
+                size += len(self._batch[-1])
             else:
                 break
         self._resume()
-        return batch
+        return self._batch
 
     def _read(self, timeout_s: float) -> None:
         message = self._consumer.poll(timeout_s)
