@@ -125,7 +125,7 @@ class LearnerSettings(Section):
     Where `drift` sees an arm's quality move, what was learned of it before counts `drift_factor`.
     """
 
-    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 3_000
     linger_s: Annotated[float, Field(gt=0, le=5)] = 0.1
     refresh_s: Annotated[float, Field(gt=0, le=3_600)] = 1.0
     retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30

@@ -213,7 +213,8 @@ def interactions(
     Which arm is right depends on the context, so that there is something to learn.
     """
     rng = np.random.default_rng(2)
-    contexts = load_encoder(stage.encoder).encode(texts(len(keys)))
+    encoder = load_encoder(stage.encoder)
+    contexts = encoder.encode(texts(len(keys)))
     strengths = contexts @ rng.standard_normal((contexts.shape[1], len(arms)))
     middle = np.median(strengths, axis=0)
     names = stage.names
@@ -223,7 +224,7 @@ def interactions(
         is_right = strengths[number, row] > middle[row]
         context = context_to_bytes(contexts[number])
         events: dict[str, Event] = {
-            names.decisions: _decision(stage, key, number, arm, context, arms),
+            names.decisions: _decision(key, number, arm, encoder.name, context, arms),
             names.results: _result(key, arm, right if is_right else "other"),
             names.feedback: Feedback(query_id=key, feedback_id="f", label=right),
         }
@@ -232,7 +233,7 @@ def interactions(
 
 
 def _decision(
-    stage: Stage, key: str, number: int, arm: str, context: bytes, arms: Sequence[Model]
+    key: str, number: int, arm: str, encoder: str, context: bytes, arms: Sequence[Model]
 ) -> Decision:
     now = datetime.now(UTC)
     share = 1 / len(arms)
@@ -243,7 +244,7 @@ def _decision(
         decided_at=now,
         labels=LABELS,
         context=context,
-        encoder=stage.encoder,
+        encoder=encoder,
         arm=arm,
         propensity=share,
         candidates=tuple(Candidate(arm=one.arm, probability=share, **seen) for one in arms),

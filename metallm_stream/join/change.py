@@ -9,17 +9,17 @@ its records came or were corrected.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.encode import context_from_bytes
+from metallm_stream.encode import context_from_bytes, contexts_from_bytes
 from metallm_stream.events import Attempt, Decision
 from metallm_stream.join.interaction import Interaction
-from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_of_call
+from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,9 @@ def usage(
     """
     totals: dict[str, NDArray[np.float64]] = {}
     for attempt in attempts:
-        if attempt.failure is not None and attempt.failure.kind == "superseded":
-            continue
-        vector = usage_of_call(
-            failed=attempt.failure is not None,
-            cost_usd=attempt.cost_usd,
-            input_tokens=attempt.input_tokens,
-            output_tokens=attempt.output_tokens,
-            latency_s=attempt.latency_s,
-            prompt_characters=prompt_characters,
-        )
-        known = totals.get(attempt.arm)
-        totals[attempt.arm] = vector if known is None else known + vector
+        if _is_told(attempt):
+            vector = np.array(_usage_row(attempt, prompt_characters))
+            totals[attempt.arm] = totals.get(attempt.arm, 0.0) + vector
     return totals
 
 
@@ -97,27 +88,36 @@ def change(
 ) -> Sums:
     """The change of the sums when each `before` becomes its `after`."""
     lessons: dict[str, list[tuple[Lesson, float, float]]] = defaultdict(list)
-    sums = Sums(dimensions)
+    calls: dict[str, list[tuple[list[float], float, float]]] = defaultdict(list)
     for before, after in pairs:
         old, new = (_weighed_lesson(item, encoder, forgetting) for item in (before, after))
         if old != new:
             for item, sign in ((old, -1.0), (new, 1.0)):
                 if item is not None:
                     lessons[item[0].arm].append((*item, sign * item[0].weight))
-        old_calls, new_calls = _weighed_calls(before, forgetting), _weighed_calls(after, forgetting)
-        if old_calls != new_calls:
-            for calls, weight in ((old_calls, -1.0), (new_calls, 1.0)):
-                for arm, vector in usage(calls.attempts, calls.prompt_characters).items():
-                    sums.add_usage(arm, weight * vector, calls.scales[arm])
+        was, tried = _weighed_calls(before, forgetting), _weighed_calls(after, forgetting)
+        if was != tried:
+            for own, sign in ((was, -1.0), (tried, 1.0)):
+                for attempt, scale in zip(own.attempts, own.scales, strict=True):
+                    row = _usage_row(attempt, own.prompt_characters)
+                    calls[attempt.arm].append((row, scale, sign))
+    return _added(lessons, calls, dimensions)
+
+
+def _added(
+    lessons: Mapping[str, Sequence[tuple[Lesson, float, float]]],
+    calls: Mapping[str, Sequence[tuple[list[float], float, float]]],
+    dimensions: int,
+) -> Sums:
+    """Sums of each arm's lessons and usage, which come with their scale and signed weight."""
+    sums = Sums(dimensions)
+    for arm, tried in calls.items():
+        rows, scales, signs = (np.array(column) for column in zip(*tried, strict=True))
+        sums.add_usage(arm, rows * signs[:, None], scales)
     for arm, weighed in lessons.items():
-        contexts = [context_from_bytes(item.context, dimensions) for item, _, _ in weighed]
-        sums.add_quality(
-            arm,
-            np.stack(contexts),
-            np.array([item.quality for item, _, _ in weighed]),
-            np.array([weight for _, _, weight in weighed]),
-            np.array([scale for _, scale, _ in weighed]),
-        )
+        learned, scale, weight = zip(*weighed, strict=True)
+        contexts = contexts_from_bytes([item.context for item in learned], dimensions)
+        sums.add_quality(arm, contexts, [item.quality for item in learned], weight, scale)
     return sums
 
 
@@ -139,20 +139,39 @@ def _weighed_lesson(
 
 @dataclass(frozen=True, slots=True)
 class _Calls:
-    """One query's attempts, and for each arm the binary logarithm of what they weigh."""
+    """One query's attempts that tell of their arms, and the logarithms of what they weigh."""
 
     attempts: tuple[Attempt, ...] = ()
     prompt_characters: int | None = None
-    scales: Mapping[str, float] = field(default_factory=dict)
+    scales: tuple[float, ...] = ()
+
+
+_NO_CALLS = _Calls()
 
 
 def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _Calls:
     if interaction is None or interaction.result is None:
-        return _Calls()
-    decision, attempts = interaction.decision, interaction.result.attempts
-    at = moment(interaction) or interaction.result.finished_at
+        return _NO_CALLS
+    decision, result = interaction.decision, interaction.result
+    at = moment(interaction) or result.finished_at
+    attempts = tuple(filter(_is_told, result.attempts))
     return _Calls(
         attempts,
         None if decision is None else decision.prompt_characters,
-        {attempt.arm: forgetting.log2_weight(attempt.arm, at) for attempt in attempts},
+        tuple([forgetting.log2_weight(attempt.arm, at) for attempt in attempts]),
+    )
+
+
+def _is_told(attempt: Attempt) -> bool:
+    return attempt.failure is None or attempt.failure.kind != "superseded"
+
+
+def _usage_row(attempt: Attempt, prompt_characters: int | None) -> list[float]:
+    return usage_row(
+        failed=attempt.failure is not None,
+        cost_usd=attempt.cost_usd,
+        input_tokens=attempt.input_tokens,
+        output_tokens=attempt.output_tokens,
+        latency_s=attempt.latency_s,
+        prompt_characters=prompt_characters,
     )

@@ -8,7 +8,7 @@ said anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from metallm_stream.errors import InvalidEvent
@@ -51,6 +51,7 @@ class Interaction:
     result: Result | None = None
     feedback: tuple[Feedback, ...] = ()
     verdict: Verdict | None = None
+    _judgement: Judgement | None = field(default=None, init=False, repr=False, compare=False)
 
     def merged(self, event: Decision | Result | Feedback | Verdict) -> Interaction:
         """Return this interaction with one more event; itself when nothing changes."""
@@ -58,25 +59,34 @@ class Interaction:
             raise ValueError(f"event of {event.query_id!r} merged into {self.query_id!r}")
         if isinstance(event, Decision):
             first = _first_decision(self.decision, event)
-            return self if first is self.decision else replace(self, decision=first)
+            return self if first is self.decision else self._with(first, self.result)
         if isinstance(event, Result):
             best = _first_result(self.result, event)
-            return self if best is self.result else replace(self, result=best)
+            return self if best is self.result else self._with(self.decision, best)
         if isinstance(event, Verdict):
             last = _last_verdict(self.verdict, event)
             return self if last is self.verdict else replace(self, verdict=last)
         newest = _newest_feedback(self.feedback, event)
         return self if newest == self.feedback else replace(self, feedback=newest)
 
+    def _with(self, decision: Decision | None, result: Result | None) -> Interaction:
+        return Interaction(self.query_id, decision, result, self.feedback, self.verdict)
+
     def judged(self) -> Judgement:
         """The judgement in force; a label counts once decision and result are both known."""
+        if self._judgement is None:  # several parts of a learner ask
+            object.__setattr__(self, "_judgement", self._judge())
+        assert self._judgement is not None
+        return self._judgement
+
+    def _judge(self) -> Judgement:
         valid = [item for item in self.feedback if not item.withdrawn]
         if not valid:
             return Judgement()
         newest = valid[-1]
         if self.result is None or self.decision is None:
             return Judgement(feedback=newest)
-        if self.result.call_id not in (None, self.decision.call_id):
+        if self.result.call_id is not None and self.result.call_id != self.decision.call_id:
             return Judgement(feedback=newest, problem=OTHER_DECISION)
         if self.result.failure is not None:
             return Judgement(0.0, newest)
@@ -144,6 +154,8 @@ def _age(item: Feedback) -> tuple[datetime, str, bool, bytes]:
 
 
 def _newest_feedback(known: tuple[Feedback, ...], new: Feedback) -> tuple[Feedback, ...]:
+    if not known:
+        return (new,) if _given_at(new) else ()
     newest: dict[str | None, Feedback] = {}
     for item in (*known, new):
         held = newest.get(item.feedback_id)

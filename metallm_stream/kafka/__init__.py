@@ -29,6 +29,7 @@ from metallm_stream.kafka.records import (
     header,
     recorded_at,
 )
+from metallm_stream.kafka.time_order import TimeOrder
 from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import Transactions
@@ -52,6 +53,7 @@ __all__ = [
     "Partition",
     "Patience",
     "Record",
+    "TimeOrder",
     "TopicNames",
     "Transactions",
     "Watchdog",

@@ -58,10 +58,19 @@ class Connection:
         """A static member of a group: a restarted replica is assigned again in about a second.
 
         With `positions_are_ours` the caller keeps the offsets: a position that does not exist is
-        an error, and the end of a partition is told.
+        an error, and the end of a partition is told. Little is fetched ahead, since the caller
+        pauses partitions, which throws away what was.
         """
+        fetch = {"fetch.message.max.bytes": MAX_RECORD_BYTES, "queued.max.messages.kbytes": 65_536}
+        if positions_are_ours:
+            fetch = {
+                "fetch.message.max.bytes": MAX_RECORD_BYTES // 4,
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 10,
+            }
         return Consumer(
             self._base()
+            | fetch
             | {
                 "group.id": group,
                 "group.instance.id": instance,
@@ -73,8 +82,6 @@ class Connection:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "isolation.level": "read_committed",
-                "fetch.message.max.bytes": MAX_RECORD_BYTES,
-                "queued.max.messages.kbytes": 65_536,
                 "fetch.wait.max.ms": 50,
                 "topic.metadata.refresh.interval.ms": 10_000,
             }

@@ -21,7 +21,7 @@ from metallm_stream.policy.scorer import Scores
 from metallm_stream.policy.sums import Sums, merged
 from metallm_stream.policy.thompson import Thompson
 from metallm_stream.policy.uniform import Uniform
-from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of, usage_of_call
+from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of, usage_of_call, usage_row
 
 __all__ = [
     "CHARACTERS",
@@ -56,4 +56,5 @@ __all__ = [
     "sample",
     "to_records",
     "usage_of_call",
+    "usage_row",
 ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,19 +122,20 @@ class Sums:
             raise ValueError(f"contexts, qualities and weights of arm {arm!r} must be finite")
         self._add(arm, exponent, gram=_signed_gram(z, w < 0.0))
 
-    def add_usage(self, arm: str, usage: ArrayLike, log2_scale: float = 0.0) -> None:
+    def add_usage(self, arm: str, usage: ArrayLike, log2_scale: ArrayLike = 0.0) -> None:
         """Add calls of one arm: usage `(U,)` or `(n, U)`; negated to take them out again.
 
-        They count `2^log2_scale` each. Raises `ValueError` for another shape or values that are
-        not finite.
+        A call counts `2^log2_scale`, which is `(n,)` or one number. Raises `ValueError` for another
+        shape or values that are not finite.
         """
         rows = np.atleast_2d(np.asarray(usage, dtype=np.float64))
         if rows.ndim != 2 or rows.shape[1] != len(Usage) or not np.isfinite(rows).all():
             raise ValueError(
                 f"usage of arm {arm!r} must be finite with {len(Usage)} columns, got {rows.shape}"
             )
-        factors, exponent = split(np.full(1, log2_scale), arm)
-        self._add(arm, exponent, usage=rows.sum(axis=0) * factors[0])
+        scale = np.broadcast_to(np.asarray(log2_scale, np.float64), len(rows))
+        factors, exponent = split(scale, arm)
+        self._add(arm, exponent, usage=factors @ rows)
 
     def merge(self, other: Sums) -> None:
         """Add another shard's sums to these. Raises `ConfigurationError` if dimensions differ."""
@@ -197,7 +199,7 @@ class Sums:
         """
         size = self.dimensions + 2
         gram, usage = self._gram.get(arm, np.zeros((size, size))), self._usage.get(arm)
-        upper = gram[np.triu_indices(size)]
+        upper = gram[_triangle(size)]
         header = _HEADER.pack(_MAGIC, _LAYOUT, len(Usage), self.dimensions)
         header += _EXPONENT.pack(self._exponent.get(arm, 0))
         values = np.concatenate((upper, np.zeros(len(Usage)) if usage is None else usage))
@@ -211,7 +213,7 @@ class Sums:
         exponent, values = self._unpacked(arm, raw)
         size = self.dimensions + 2
         gram = np.zeros((size, size))
-        triangle = np.triu_indices(size)
+        triangle = _triangle(size)
         usage = np.zeros(len(Usage))
         usage[: len(values) - len(triangle[0])] = values[len(triangle[0]) :]
         gram[triangle] = values[: len(triangle[0])]
@@ -276,6 +278,12 @@ class Sums:
         held = self._exponent[arm]
         shift = held - max(held, other._exponent.get(arm, held))
         return shifted(self._gram[arm], shift), shifted(self._usage[arm], shift)
+
+
+@cache
+def _triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    rows, columns = np.triu_indices(size)
+    return rows, columns
 
 
 def _signed_gram(z: NDArray[np.float64], negative: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,21 @@ class Usage(IntEnum):
     LENGTH_TIMES_COST = 15
 
 
-def usage_of_call(
+_NOTHING = [0.0] * (len(Usage) - 2)
+
+
+class CallFacts(TypedDict, total=False):
+    """What is known of one call."""
+
+    failed: bool
+    cost_usd: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    latency_s: float | None
+    prompt_characters: int | None
+
+
+def usage_row(
     *,
     failed: bool = False,
     cost_usd: float | None = None,
@@ -50,31 +65,35 @@ def usage_of_call(
     output_tokens: int | None = None,
     latency_s: float | None = None,
     prompt_characters: int | None = None,
-) -> NDArray[np.float64]:
-    """One call as a usage vector; what is unknown (`None`) is not counted, never taken as zero.
+) -> list[float]:
+    """One call as the numbers of a usage vector; what is unknown (`None`) is not counted.
 
     Tokens count only where both numbers are known. Raises `ValueError` for values that are
     negative or not finite.
+    """
+    row = [1.0, float(failed), *_NOTHING]
+    if cost_usd is not None:
+        cost = _amount("cost_usd", cost_usd)
+        row[Usage.COST_CALLS : Usage.TOKEN_CALLS] = 1.0, cost, cost * cost
+    if input_tokens is not None and output_tokens is not None:
+        tokens = _amount("input_tokens", input_tokens), _amount("output_tokens", output_tokens)
+        row[Usage.TOKEN_CALLS : Usage.LATENCY_CALLS] = 1.0, *tokens
+    if latency_s is not None:
+        seconds = _amount("latency_s", latency_s)
+        row[Usage.LATENCY_CALLS : Usage.LENGTH_CALLS] = 1.0, seconds, seconds * seconds
+    if cost_usd is not None and prompt_characters is not None:
+        length = _amount("prompt_characters", prompt_characters) / CHARACTERS
+        row[Usage.LENGTH_CALLS :] = 1.0, length, length * length, cost_usd, length * cost_usd
+    return row
+
+
+def usage_of_call(**call: Unpack[CallFacts]) -> NDArray[np.float64]:
+    """One call as a usage vector; see `usage_row`.
 
     >>> usage_of_call(cost_usd=0.5, latency_s=2.0)[[Usage.CALLS, Usage.COST_USD, Usage.TOKEN_CALLS]]
     array([1. , 0.5, 0. ])
     """
-    usage = np.zeros(len(Usage))
-    usage[Usage.CALLS] = 1
-    usage[Usage.FAILURES] = failed
-    if cost_usd is not None:
-        cost = _amount("cost_usd", cost_usd)
-        usage[Usage.COST_CALLS : Usage.COST_USD_SQUARED + 1] = 1, cost, cost * cost
-    if input_tokens is not None and output_tokens is not None:
-        tokens = _amount("input_tokens", input_tokens), _amount("output_tokens", output_tokens)
-        usage[Usage.TOKEN_CALLS : Usage.OUTPUT_TOKENS + 1] = 1, *tokens
-    if latency_s is not None:
-        seconds = _amount("latency_s", latency_s)
-        usage[Usage.LATENCY_CALLS : Usage.LATENCY_S_SQUARED + 1] = 1, seconds, seconds * seconds
-    if cost_usd is not None and prompt_characters is not None:
-        length = _amount("prompt_characters", prompt_characters) / CHARACTERS
-        usage[Usage.LENGTH_CALLS :] = 1, length, length * length, cost_usd, length * cost_usd
-    return usage
+    return np.array(usage_row(**call))
 
 
 def mean_of(usage: NDArray[np.float64], total: Usage, count: Usage) -> float | None:

@@ -5,6 +5,7 @@ from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
 from metallm_stream.postgres.interactions import (
+    insert_interactions,
     load_for_update,
     save_interactions,
     stream_interactions,
@@ -92,6 +93,7 @@ __all__ = [
     "forget_other_models",
     "forgotten_lessons",
     "head_revision",
+    "insert_interactions",
     "load_accounts",
     "load_all_watches",
     "load_for_update",

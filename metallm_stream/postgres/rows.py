@@ -20,8 +20,8 @@ from metallm_stream.join import Interaction
 
 MAX_JSON_BYTES = 2**25  # jsonb takes 2**28 bytes an array
 
-# Columns and types of a row as it goes to the server: JSON, bytes in base64. Those of `DECIDED` and
-# `ANSWERED` are sent only with a new decision or result, and stay as they are without.
+# Columns and types of a row. Those of `DECIDED` and `ANSWERED` are sent only with a new decision or
+# result, and stay as they are without.
 COLUMNS: dict[str, str] = {
     "query_id": "text",
     "day": "date",
@@ -50,7 +50,7 @@ COLUMNS: dict[str, str] = {
     "score": "double precision",
     "given_at": "timestamptz",
     "decision": "jsonb",
-    "context": "text",
+    "context": "bytea",
     "result": "jsonb",
     "feedback": "jsonb",
     "judged_by": "text",
@@ -87,6 +87,11 @@ ANSWERED = frozenset(
     }
 )
 
+# What binary COPY is told: jsonb goes as bytes, a version and JSON.
+COPY_TYPES = ["bytea" if kind == "jsonb" else kind for kind in COLUMNS.values()]
+_JSON_PLACES = [place for place, kind in enumerate(COLUMNS.values()) if kind == "jsonb"]
+_JSONB_VERSION = b"\x01"
+
 _feedback = TypeAdapter(tuple[Feedback, ...])
 
 
@@ -101,7 +106,7 @@ def to_json(
     held: list[bytes] = []
     size = 0
     for day, interaction in rows:
-        row = orjson.dumps(to_row(day, interaction, known.get(interaction.query_id)))
+        row = _as_json(to_row(day, interaction, known.get(interaction.query_id)))
         if held and size + len(row) > MAX_JSON_BYTES:
             yield (b"[" + b",".join(held) + b"]").decode()
             held, size = [], 0
@@ -109,6 +114,17 @@ def to_json(
         size += len(row)
     if held:
         yield (b"[" + b",".join(held) + b"]").decode()
+
+
+def to_copy(day: date, interaction: Interaction) -> list[object]:
+    """The values of a new row in the order of `COLUMNS`, as `COPY_TYPES`."""
+    row = to_row(day, interaction, None)
+    values = [row.get(name) for name in COLUMNS]
+    for place in _JSON_PLACES:
+        value = values[place]
+        if value is not None:
+            values[place] = _JSONB_VERSION + value.encode()
+    return values
 
 
 def to_row(day: date, interaction: Interaction, known: Interaction | None) -> dict[str, Any]:
@@ -129,7 +145,7 @@ def to_row(day: date, interaction: Interaction, known: Interaction | None) -> di
     if interaction.feedback:
         row |= _judged(interaction)
     if interaction.verdict is not None:
-        row["verdict"] = orjson.Fragment(storable_json(interaction.verdict))
+        row["verdict"] = storable_json(interaction.verdict)
     if row.get("quality") is not None:
         row["judged_by"] = "user"
     elif interaction.verdict_in_force() is not None:
@@ -180,6 +196,17 @@ def storable_json(event: Event | tuple[Feedback, ...], *, without: str | None = 
     return orjson.dumps(_cleaned(orjson.loads(dumped))).decode() if "\\u0000" in dumped else dumped
 
 
+def _as_json(row: dict[str, Any]) -> bytes:
+    """JSON as it is, and bytes in hexadecimal digits."""
+    sent = {
+        name: orjson.Fragment(value) if COLUMNS[name] == "jsonb" else value
+        for name, value in row.items()
+    }
+    if "context" in row:
+        sent["context"] = "\\x" + row["context"].hex()
+    return orjson.dumps(sent)
+
+
 def _cleaned(value: object) -> object:
     if isinstance(value, str):
         return storable(value)
@@ -203,8 +230,8 @@ def _decided(decision: Decision) -> dict[str, Any]:
         "cost_scale_usd": decision.cost_scale_usd,
         "asked_at": decision.asked_at,
         "decided_at": decision.decided_at,
-        "decision": orjson.Fragment(storable_json(decision, without="context")),
-        "context": base64.b64encode(decision.context).decode(),
+        "decision": storable_json(decision, without="context"),
+        "context": decision.context,
     }
 
 
@@ -217,7 +244,7 @@ def _answered(result: Result) -> dict[str, Any]:
         "output_tokens": result.output_tokens,
         "cost_usd": result.cost_usd,
         "latency_s": result.latency_s,
-        "result": orjson.Fragment(storable_json(result)),
+        "result": storable_json(result),
     }
 
 
@@ -230,7 +257,7 @@ def _judged(interaction: Interaction) -> dict[str, Any]:
         "label": None if given is None else given.label,
         "score": None if given is None else given.score,
         "given_at": None if given is None else given.given_at,
-        "feedback": orjson.Fragment(storable_json(interaction.feedback)),
+        "feedback": storable_json(interaction.feedback),
     }
 
 

@@ -189,7 +189,6 @@ STREAM_OUTCOMES = text("""
 
 _columns = ", ".join(COLUMNS)
 _typed = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-_values = _columns.replace("context", "decode(context, 'base64')")
 
 
 def _replacement(column: str) -> str:
@@ -203,9 +202,11 @@ def _replacement(column: str) -> str:
 _replaced = ", ".join(_replacement(name) for name in COLUMNS if name not in ("query_id", "day"))
 SAVE_INTERACTIONS = text(
     f"INSERT INTO metallm.interactions AS i ({_columns}) "  # noqa: S608 - names from our own source
-    f"SELECT {_values} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row ({_typed}) "
+    f"SELECT {_columns} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row ({_typed}) "
     f"ON CONFLICT (query_id, day) DO UPDATE SET {_replaced}, updated_at = now()"
 )
+
+COPY_INTERACTIONS = f"COPY metallm.interactions ({_columns}) FROM STDIN (FORMAT binary)"
 
 SAVE_DEAD_LETTERS = text("""
     INSERT INTO metallm.dead_records

@@ -8,6 +8,7 @@ from metallm_stream.policy.drift import ResidualWatch
 from metallm_stream.postgres import check_revision, open_engine
 from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.drift import DriftWatch
+from metallm_stream.serve.fold import Fold
 from metallm_stream.serve.learner import Learner
 from metallm_stream.serve.publisher import Publisher
 from metallm_stream.serve.pupil import open_pupil
@@ -35,26 +36,30 @@ def open_learner(settings: Settings) -> Learner:
         keep=settings.learner.policies_kept,
         now=utc_now,
     )
+    accountant = Accountant(
+        budgets(settings), topic=names(settings).policy, refresh_s=settings.learner.refresh_s
+    )
+    fold = Fold(
+        engine,
+        accountant,
+        _drift_watch(settings),
+        open_pupil(settings, encoder.name, encoder.dimensions),
+        encoder=encoder.name,
+        dimensions=encoder.dimensions,
+        slot=settings.slot,
+        half_life_s=settings.learner.half_life_s,
+        now=utc_now,
+    )
     return Learner(
         kafka,
         names(settings),
         engine,
+        fold,
         publisher,
-        Accountant(
-            budgets(settings),
-            topic=names(settings).policy,
-            refresh_s=settings.learner.refresh_s,
-        ),
-        encoder=encoder.name,
-        dimensions=encoder.dimensions,
-        slot=settings.slot,
+        accountant,
         batch_size=settings.learner.batch_size,
         linger_s=settings.learner.linger_s,
         retention_days=settings.learner.retention_days,
-        half_life_s=settings.learner.half_life_s,
-        drift=_drift_watch(settings),
-        pupil=open_pupil(settings, encoder.name, encoder.dimensions),
-        now=utc_now,
     )
 
 

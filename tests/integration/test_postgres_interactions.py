@@ -12,7 +12,12 @@ from sqlalchemy import Engine, text
 
 from metallm_stream.events import Attempt, Failure
 from metallm_stream.join import Interaction
-from metallm_stream.postgres import load_for_update, save_interactions, stream_interactions
+from metallm_stream.postgres import (
+    insert_interactions,
+    load_for_update,
+    save_interactions,
+    stream_interactions,
+)
 from tests.integration.conftest import Sample
 
 TODAY = date(2026, 3, 1)
@@ -69,6 +74,30 @@ def test_parts_that_stay_are_left_and_all_others_written(engine: Engine, sample:
             assert conn.execute(row).scalar_one() == by_parts
     assert whole.decision == early
     assert by_parts["quality"] is not None
+
+
+def test_inserting_writes_what_saving_writes(engine: Engine, sample: Sample) -> None:
+    """Every column of every kind of row is the same, whichever way a new one takes."""
+    odd = sample.result(1, text='{"a": "b\\n\\u0000"}\t\u2028 \ud800', prediction="\ud800\x00B")
+    verdict = sample.whole(3).merged(sample.feedback(3, None, withdrawn=True))
+    rows = [
+        sample.whole(0),
+        Interaction("q1", result=odd),
+        Interaction("q2", feedback=(sample.feedback(2, None, score=1 / 3),)),
+        verdict,
+        Interaction("q4", decision=sample.decision(4, metadata={"a\tb": "\\.\n"})),
+    ]
+    written = text("SELECT jsonb_agg(to_jsonb(i) - 'updated_at' ORDER BY query_id)"
+                   " FROM metallm.interactions AS i")  # fmt: skip
+    found = []
+    for write in (insert_interactions, save_interactions):
+        with engine.connect() as conn, conn.begin() as undone:
+            load_for_update(conn, [item.query_id for item in rows], TODAY)
+            write(conn, [(TODAY, item) for item in rows])
+            found.append(conn.execute(written).scalar_one())
+            undone.rollback()
+    assert found[0] == found[1]
+    assert len(found[0]) == len(rows)
 
 
 def test_what_is_loaded_is_what_was_saved(engine: Engine, sample: Sample) -> None:

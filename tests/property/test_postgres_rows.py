@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, date, datetime
 
 import orjson
@@ -107,7 +106,7 @@ def test_a_row_restores_its_interaction(
         name: orjson.dumps(row[name]).decode() if row.get(name) is not None else None
         for name in ("decision", "result", "feedback", "verdict")
     }
-    context = None if decision is None else base64.b64decode(row["context"])
+    context = None if decision is None else bytes.fromhex(row["context"].removeprefix("\\x"))
     assert from_row("q", stored.pop("decision"), context, *stored.values()) == whole
 
 
