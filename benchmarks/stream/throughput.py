@@ -63,7 +63,7 @@ def main() -> None:
         if options.interactions:
             figures["learner"] = learner(stage, options.interactions)
         if options.queries:  # with the policy that was learned
-            figures["router"] = router(stage, options.queries)
+            figures["router"] = router(stage, options.queries, options.interactions)
     print(json.dumps(figures, indent=2))
 
 
@@ -86,18 +86,22 @@ def put(stage: Stage, records: Iterator[Record]) -> None:
 # The router.
 
 
-def router(stage: Stage, count: int) -> dict[str, Any]:
-    """Rates of the encoder, of the bare loop and of the service, and their ratio."""
+def router(stage: Stage, count: int, decided: int) -> dict[str, Any]:
+    """Rates of the encoder, of the bare loop and of the service, and their ratio.
+
+    The learner's part has `decided` so many queries before, which do not count here.
+    """
     batch = Settings().router.batch_size
     asked = texts(count)
     put(stage, (_query(stage, number, text) for number, text in enumerate(asked)))
     encoder_per_s = _encoder(stage, asked, batch)
     bare = _bare_loop(stage, count, batch)
     limit_per_s = 1 / (1 / encoder_per_s + 1 / bare["records_per_s"])
-    child = stage.start("router")
     at_s: list[float] = []
-    began_s = cpu_s(child)
     with stage.reader(stage.names.decisions) as consumer:
+        stage.read(consumer, decided, lambda _: None, WITHIN_S)
+        child = stage.start("router")
+        began_s = cpu_s(child)
         stage.read(consumer, count, lambda message: at_s.append(_written_s(message)), WITHIN_S)
     used_s = cpu_s(child) - began_s
     child.stop()
