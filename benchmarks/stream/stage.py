@@ -51,7 +51,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.names = TopicNames(f"b{secrets.token_hex(4)}.")
         self.kafka = Connection(self.bootstrap)
-        self.producer = self.kafka.producer()
+        self.producer = self.kafka.producer(linger_ms=0)
         self.admin = self.kafka.admin()
         create(self.admin, self.names, self.providers, partitions=self.partitions)
 

@@ -3,11 +3,13 @@
     python -m benchmarks.stream.worker --calls 30000
 
 A local vendor answers with log-normal latency (mean 0.8 s, 99th percentile 8 s, at most 30 s).
-Four runs:
+Five runs:
 
 - bare: the loop, on the worker's core;
 - full: the same calls through Kafka and a worker, 500 in flight; memory is read along the way;
-- paced: calls written evenly at a share of that rate. What is added is the time from a call's
+- bare_paced: the loop, asked evenly at a share of that rate: what HTTP and the machine add to the
+  vendor's time by themselves;
+- paced: calls written evenly at the same rate. What is added is the time from a call's
   creation until its result can be read, less the vendor's own time;
 - blocked: the same with 1 % of calls that take 30 s; what is added to the others.
 
@@ -26,14 +28,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from confluent_kafka import Message
 
-from benchmarks.stream.bare import sustained
+from benchmarks.stream.bare import percentiles, sustained
 from benchmarks.stream.stage import KEY, REPOSITORY, Stage, cpu_s, memory_mb, open_stage
 from metallm_stream.embedded import Child
 from metallm_stream.events import Call, Generation, Model, Query, Result
@@ -48,7 +50,7 @@ WORKER_CORE, OTHER_CORE = "0", "1"
 
 
 def main() -> None:
-    """Run all four and print what came out."""
+    """Run all five and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=6_000)
     parser.add_argument("--concurrency", type=int, default=500)
@@ -60,7 +62,7 @@ def main() -> None:
         vendor = stage.vendor("recorded", _outcomes(own_s), core=OTHER_CORE)
         figures: dict[str, Any] = {"calls": options.calls, "concurrency": options.concurrency}
         texts = [text for text in own_s if text not in SLOW]
-        figures["bare"] = bare(stage, texts, options.concurrency)
+        figures["bare"] = bare(stage, {text: own_s[text] for text in texts}, options.concurrency)
         worker = stage.start(
             "worker",
             *("--provider", "recorded"),
@@ -72,6 +74,9 @@ def main() -> None:
         figures["ratio"] = figures["full"]["calls_per_s"] / figures["bare"]["calls_per_s"]
         rate = options.paced_share * figures["full"]["calls_per_s"]
         paced = texts[: int(options.paced_s * rate)]
+        figures["bare_paced"] = bare(
+            stage, {text: own_s[text] for text in paced}, options.concurrency, rate
+        )
         figures["paced"] = run.ask("paced", paced, rate=rate)
         mixed = [
             SLOW[number // 100] if number % 100 == 0 else text for number, text in enumerate(paced)
@@ -93,12 +98,15 @@ def _outcomes(own_s: dict[str, float]) -> dict[str, dict[str, dict[str, Any]]]:
     return {text: {"m": known | {"latency_s": seconds}} for text, seconds in own_s.items()}
 
 
-def bare(stage: Stage, texts: Sequence[str], concurrency: int) -> dict[str, Any]:
+def bare(
+    stage: Stage, own_s: Mapping[str, float], concurrency: int, rate: float | None = None
+) -> dict[str, Any]:
     """The bare loop's figures, from a process of its own on the worker's core."""
     path = stage.directory / "texts.json"
-    path.write_text(json.dumps(list(texts)))
+    path.write_text(json.dumps(own_s))
     argv = ["taskset", "-c", WORKER_CORE, sys.executable, "-m", "benchmarks.stream.bare"]
     argv += [stage.urls["recorded"], str(path), "--concurrency", str(concurrency)]
+    argv += [] if rate is None else ["--rate", str(rate)]
     environment = os.environ | {"VENDOR_KEY": KEY, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(  # noqa: S603 - our own words
         argv, env=environment, check=True, capture_output=True, text=True
@@ -119,7 +127,6 @@ class Run:
 
     def ask(self, name: str, texts: Sequence[str], *, rate: float | None) -> dict[str, Any]:
         """Ask every text once, all at once or `rate` a second; what came of it."""
-        began_s, cpu = time.monotonic(), (cpu_s(self._worker), cpu_s(self._vendor))
         calls = [_call(name, number, text) for number, text in enumerate(texts)]
         arrived: dict[str, tuple[float, bytes]] = {}
         doubled: Counter[str] = Counter()
@@ -136,12 +143,13 @@ class Run:
         sent: dict[str, float] = {}
         with self._stage.reader(self._stage.names.results) as consumer:
             self._stage.read(consumer, self._read, lambda _: None, 60)
+            began_s, cpu = time.monotonic(), (cpu_s(self._worker), cpu_s(self._vendor))
             for number, call in enumerate(calls):
                 due_s = began_s + (number / rate if rate else 0.0)
-                while time.monotonic() < due_s:
-                    for message in consumer.consume(500, max(0.0, due_s - time.monotonic())):
-                        if message.error() is None:
-                            seen(message)
+                while (left_s := due_s - time.monotonic()) > 0:
+                    one = consumer.poll(left_s)
+                    if one is not None and one.error() is None:
+                        seen(one)
                 sent[call.call_id] = time.time()
                 topic = self._stage.names.calls("recorded")
                 begin_write(self._stage.producer, Record.of(topic, call.call_id, call))
@@ -167,9 +175,7 @@ class Run:
                 for key, (at, _) in arrived.items()
                 if (text := texts[int(key.rpartition("-")[2])]) not in SLOW
             ]
-            figures |= {
-                f"added_ms_p{p}": 1e3 * float(np.percentile(added_s, p)) for p in (50, 90, 99)
-            }
+            figures |= percentiles(added_s)
         return figures
 
 

@@ -123,7 +123,11 @@ class Connection:
         )
 
     def producer(
-        self, *, compression: str = "lz4", max_record_bytes: int = MAX_RECORD_BYTES
+        self,
+        *,
+        compression: str = "lz4",
+        max_record_bytes: int = MAX_RECORD_BYTES,
+        linger_ms: int = 5,
     ) -> Producer:
         """An idempotent producer: in order, acknowledged by all in-sync replicas."""
         return Producer(
@@ -132,7 +136,7 @@ class Connection:
             | {
                 "enable.idempotence": True,
                 "message.max.bytes": max_record_bytes,
-                "linger.ms": 5,
+                "linger.ms": linger_ms,
                 "compression.type": compression,
             }
         )
