@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -34,6 +35,9 @@ from metallm_stream.serve.spent import restore
 
 _POLL_S = 0.005
 _IDLE_POLL_S = 0.05
+# Calls are many short steps of one thread; with the usual 5 ms each hand-over to the threads that
+# read and commit may wait so long.
+_SWITCH_S = 0.0005
 
 SubjectT = TypeVar("SubjectT")
 Answerer = Callable[[Call, Provider], Coroutine[Any, Any, Result | Forward]]
@@ -232,6 +236,7 @@ class CallThread:
 
     def start(self) -> None:
         """Start the thread and open the provider in it."""
+        sys.setswitchinterval(_SWITCH_S)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
