@@ -19,7 +19,8 @@ from pathlib import Path
 from sqlalchemy import NullPool, create_engine, text
 
 from metallm_stream.embedded import EmbeddedStack, remove_state
-from metallm_stream.postgres import database_url, migrate
+from metallm_stream.postgres import database_url
+from metallm_stream.postgres.migrate import migrate
 
 FILL = text("""
     INSERT INTO metallm.interactions (

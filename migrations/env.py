@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres.engine import database_url
-from metallm_stream.postgres.migrate import VERSION_TABLE
+from metallm_stream.postgres.installed import VERSION_TABLE
 from metallm_stream.postgres.revision import is_ours
 from metallm_stream.postgres.tables import SCHEMA, metadata
 

@@ -36,7 +36,8 @@ from metallm_stream.kafka import (
     read_to_end,
     write,
 )
-from metallm_stream.postgres import migrate, open_engine
+from metallm_stream.postgres import open_engine
+from metallm_stream.postgres.migrate import migrate
 from metallm_stream.serve.rebuild import Rebuilt, rebuild, rebuild_from_log
 from tests.processes import eventually
 

@@ -31,7 +31,8 @@ from benchmarks.stream.load import PROVIDER, Load, open_vendor, texts
 from benchmarks.stream.stage import Stage, memory_mb, stored_bytes, tree_cpu_s
 from metallm_stream.cli.sizing import COSTS, KAFKA, POSTGRES, Bytes, Cost, Workload
 from metallm_stream.embedded import EmbeddedStack, Supervisor, remove_state
-from metallm_stream.postgres import migrate, open_engine
+from metallm_stream.postgres import open_engine
+from metallm_stream.postgres.migrate import migrate
 
 BASE = Workload(40, 0.5, arms=2, dimensions=64, characters=300)
 FITTED = (  # each differs from the base in one thing

@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from metallm_stream.embedded import Child, EmbeddedStack, Supervisor, remove_state
 from metallm_stream.events import Model
 from metallm_stream.kafka import Connection, Record, TopicNames, create, write
-from metallm_stream.postgres import migrate
+from metallm_stream.postgres.migrate import migrate
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "key-for-benchmarks"

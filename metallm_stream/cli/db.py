@@ -8,10 +8,10 @@ from metallm_stream.postgres import (
     check_revision,
     current_revision,
     head_revision,
-    migrate,
     roles_exist,
     roles_sql,
 )
+from metallm_stream.postgres.migrate import migrate
 from metallm_stream.settings import load
 
 

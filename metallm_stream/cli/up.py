@@ -27,7 +27,7 @@ from metallm_stream.cli.entry_points import address, entry_point, is_ready
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.postgres import migrate
+from metallm_stream.postgres.migrate import migrate
 from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import importlib
+import importlib.util
 import sys
 import zlib
+from types import ModuleType
 from typing import Any, Protocol
 
 
@@ -52,7 +54,7 @@ class PageHinkley:
     _SUMS = ("_sum_increase", "_sum_decrease", "_min_increase", "_max_decrease")
 
     def __init__(self, state: dict[str, Any]) -> None:
-        module = importlib.import_module("river.drift.page_hinkley")
+        module = _river_drift("page_hinkley")
         self._river = module.PageHinkley(delta=self.DELTA, threshold=self.THRESHOLD)
         if state:
             _require_version(state)
@@ -88,7 +90,7 @@ class Adwin:
     DELTA, CLOCK = 0.02, 8
 
     def __init__(self, state: dict[str, Any]) -> None:
-        module = importlib.import_module("river.drift.adwin")
+        module = _river_drift("adwin")
         self._river = module.ADWIN(delta=self.DELTA, clock=self.CLOCK)
         if state:
             _require_version(state)
@@ -104,6 +106,24 @@ class Adwin:
         raw = bytes(self._river._helper.__getstate__())  # noqa: SLF001
         window = base64.b64encode(raw).decode()
         return {"river": river_version(), "window": window, "crc32": zlib.crc32(raw)}
+
+
+def _river_drift(name: str) -> ModuleType:
+    """A module of River's detectors, without the package around it.
+
+    That one imports much of SciPy for its other detectors, which takes 1.5 s, and more where a
+    learner begins again. Whoever imports it later gets it whole.
+    """
+    package = "river.drift"
+    if package in sys.modules:
+        return importlib.import_module(f"{package}.{name}")
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    sys.modules[package] = importlib.util.module_from_spec(spec)  # not run
+    try:
+        return importlib.import_module(f"{package}.{name}")
+    finally:
+        del sys.modules[package]
 
 
 def river_version() -> str:

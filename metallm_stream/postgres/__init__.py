@@ -4,19 +4,18 @@ from metallm_stream.postgres.budgets import Place, load_accounts, lock_accounts,
 from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
+from metallm_stream.postgres.installed import (
+    check_revision,
+    current_revision,
+    head_revision,
+    roles_exist,
+    roles_sql,
+)
 from metallm_stream.postgres.interactions import (
     insert_interactions,
     load_for_update,
     save_interactions,
     stream_interactions,
-)
-from metallm_stream.postgres.migrate import (
-    check_revision,
-    current_revision,
-    head_revision,
-    migrate,
-    roles_exist,
-    roles_sql,
 )
 from metallm_stream.postgres.offsets import (
     Advance,
@@ -107,7 +106,6 @@ __all__ = [
     "load_watches",
     "lock_accounts",
     "lock_river",
-    "migrate",
     "newest_policy_version",
     "next_policy_version",
     "open_engine",

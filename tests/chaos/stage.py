@@ -17,7 +17,7 @@ from pathlib import Path
 
 from metallm_stream.embedded import Child, ChildFailed
 from metallm_stream.embedded.ports import free_port
-from metallm_stream.postgres import migrate
+from metallm_stream.postgres.migrate import migrate
 from tests.chaos.checker import Event
 from tests.chaos.faults import SLOTS, Fault, Schedule
 from tests.chaos.proxy import Proxy

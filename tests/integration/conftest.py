@@ -13,7 +13,8 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 
 from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
 from metallm_stream.join import Interaction
-from metallm_stream.postgres import migrate, open_engine
+from metallm_stream.postgres import open_engine
+from metallm_stream.postgres.migrate import migrate
 from tests.pipeline import fresh_database
 
 DIMENSIONS = 4

@@ -19,11 +19,11 @@ from metallm_stream.postgres import (
     check_revision,
     current_revision,
     head_revision,
-    migrate,
     roles_exist,
     roles_sql,
 )
-from metallm_stream.postgres.migrate import VERSION_TABLE, run_script
+from metallm_stream.postgres.installed import VERSION_TABLE
+from metallm_stream.postgres.migrate import migrate, run_script
 from metallm_stream.postgres.revision import is_ours
 from metallm_stream.postgres.tables import SCHEMA, metadata
 

@@ -234,3 +234,17 @@ def test_river_is_not_loaded_before_it_is_needed() -> None:
         "sys.exit('river' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_detectors_do_not_bring_in_what_only_others_of_river_need() -> None:
+    """A learner that begins again would wait for it; who imports River's package gets it whole."""
+    script = (
+        "import sys\n"
+        "from metallm_stream.policy.detectors import DETECTORS\n"
+        "ours = [detector({})._river for detector in DETECTORS.values()]\n"
+        "assert 'scipy.stats' not in sys.modules\n"
+        "from river import drift\n"
+        "assert [type(one) for one in ours] == [drift.ADWIN, drift.PageHinkley]\n"
+        "drift.KSWIN(seed=1).update(0.5)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres import database_url, head_revision, open_engine, roles_sql
-from metallm_stream.postgres.migrate import require_revision
+from metallm_stream.postgres.installed import require_revision
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
@@ -35,7 +35,7 @@ def test_an_engine_connects_to_nothing_and_shows_no_password() -> None:
 
 def test_a_database_at_the_head_is_accepted() -> None:
     """Found and expected revision are the same."""
-    require_revision("0002", {"0001", "0002"}, "0002")
+    require_revision("0002", {"0001", "0002"})
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_database_at_the_head_is_accepted() -> None:
 def test_any_other_database_is_refused_with_the_way_out(found: str | None, way_out: str) -> None:
     """Not migrated, migrated too little, migrated too far."""
     with pytest.raises(ConfigurationError, match=way_out):
-        require_revision(found, {"0001", "0002"}, "0002")
+        require_revision(found, {"0001", "0002"})
 
 
 def test_the_migrations_are_found_in_a_checkout() -> None:

@@ -21,7 +21,8 @@ from metallm_stream.cli.demo.services import PROVIDER, Services
 from metallm_stream.embedded import EmbeddedStack, Listener, StateDirectory, remove_state
 from metallm_stream.events import Model
 from metallm_stream.kafka import Connection, Record, TopicNames, create, write
-from metallm_stream.postgres import database_url, migrate, open_engine
+from metallm_stream.postgres import database_url, open_engine
+from metallm_stream.postgres.migrate import migrate
 from metallm_stream.settings import KAFKA_PASSED_THROUGH, Settings
 
 COST_WEIGHT = 0.1
