@@ -133,8 +133,9 @@ class Calls(Generic[SubjectT]):
 
     def start(self) -> None:
         """Open the provider, join the group, and read what was spent before."""
-        self._thread.start()
+        opening = self._thread.start()
         self._loop.start()
+        opening.result()
         if self._spending is not None:
             restore(self._spending, self._connection, self._names)
 
@@ -234,11 +235,11 @@ class CallThread:
         self._provider: Provider | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="calls", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread and open the provider in it."""
+    def start(self) -> Future[None]:
+        """Start the thread and begin to open the provider in it: a second, for its SDK."""
         sys.setswitchinterval(_SWITCH_S)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._open(), self._loop)
 
     def submit(self, call: Call, work: Work) -> Future[Result | Forward]:
         """Begin one call; `ended` tells when its future is done."""
