@@ -147,18 +147,23 @@ class Connection:
 
 
 class Admin(AdminClient):
-    """An administrative client that knows whether brokers refuse it, and why."""
+    """An administrative client that knows whether brokers refuse it, and why.
+
+    It ends as soon as nobody holds it, and with it what it has asked: its callback does not.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._refusals: list[str] = []
-        options: dict[str, Any] = {**settings, "error_cb": self._note}
+        refusals: list[str] = []
+        self._refusals = refusals
+
+        def note(error: KafkaError) -> None:
+            if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):  # noqa: SLF001
+                refusals.append(error.str())
+
+        options: dict[str, Any] = {**settings, "error_cb": note}
         super().__init__(options)
 
     def refusal(self) -> str | None:
         """What was wrong with credentials or certificates when a broker was last asked."""
         self.poll(0)
         return self._refusals[-1] if self._refusals else None
-
-    def _note(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):  # noqa: SLF001
-            self._refusals.append(error.str())

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from metallm_stream.errors import MetallmError
-from metallm_stream.kafka.connect import SESSION_TIMEOUT_S, Admin, Connection
+from metallm_stream.kafka.connect import SESSION_TIMEOUT_S, Connection
 from metallm_stream.kafka.records import Partition
 from metallm_stream.kafka.unread import unread
 
@@ -89,7 +89,6 @@ class Lifeline:
         self._since_s = self._looked_s = time.monotonic()
         self._wait_s = patience.idle_s
         self._found: frozenset[Partition] = frozenset()
-        self._admin: Admin | None = None
 
     def check(self, consumer: Consumer, held: Collection[Partition]) -> None:
         """Call with every turn of the loop; raises `CutOffError` or `LeftOutError`.
@@ -110,9 +109,10 @@ class Lifeline:
             self._look(consumer, held)
 
     def _look(self, consumer: Consumer, held: Collection[Partition]) -> None:
-        if self._admin is None:
-            self._admin = self._connection.admin()
-        found, before = unread(self._admin, *self._member, held, self._answer_s), self._found
+        # A client for this look only: when the broker is back, librdkafka ends a process that still
+        # has one whose question about a group has timed out (2.16, `enq_once_del_source_return`).
+        admin, before = self._connection.admin(), self._found
+        found = unread(admin, *self._member, held, self._answer_s)
         if found & before:
             self._leave(consumer, sorted(found & before))
         self._found, self._looked_s = found, time.monotonic()

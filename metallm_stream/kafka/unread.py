@@ -48,11 +48,13 @@ def unread(
     frozenset
         Empty as well where the group is balancing or the brokers do not answer.
     """
+    (asked,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
+    if asked.exception() is not None:  # raised, it would keep the client alive in a circle
+        return frozenset()
+    description: ConsumerGroupDescription = asked.result()
+    if description.state != ConsumerGroupState.STABLE:
+        return frozenset()
     try:
-        (asked,) = admin.describe_consumer_groups([group], request_timeout=timeout_s).values()
-        description: ConsumerGroupDescription = asked.result()
-        if description.state != ConsumerGroupState.STABLE:
-            return frozenset()
         existing = admin.list_topics(timeout=timeout_s).topics
     except KafkaException:
         return frozenset()

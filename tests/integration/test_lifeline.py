@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from metallm_stream.embedded import EmbeddedStack
 from metallm_stream.kafka import (
     Connection,
     CutOffError,
@@ -108,6 +113,25 @@ def test_a_group_at_rest_with_partitions_that_nobody_reads_is_woken(pipeline: Pi
         with pytest.raises(LeftOutError, match="nobody read"):
             eventually(lambda: loop.take(1, 0.1))
         eventually(lambda: holds(again, 2))
+
+
+def test_a_look_that_an_outage_cuts_short_leaves_no_question_behind(tmp_path: Path) -> None:
+    """A client of librdkafka that still has one ends the process when the broker is back."""
+    with EmbeddedStack(tmp_path / "state", database_url="postgresql://none") as stack:
+        kafka, broker = Connection(stack.bootstrap_servers), stack.supervisor.children["kafka"]
+        looks = Patience(60, 0.01, 0.01)
+        line = Lifeline(kafka, "nobody", "0", ["queries"], looks, answer_s=1.0)
+        with closing(kafka.group_consumer("nobody", "0")) as member:
+            line.check(member, ())
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGKILL)
+            eventually(lambda: broker.exit_codes == (137,))
+            line.check(member, ())
+            broker.wait_ready(60)
+            back_s = time.monotonic()
+            while time.monotonic() < back_s + 3:  # every client has found the broker by then
+                line.check(member, ())
+                member.poll(0.1)
 
 
 def key_of(where: TopicPartition) -> Partition:
