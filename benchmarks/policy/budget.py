@@ -21,7 +21,6 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.encode import DEFAULT_ENCODER, load_encoder
-from metallm_stream.evaluate import read_outcomes
-from metallm_stream.events import BudgetAccount
+from metallm_stream.evaluate import Spending, read_outcomes
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
-from metallm_stream.route import Account, Budget, Charge, Pacer, record_of
+from metallm_stream.route import SoleAccount
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-WINDOW = 500
-FIRST = 200
-PUBLISH_EVERY = 20
+LATEST = 500  # queries after which any cost is known
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -76,21 +71,15 @@ class Figures:
 class Service:
     """Policy and pacer as the services run them; without a budget the policy alone."""
 
-    def __init__(self, log: Log, budget: Budget | None, seed: int) -> None:
+    def __init__(self, log: Log, amount_usd: float | None, seed: int) -> None:
         self._log = log
-        self._budget = budget
+        self._account = None if amount_usd is None else SoleAccount(amount_usd)
         self._policy = MultiTaskRidge(seed=seed)
-        self._pacer = self._new_pacer()
-        self._account = Account()
-        self._published: bytes | None = None
-        self._charges: list[Charge] = []
         self._sums = np.zeros(len(log.arms))
         self._calls = np.zeros(len(log.arms))
 
     def choose(self, row: int) -> int:
         """The arm's column for the query at `row`."""
-        if row % PUBLISH_EVERY == 0:
-            self._publish(row)
         known = self._calls > 0
         mean = self._sums / np.maximum(self._calls, 1)
         expected = np.where(known, mean, mean.max())
@@ -100,11 +89,8 @@ class Service:
             context, self._log.arms, penalties=penalties, allowed=allowed[None]
         )
         column = int(pulls.columns[0])
-        charge = Charge(NOW, float(expected[column]))
-        self._charges.append(charge)
-        self._pacer.reserve({}, 0, row, charge)
-        if self._budget is not None:  # the learner reads the decision
-            self._account = self._account.revised(self._budget, None, charge)
+        if self._account is not None:
+            self._account.reserve(float(expected[column]))
         return column
 
     def learn(self, row: int, column: int) -> None:
@@ -117,35 +103,20 @@ class Service:
             self._log.contexts[row : row + 1],
             self._log.quality[row : row + 1, column],
         )
-        if self._budget is not None:
-            expected = self._charges[row]
-            booked = Charge(NOW, expected.expected_usd, cost_usd)
-            self._account = self._account.revised(self._budget, expected, booked)
+        if self._account is not None:
+            self._account.book(row, cost_usd)
 
-    def restart(self, row: int) -> None:
-        """The router was killed before `row`, and knows the account and its decisions' tail."""
-        self._pacer = self._new_pacer()
-        if self._published is not None:
-            self._pacer.adopt(BudgetAccount.parse(self._published))
-        for earlier in range(row):
-            self._pacer.reserve({}, 0, earlier, self._charges[earlier])
+    def restart(self) -> None:
+        """The router was killed, and knows the account and its decisions' tail."""
+        if self._account is not None:
+            self._account.restart()
 
     def _paced(self, expected: Floats, known: Mask) -> tuple[Floats, Mask]:
         """What is subtracted from each arm's expected quality, and who is allowed, `(K,)`."""
-        weight = self._pacer.weight({}, NOW)
-        every = np.ones(len(expected), dtype=np.bool_)
-        limited = self._pacer.limited({}, every, expected, known, NOW)
-        return weight * expected / (expected.max() or 1.0), limited
-
-    def _publish(self, row: int) -> None:
-        if self._budget is not None:
-            record = record_of(self._budget, "", self._account)
-            record = record.model_copy(update={"next_offsets": {0: row}})
-            self._published = record.encode()
-            self._pacer.adopt(BudgetAccount.parse(self._published))
-
-    def _new_pacer(self) -> Pacer:
-        return Pacer([] if self._budget is None else [self._budget])
+        if self._account is None:
+            return np.zeros(len(expected)), np.ones(len(expected), dtype=np.bool_)
+        weight, fits = self._account.limit(expected, known)
+        return weight * expected / (expected.max() or 1.0), fits
 
 
 class ParetoBandit(Service):
@@ -175,16 +146,16 @@ def replayed(log: Log, runner: Service, seed: int, *, restarts: bool = True) -> 
     """The columns chosen on the whole log."""
     n = len(log.contexts)
     rng = np.random.default_rng((seed, 1))
-    due: list[list[int]] = [[] for _ in range(n + WINDOW + 1)]
+    due: list[list[int]] = [[] for _ in range(n + LATEST + 1)]
     columns = np.zeros(n, dtype=np.int64)
     for row in range(n):
         if restarts and row in (n // 3, n // 2, 2 * n // 3):
-            runner.restart(row)
+            runner.restart()
         for earlier in due[row]:
             runner.learn(earlier, int(columns[earlier]))
         columns[row] = runner.choose(row)
         is_late = n // 3 <= row < 2 * n // 3
-        delay = int(rng.integers(50, 501)) if is_late else int(rng.integers(25, 51))
+        delay = int(rng.integers(50, LATEST + 1)) if is_late else int(rng.integers(25, 51))
         due[row + delay].append(row)
     return columns
 
@@ -192,14 +163,12 @@ def replayed(log: Log, runner: Service, seed: int, *, restarts: bool = True) -> 
 def figures(log: Log, columns: NDArray[np.int64], free: float, amount_usd: float) -> Figures:
     """Spend over windows and quality of a replay beside its baselines."""
     rows = np.arange(len(columns))
-    spent = log.cost_usd[rows, columns]
-    until = np.concatenate([[0.0], np.cumsum(spent)])
-    windows = (until[FIRST + WINDOW :] - until[FIRST:-WINDOW]) / (WINDOW * amount_usd)
+    spending = Spending.of(log.cost_usd[rows, columns], amount_usd)
     half = len(rows) // 2
     fixed, mix = affordable(log.quality[half:].mean(0), log.cost_usd[half:].mean(0), amount_usd)
     quality = float(log.quality[rows, columns][half:].mean())
-    spend = float(spent.mean() / amount_usd)
-    return Figures(float(windows.max()), spend, quality, free, fixed, mix)
+    worst = np.nan if spending.worst_window is None else spending.worst_window
+    return Figures(worst, spending.share, quality, free, fixed, mix)
 
 
 def affordable(quality: Floats, cost_usd: Floats, amount_usd: float) -> tuple[float, float]:
@@ -212,11 +181,6 @@ def affordable(quality: Floats, cost_usd: Floats, amount_usd: float) -> tuple[fl
             share = (amount_usd - cost_usd[low]) / (cost_usd[high] - cost_usd[low])
             mix = max(mix, float((1 - share) * quality[low] + share * quality[high]))
     return fixed, mix
-
-
-def service(log: Log, amount_usd: float, seed: int) -> Service:
-    """The service's own policy and pacer."""
-    return Service(log, Budget("all", amount_usd, "query"), seed)
 
 
 def read(path: Path, encoder: str) -> Log:
@@ -237,7 +201,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=["paretobandit"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    runners: dict[str, Callable[[Log, float, int], Service]] = {"service": service}
+    runners: dict[str, Callable[[Log, float, int], Service]] = {"service": Service}
     if options.peer:
         runners[options.peer] = ParetoBandit
     print(f"{'file':24} {'share':>5} {'by':12} {'worst':>6} {'spend':>6} ", end="")

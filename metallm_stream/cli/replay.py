@@ -6,91 +6,50 @@ Invariant: the same file, options and seed give the same figures, except for the
 from __future__ import annotations
 
 import json
-import math
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Table
-from threadpoolctl import threadpool_limits
 
-from metallm_stream.encode import DEFAULT_ENCODER, load_encoder
-from metallm_stream.evaluate import (
-    Labels,
-    Part,
-    Utilities,
-    Value,
-    mean_part,
-    parts,
-    read_outcomes,
-    utilities,
-)
-from metallm_stream.evaluate import replay as replay_outcomes
-from metallm_stream.policy import CHOOSERS, DEFAULT_CHOOSER
+from metallm_stream.cli.numbers import finite
+from metallm_stream.cli.replay_report import Asked, show, show_weights
+from metallm_stream.cli.replay_run import replayed
+from metallm_stream.encode import DEFAULT_ENCODER
+from metallm_stream.evaluate import Labels
+from metallm_stream.policy import CHOOSERS, DEFAULT_CHOOSER, is_river
 from metallm_stream.policy.detectors import DEFAULT_DETECTOR, DETECTORS
-from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from metallm_stream.settings import RouterSettings
+
+FLOOR = RouterSettings().floor
+BUDGETED_DELAY = 25  # queries: calls of some seconds, ten queries a second
 
 
-@dataclass(frozen=True)
-class _Options:
-    file: Path
-    cost_weight: float
-    order: str
-    shuffles: int
-    seed: int
-    limit: int | None
-    policy: str
-    labels: Labels
-    drift: str | None
-    half_life: float | None
-    encoder: str
+def _weights(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...]:
+    try:
+        weights = tuple(float(part) for part in value.split(",")) if value is not None else ()
+    except ValueError as exc:
+        raise click.BadParameter(f"{exc}; give numbers: 0,.1,1", param=parameter) from exc
+    for weight in weights:
+        if not 0 <= weight < float("inf"):
+            raise click.BadParameter(f"{weight} is not at least 0 and finite", param=parameter)
+    return weights
 
 
-@dataclass(frozen=True)
-class _Report:
-    options: _Options
-    stream: Utilities
-    n: int
-    whole: Part
-    second_half: Part
-    queries_per_s: float
-
-    def as_json(self) -> dict[str, object]:
-        """One object: what was asked, and what came of it."""
-        return {
-            "policy": self.options.policy,
-            "cost_weight": self.options.cost_weight,
-            "seed": self.options.seed,
-            "order": self.options.order,
-            "shuffles": self.options.shuffles,
-            "label_fraction": self.options.labels.fraction,
-            "label_delay": self.options.labels.delay,
-            "drift": self.options.drift,
-            "half_life": self.options.half_life,
-            "encoder": self.options.encoder,
-            "n": self.n,
-            "arms": list(self.stream.outcomes.arms),
-            "cost_scale_usd": self.stream.cost_scale_usd,
-            "all": self.whole.as_json(),
-            "second_half": self.second_half.as_json(),
-            "queries_per_s": self.queries_per_s,
-            "notes": list(self.stream.outcomes.notes),
-        }
-
-
-def _finite(
-    _context: click.Context, parameter: click.Parameter, value: float | None
-) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a finite number", param=parameter)
-    return value
+def _parameters(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> dict[str, Any]:
+    try:
+        found = json.loads(value or "{}")
+    except json.JSONDecodeError as exc:
+        raise click.BadParameter(f"{value!r} is no JSON: {exc}", param=parameter) from exc
+    if not isinstance(found, dict):
+        raise click.BadParameter(
+            f"{value!r} is no JSON object: give names and values", param=parameter
+        )
+    return found
 
 
 @click.command()
@@ -98,10 +57,16 @@ def _finite(
 @click.option(
     "--cost-weight",
     type=click.FloatRange(min=0),
-    callback=_finite,
+    callback=finite,
     default=0.1,
     show_default=True,
     help="What the dearest arm's mean cost is worth, in quality.",
+)
+@click.option(
+    "--cost-weights",
+    callback=_weights,
+    metavar="W,W,…",
+    help="Several in one run: one row each, or an array of objects.",
 )
 @click.option(
     "--order",
@@ -125,12 +90,39 @@ def _finite(
     "--policy",
     default=DEFAULT_CHOOSER,
     show_default=True,
-    help=f"{', '.join(name for name in CHOOSERS if name != 'fixed')}, or fixed:<arm>.",
+    help=f"{', '.join(name for name in CHOOSERS if name != 'fixed')}, fixed:<arm>, or one of "
+    "River's as METALLM_ROUTER__POLICY names it: river:LinUCBDisjoint, or a class's path.",
+)
+@click.option(
+    "--policy-parameters",
+    callback=_parameters,
+    metavar="JSON",
+    help="What it is made with, as METALLM_ROUTER__POLICY_PARAMETERS has it.",
+)
+@click.option(
+    "--floor",
+    type=click.FloatRange(1e-4, 1),
+    callback=finite,
+    show_default=f"{FLOOR:g} with a policy of River's",
+    help="Share of an even draw beside a policy of River's, as METALLM_ROUTER__FLOOR.",
+)
+@click.option(
+    "--budget-usd-per-query",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="What a query may cost in the mean: decides in turn, under a soft budget of the service.",
+)
+@click.option(
+    "--cost-delay",
+    type=click.IntRange(min=0),
+    show_default=f"{BUDGETED_DELAY} under a budget, else 0",
+    help="How many more queries are decided before a call's cost is known; its label comes no "
+    "sooner.",
 )
 @click.option(
     "--label-fraction",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=finite,
     default=1.0,
     show_default=True,
     help="Share of the queries whose quality the policy ever learns.",
@@ -145,14 +137,13 @@ def _finite(
 @click.option(
     "--drift",
     type=click.Choice(["off", *DETECTORS]),
-    default=DEFAULT_DETECTOR,
-    show_default=True,
+    show_default=f"{DEFAULT_DETECTOR}; off with a policy of River's",
     help="What watches each arm's quality for a shift, as in the service.",
 )
 @click.option(
     "--half-life",
     type=click.FloatRange(min=0, min_open=True),
-    callback=_finite,
+    callback=finite,
     help="Labels after which a label counts half as much; default: as much as ever.",
 )
 @click.option("--encoder", default=DEFAULT_ENCODER, show_default=True)
@@ -160,15 +151,20 @@ def _finite(
 def replay(
     file: Path,
     cost_weight: float,
+    cost_weights: tuple[float, ...],
+    label_fraction: float,
+    label_delay: int,
+    cost_delay: int | None,
+    budget_usd_per_query: float | None,
+    policy: str,
+    policy_parameters: Mapping[str, Any],
+    floor: float | None,
+    drift: str | None,
+    half_life: float | None,
     order: str,
     shuffles: int,
     seed: int,
     limit: int | None,
-    policy: str,
-    label_fraction: float,
-    label_delay: int,
-    drift: str,
-    half_life: float | None,
     encoder: str,
     as_json: bool,
 ) -> None:
@@ -177,101 +173,51 @@ def replay(
     FILE holds JSON lines, plain or gzip'd: {"query_id", "text", "outcomes": {arm: {"quality",
     "cost"}}}. The policy sees the outcome of the arm it chooses and of no other. Prints utility
     (quality − cost weight × cost ÷ dearest arm's mean cost), quality and cost beside those of
-    every fixed arm, of chance and of hindsight, for the whole stream and its second half.
+    every fixed arm, of chance and of hindsight, for the whole stream and its second half. Under a
+    budget it also prints the share of it that was spent, of all queries and of the worst 500.
     """
-    labels = Labels(fraction=label_fraction, delay=label_delay)
-    memory = None if drift == "off" else drift, half_life
-    options = _Options(
-        file, cost_weight, order, shuffles, seed, limit, policy, labels, *memory, encoder
-    )
-    report = _replayed(options)
-    if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
-    else:
-        _print(report)
-
-
-def _replayed(options: _Options) -> _Report:
-    outcomes = read_outcomes(options.file)
-    stream = utilities(outcomes, options.cost_weight)
-    kind, _, arm = options.policy.partition(":")
-    if kind == "fixed" and arm not in stream.outcomes.arms:
-        known = ", ".join(stream.outcomes.arms)
-        raise click.BadParameter(f"no arm {arm!r} in this file: {known}", param_hint="--policy")
-    contexts = load_encoder(options.encoder).encode(outcomes.texts)
-    started_s = time.perf_counter()
-    found = _parts(stream, contexts, options)
-    elapsed_s = time.perf_counter() - started_s
-    n = min(len(outcomes), options.limit or len(outcomes))
-    return _Report(
-        options=options,
-        stream=stream,
-        n=n,
-        whole=mean_part([whole for whole, _ in found]),
-        second_half=mean_part([half for _, half in found]),
-        queries_per_s=n * options.shuffles / elapsed_s,
-    )
-
-
-def _parts(
-    stream: Utilities, contexts: NDArray[np.float32], options: _Options
-) -> list[tuple[Part, Part]]:
-    """The whole and the second half of each shuffle's replay."""
-    found = []
-    seeds = range(options.seed, options.seed + options.shuffles)
-    console = Console(stderr=True)
-    # Matrices of this size gain nothing from more threads, and on busy cores wait for each other.
-    with threadpool_limits(limits=1, user_api="blas"):
-        for seed in track(seeds, "replaying", console=console, disable=not console.is_terminal):
-            order = _order(len(contexts), options, seed)
-            policy = MultiTaskRidge(
-                options.policy, half_life=options.half_life, drift=options.drift, seed=seed
-            )
-            rng = np.random.default_rng((seed, 1))
-            choices = replay_outcomes(
-                stream, contexts, policy, order=order, labels=options.labels, rng=rng
-            )
-            found.append(parts(stream, order, choices))
-    return found
-
-
-def _order(n: int, options: _Options, seed: int) -> NDArray[np.int64]:
-    positions: NDArray[np.int64] = np.arange(n)
-    if options.order == "shuffled":
-        positions = np.random.default_rng(seed).permutation(n)
-    return positions[: options.limit]
-
-
-def _print(report: _Report) -> None:
-    console = Console()
-    options = report.options
-    title = f"{options.file.name}: {report.n:,} queries, cost weight {options.cost_weight:g}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("policy", overflow="ellipsis", no_wrap=True, max_width=25)
-    for part in ("whole", "2nd half"):
-        for column in ("utility", "quality", "$/1,000"):
-            table.add_column(f"{part}\n{column}", justify="right", no_wrap=True, min_width=8)
-    whole, half = report.whole, report.second_half
-    table.add_row(f"[bold]{escape(options.policy)}", *_cells(whole.policy), *_cells(half.policy))
-    for name, value in whole.baselines.items():
-        table.add_row(escape(name), *_cells(value), *_cells(half.baselines[name]))
-    console.print(table)
-    for name in ("best_fixed", "cheapest", "dearest"):
-        console.print(f"{name}: {escape(whole.baselines[name].arm or 'not the same throughout')}")
-    shares = sorted(half.shares.items(), key=lambda item: -item[1])
-    console.print(
-        "shares, second half: " + ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in shares)
-    )
-    if whole.standard_error is not None and half.standard_error is not None:
-        console.print(
-            f"means over {options.shuffles} shuffles; standard error of the policy's utility "
-            f"{whole.standard_error:.4f}, second half {half.standard_error:.4f}"
+    if is_river(policy):
+        _refuse_memory(policy, drift, half_life)
+        drift, floor = "off", FLOOR if floor is None else floor
+    elif floor is not None:
+        raise click.BadParameter(
+            f"it is for policies of River's, and {policy} has no such draw beside it: leave it out",
+            param_hint="--floor",
         )
-    for note in report.stream.outcomes.notes:
-        console.print(f"note: {escape(note)}")
-    console.print(f"{report.queries_per_s:,.0f} queries/s after encoding")
+    budgeted = 0 if budget_usd_per_query is None else BUDGETED_DELAY
+    asked = Asked(
+        file=file,
+        order=order,
+        shuffles=shuffles,
+        seed=seed,
+        limit=limit,
+        policy=policy,
+        parameters=policy_parameters,
+        floor=floor,
+        labels=Labels(fraction=label_fraction, delay=label_delay),
+        cost_delay=budgeted if cost_delay is None else cost_delay,
+        budget_usd=budget_usd_per_query,
+        drift=None if drift == "off" else drift or DEFAULT_DETECTOR,
+        half_life=half_life,
+        encoder=encoder,
+    )
+    reports = replayed(asked, cost_weights or (cost_weight,))
+    if as_json:
+        found = [report.as_json() for report in reports]
+        click.echo(json.dumps(found if cost_weights else found[0], ensure_ascii=False, indent=2))
+    elif cost_weights:
+        show_weights(reports)
+    else:
+        show(reports[0])
 
 
-def _cells(value: Value) -> tuple[str, str, str]:
-    cost = "unknown" if value.cost_usd is None else f"{1000 * value.cost_usd:.4g}"
-    return f"{value.utility:.4f}", f"{value.quality:.4f}", cost
+def _refuse_memory(policy: str, drift: str | None, half_life: float | None) -> None:
+    """Raise `BadParameter` for what changes the memory of sums alone."""
+    options = {"--drift": None if drift == "off" else drift, "--half-life": half_life}
+    for option, value in options.items():
+        if value is not None:
+            raise click.BadParameter(
+                f"{value} would change what sums remember, and {policy} is no policy of sums: "
+                f"leave it out, or choose {DEFAULT_CHOOSER}",
+                param_hint=option,
+            )

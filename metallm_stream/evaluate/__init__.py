@@ -7,8 +7,9 @@ from metallm_stream.evaluate.estimate import Estimate, Estimator
 from metallm_stream.evaluate.metrics import METRICS, Metric
 from metallm_stream.evaluate.off_policy import LogEvaluation, PolicyEvaluation, PolicyValue
 from metallm_stream.evaluate.outcomes import LoggedQuery, Outcomes, read_logged, read_outcomes
-from metallm_stream.evaluate.replay import Choices, Labels, replay
+from metallm_stream.evaluate.replay import Choices, Labels, Replayed, replay
 from metallm_stream.evaluate.report import Part, mean_part, parts
+from metallm_stream.evaluate.spending import Spending
 from metallm_stream.evaluate.targets import ALWAYS, TARGETS
 from metallm_stream.evaluate.warm_start import prior, prior_weight, utilities_from
 
@@ -30,6 +31,8 @@ __all__ = [
     "Part",
     "PolicyEvaluation",
     "PolicyValue",
+    "Replayed",
+    "Spending",
     "Utilities",
     "Value",
     "baselines",

@@ -6,14 +6,19 @@ that have arrived, and costs of earlier calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from metallm_stream.evaluate.baselines import Utilities
 from metallm_stream.policy import CHARACTERS, CostCurve, Usage, usage_of_call
-from metallm_stream.policy.batch_policy import BatchPolicy
+from metallm_stream.policy.batch_policy import Pulls
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,54 @@ class Labels:
             raise ValueError(f"fraction must be in [0, 1] and delay not negative, got {self}")
 
 
+class Replayed(Protocol):
+    """A policy that can be replayed; see `BatchPolicy` for the methods.
+
+    One that `learns_costs` is taught `quality − cost_weight · cost / cost_scale`, with the scale
+    that was known at the decision, as the learner teaches River's policies; others the quality.
+    """
+
+    learns_costs: ClassVar[bool]
+
+    def until_refresh(self) -> float:
+        """Labelled events until its expectations change."""
+        ...
+
+    def pull_many(
+        self,
+        contexts: NDArray[np.floating],
+        arm_ids: Sequence[str],
+        *,
+        penalties: ArrayLike | None = None,
+        variances: ArrayLike | None = None,
+        allowed: Mask | None = None,
+    ) -> Pulls:
+        """Choose."""
+        ...
+
+    def update_many(
+        self, arm_ids: Sequence[str], contexts: NDArray[np.floating], rewards: ArrayLike
+    ) -> None:
+        """Learn."""
+        ...
+
+
+class Budget(Protocol):
+    """What limits spending where queries are decided in turn, as routers do under budgets."""
+
+    def limit(self, cost_usd: Floats, known: Mask) -> tuple[float, Mask]:
+        """What is added to the next query's cost weight, and the arms `(K,)` that fit."""
+        ...
+
+    def reserve(self, expected_usd: float) -> None:
+        """The query was decided, and is expected to cost so much."""
+        ...
+
+    def book(self, query: int, cost_usd: float) -> None:
+        """What the query that was decided as number `query` has cost is known now."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Choices:
     """What a policy chose on a stream: columns `(n,)` and their propensities `(n,)`."""
@@ -48,17 +101,19 @@ class Choices:
 def replay(
     stream: Utilities,
     contexts: NDArray[np.floating],
-    policy: BatchPolicy,
+    policy: Replayed,
     *,
     order: NDArray[np.int64],
     labels: Labels,
     rng: np.random.Generator,
+    budget: Budget | None = None,
+    cost_delay: int = 0,
 ) -> Choices:
     """Let a fresh policy choose for each query in turn and learn from its choices alone.
 
     Queries are decided in runs within which the policy would not change: each run ends where
     the policy refreshes. The choices are those that one query at a time would give, except that
-    mean costs are taken over at the beginning of a run.
+    mean costs are taken over at the beginning of a run. Under a budget each run is one query.
 
     Parameters
     ----------
@@ -74,15 +129,23 @@ def replay(
         How many labels come, and when.
     rng
         Draws which queries are labelled.
+    budget
+        Not charged so far; all costs must be known. None: none is in force.
+    cost_delay
+        How many further queries are decided before a call's cost is known; a label comes no
+        sooner, since there is an answer only then.
 
     """
-    run = _Run(stream, contexts[order], policy, order)
+    run = _Run(stream, contexts[order], policy, order, budget)
     labelled = rng.random(len(order)) < labels.fraction
+    delay = max(labels.delay, cost_delay)
     position = 0
     while position < len(order):
-        run.learn(labelled, max(0, position - labels.delay))
-        stop = _end_of_run(labelled, run.learned, position - labels.delay, policy.until_refresh())
-        stop = min(len(order), max(stop + labels.delay, position + 1))
+        run.book(max(0, position - cost_delay))
+        run.learn(labelled, max(0, position - delay))
+        stop = _end_of_run(labelled, run.learned, position - delay, policy.until_refresh())
+        stop = min(len(order), max(stop + delay, position + 1))
+        stop = stop if budget is None else position + 1
         run.choose(position, stop)
         position = stop
     return Choices(run.columns, run.propensities)
@@ -105,8 +168,9 @@ class _Run:
         self,
         stream: Utilities,
         contexts: NDArray[np.floating],
-        policy: BatchPolicy,
+        policy: Replayed,
         order: NDArray[np.int64],
+        budget: Budget | None,
     ) -> None:
         arms = len(stream.outcomes.arms)
         self._arms = stream.outcomes.arms
@@ -115,49 +179,68 @@ class _Run:
         self._cost = np.nan_to_num(stream.outcomes.cost_usd[order])
         self._contexts = contexts
         self._policy = policy
+        self._budget = budget
         texts = stream.outcomes.texts
         self._lengths = np.array([len(texts[row]) for row in order]) / CHARACTERS
         self._usage = np.zeros((arms, len(Usage)))
+        self._scale = np.ones(len(order))
         self.columns = np.zeros(len(order), dtype=np.int64)
         self.propensities = np.zeros(len(order))
         self.learned = 0
+        self._booked = 0
 
-    def learn(self, labelled: NDArray[np.bool_], stop: int) -> None:
+    def book(self, stop: int) -> None:
+        """Take in what the queries before `stop` have cost, of which it is not known yet."""
+        for row in range(self._booked, stop):
+            column, cost_usd = self.columns[row], float(self._cost[row, self.columns[row]])
+            characters = self._lengths[row] * CHARACTERS
+            self._usage[column] += usage_of_call(cost_usd=cost_usd, prompt_characters=characters)
+            if self._budget is not None:
+                self._budget.book(row, cost_usd)
+        self._booked = stop
+
+    def learn(self, labelled: Mask, stop: int) -> None:
         """Give the policy the labels of the queries before `stop` that it does not have yet."""
         rows = np.flatnonzero(labelled[self.learned : stop]) + self.learned
         self.learned = max(self.learned, stop)
         if len(rows):
             chosen = self.columns[rows]
-            self._policy.update_many(
-                [self._arms[column] for column in chosen],
-                self._contexts[rows],
-                self._quality[rows, chosen],
-            )
+            rewards = self._quality[rows, chosen]
+            if self._policy.learns_costs:
+                cost = self._cost[rows, chosen] / self._scale[rows]
+                rewards = rewards - self._cost_weight * cost
+            names = [self._arms[column] for column in chosen]
+            self._policy.update_many(names, self._contexts[rows], rewards)
 
     def choose(self, start: int, stop: int) -> None:
-        """Decide the queries from `start` to before `stop`, and pay for them."""
+        """Decide the queries from `start` to before `stop`."""
+        rows = slice(start, stop)
         curve = CostCurve.of(self._usage)
-        penalties = self._penalties(curve, self._lengths[start:stop])
+        relative, mean = curve.of_queries(self._lengths[rows]), self._at_mean_length(curve)
+        self._scale[rows] = scale = mean.max() or 1.0
+        weighed = np.outer(curve.weighed(relative), mean / scale)
+        penalties = self._cost_weight * weighed
+        variances = curve.variance(penalties, self._usage[:, Usage.CALLS])
+        expected, allowed = np.outer(relative, mean), None
+        if self._budget is not None:
+            weight, fits = self._budget.limit(expected[0], self._usage[:, Usage.CALLS] > 0)
+            penalties, allowed = penalties + weight * weighed, None if fits.all() else fits[None]
         pulls = self._policy.pull_many(
-            self._contexts[start:stop],
+            self._contexts[rows],
             self._arms,
             penalties=penalties,
-            variances=curve.variance(penalties, self._usage[:, Usage.CALLS]),
+            variances=variances,
+            allowed=allowed,
         )
-        self.columns[start:stop] = pulls.columns
-        self.propensities[start:stop] = pulls.propensities
-        for row, column in enumerate(pulls.columns.tolist(), start):
-            self._usage[column] += usage_of_call(
-                cost_usd=self._cost[row, column],
-                prompt_characters=self._lengths[row] * CHARACTERS,
-            )
+        self.columns[rows] = pulls.columns
+        self.propensities[rows] = pulls.propensities
+        if self._budget is not None:
+            self._budget.reserve(float(expected[0, pulls.columns[0]]))
 
-    def _penalties(self, curve: CostCurve, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weighted expected costs, `(n, K)`; an arm never called counts as the cheapest known."""
+    def _at_mean_length(self, curve: CostCurve) -> Floats:
+        """Expected cost of each arm, `(K,)`; one never called counts as the cheapest known."""
         calls, spent = self._usage[:, [Usage.CALLS, Usage.COST_USD]].T
         called = calls > 0
         own = curve.own_lengths(self._usage)
         mean = spent / np.maximum(calls, 1.0) * curve.at_mean_length(own)
-        expected = np.where(called, mean, mean[called].min(initial=np.inf) if called.any() else 0.0)
-        relative = expected / (expected.max() or 1.0)
-        return self._cost_weight * np.outer(curve.weighed(curve.of_queries(lengths)), relative)
+        return np.where(called, mean, mean[called].min(initial=np.inf) if called.any() else 0.0)

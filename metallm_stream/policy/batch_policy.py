@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,8 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         Seed of the random generator.
 
     """
+
+    learns_costs: ClassVar[bool] = False  # rewards are qualities; costs are weighed when choosing
 
     def __init__(
         self, reward_obj: RewardObj | None = None, burn_in: int = 0, seed: int | None = None

@@ -7,7 +7,8 @@ refreshes come at event counts that do not depend on how updates were batched, d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ class MultiTaskRidge(BatchPolicy):
     ----------
     rule
         Name of the rule of choice in the registry.
+    rule_parameters
+        What the rule is made with; None: its defaults.
     refresh_growth
         Weights are refreshed when labelled events have grown by this share; after a shift, those
         since the shift, since much is learned of few again.
@@ -70,6 +73,7 @@ class MultiTaskRidge(BatchPolicy):
         self,
         rule: str = DEFAULT_CHOOSER,
         *,
+        rule_parameters: Mapping[str, Any] | None = None,
         refresh_growth: float = 0.05,
         evidence_growth: float = 0.2,
         half_life: float | None = None,
@@ -80,6 +84,7 @@ class MultiTaskRidge(BatchPolicy):
     ) -> None:
         super().__init__(reward_obj=reward_obj, burn_in=burn_in, seed=seed)
         self.rule = rule
+        self.rule_parameters = rule_parameters
         self.refresh_growth = refresh_growth
         self.evidence_growth = evidence_growth
         self.half_life = half_life
@@ -87,7 +92,7 @@ class MultiTaskRidge(BatchPolicy):
         self._sums = Sums(0)
         self._pending = Pending()
         self.memory = EventMemory(half_life, drift)
-        self._chooser = chooser(rule)
+        self._chooser = chooser(rule, **(rule_parameters or {}))
         self._fit: RidgeFit | None = None
         self._scorer: Scorer | None = None
         self._label_share = 1.0

@@ -147,10 +147,6 @@ class Published:
         known = [self.records.get(arm) for arm in catalogue]
         return _with_least([r.latency_s if r is not None else None for r in known])
 
-    def cost_scale(self, catalogue: Mapping[str, Model]) -> float:
-        """Expected cost of the catalogue's dearest arm, USD; 1.0 while no cost is known."""
-        return float(np.max(self.cost_usd(catalogue), initial=0.0)) or 1.0
-
     def _lengths(self, catalogue: Mapping[str, Model]) -> NDArray[np.float64]:
         """Mean length of each arm's prompts in thousands of characters, `(K,)`, NaN if unknown."""
         records = [self.records.get(arm) for arm in catalogue]

@@ -6,7 +6,7 @@ arms has ε/K, and the drawn one 1 − ε besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
 from metallm_stream.policy.river_policy import RiverPolicy, river_context
-from metallm_stream.policy.river_state import digest, from_bytes
+from metallm_stream.policy.river_state import Taught, digest, from_bytes, teach
 
 
 class RiverRule:
@@ -64,6 +64,13 @@ class RiverRule:
             raise InvalidEvent(f"the state of policy {state.policy} lacks parts of its version")
         self._learned = from_bytes(self.policy, raw)
         self._sha256 = state.sha256
+
+    def teach(self, lessons: Iterable[Taught]) -> None:
+        """Learn here, where no learner publishes a state to adopt.
+
+        Raises `ConfigurationError` if the policy fails at a lesson.
+        """
+        teach(self.policy, self._learned, lessons)
 
     def probabilities(
         self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None

@@ -79,12 +79,20 @@ def learn(policy: RiverPolicy, state: bytes, lessons: Iterable[Taught]) -> bytes
     Raises `ConfigurationError` if the policy fails at one.
     """
     learned = from_bytes(policy, state)
+    teach(policy, learned, lessons)
+    return to_bytes(policy, learned)
+
+
+def teach(policy: RiverPolicy, learned: ContextualPolicy, lessons: Iterable[Taught]) -> None:
+    """Let what was learned so far learn further lessons, one by one in their order.
+
+    Raises `ConfigurationError` if the policy fails at one.
+    """
     try:
         for arm, context, reward in lessons:
             learned.update(arm, river_context(context), reward)  # type: ignore[no-untyped-call]
     except UNFIT as exc:
         raise policy.unfit(exc) from exc
-    return to_bytes(policy, learned)
 
 
 def nothing_learned(policy: RiverPolicy, dimensions: int) -> bytes:

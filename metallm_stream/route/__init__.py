@@ -8,6 +8,7 @@ from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outages import Outages
 from metallm_stream.route.pacer import Pacer, account_of, record_of
 from metallm_stream.route.records import Arrival, Decided
+from metallm_stream.route.sole_account import SoleAccount
 from metallm_stream.route.trade_off import TradeOff
 from metallm_stream.route.window import RecentIds
 
@@ -20,6 +21,7 @@ __all__ = [
     "Outages",
     "Pacer",
     "RecentIds",
+    "SoleAccount",
     "TradeOff",
     "account_of",
     "charge_of",

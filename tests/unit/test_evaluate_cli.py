@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from metallm_stream.cli.replay import replay
+from metallm_stream.errors import ConfigurationError
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,26 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(json.dumps({"query_id": str(i), "text": text, "outcomes": outcomes}))
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """800 questions to which one arm is better at ten times the cost."""
+    path = tmp_path_factory.mktemp("replay") / "dear.jsonl"
+    rng = np.random.default_rng(2)
+    lines = []
+    for i in range(800):
+        outcomes = {
+            arm: {"quality": float(rng.random() < right), "cost": usd * rng.gamma(2) / 2}
+            for arm, right, usd in (("big", 0.9, 0.01), ("mini", 0.6, 0.001))
+        }
+        lines.append(json.dumps({"query_id": str(i), "text": f"{i}?", "outcomes": outcomes}))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+RIVER = "river:LinUCBDisjoint"
+SMALL = ("--encoder", "wordllama:32")
 
 
 def run(file: Path, *options: str) -> Result:
@@ -91,6 +113,89 @@ def test_options_reach_the_replay(file: Path) -> None:
     assert report(file, "--encoder", "wordllama:32")["encoder"] == "wordllama:32"
 
 
+def test_a_policy_of_rivers_is_replayed_as_the_service_runs_it(file: Path) -> None:
+    """By any of its names, with its parameters and the floor, and without a memory of sums."""
+    found = report(file, "--policy", RIVER, "--policy-parameters", '{"beta": 4.0}', *SMALL)
+    assert (found["policy"], found["floor"], found["drift"]) == (RIVER, 0.05, None)
+    assert found["policy_parameters"] == {"beta": 4.0}
+    assert found["second_half"]["quality"] > 0.8
+    again = report(
+        file, "--policy", "river.bandit.LinUCBDisjoint", "--policy-parameters", '{"beta": 4.0}',
+        "--drift", "off", *SMALL,
+    )  # fmt: skip
+    assert again["all"] == found["all"]
+    chance = report(file, "--policy", RIVER, "--floor", "1", *SMALL)
+    assert 0.4 < chance["all"]["shares"]["coder"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--policy", "river:UCB"], "METALLM_ROUTER__POLICY=river:UCB: .*LinUCBDisjoint"),
+        (["--policy", RIVER, "--policy-parameters", '{"burn_in": 3}'], "cannot be run"),
+        (
+            ["--policy", "uniform", "--policy-parameters", '{"width": 3}'],
+            "policy 'uniform': ",
+        ),
+    ],
+)
+def test_what_the_service_would_refuse_is_refused(
+    file: Path, options: list[str], message: str
+) -> None:
+    """With the words of the service, before any query is replayed."""
+    with pytest.raises(ConfigurationError, match=message):
+        raise run(file, *options).exception or AssertionError(options)
+
+
+def test_parameters_reach_rules_of_ours(file: Path) -> None:
+    """With a floor of 1 ε-greedy draws evenly."""
+    options = ("--policy", "ridge-epsilon", "--cost-weight", "4")
+    greedy = report(file, *options)
+    even = report(file, *options, "--policy-parameters", '{"floor": 1}')
+    assert greedy["second_half"]["shares"]["coder"] < 0.3
+    assert 0.4 < even["second_half"]["shares"]["coder"] < 0.6
+
+
+def test_a_budget_shows_what_it_would_do(dear: Path) -> None:
+    """Spend keeps to it, in the mean and in the worst window, and quality is what that leaves."""
+    free = report(dear, "--cost-weight", "0", *SMALL)
+    held = report(dear, "--cost-weight", "0", "--budget-usd-per-query", "0.004", *SMALL)
+    assert free["spending"] is free["budget_usd_per_query"] is None
+    assert (free["cost_delay"], held["cost_delay"]) == (0, 25)
+    assert free["all"]["cost"] > 0.006
+    assert held["budget_usd_per_query"] == 0.004
+    assert held["spending"]["share"] == pytest.approx(held["all"]["cost"] / 0.004)
+    assert 0.7 < held["spending"]["share"] <= 1.0
+    assert 0.7 < held["spending"]["worst_window"] < 1.05
+    assert held["second_half"]["quality"] < free["second_half"]["quality"]
+    table = run(dear, "--budget-usd-per-query", "0.004", "--limit", "300", *SMALL)
+    words = " ".join(table.stdout.split())
+    assert "budget of 0.004 USD a query, cost weight 0.1:" in words
+    assert "worst 500 queries after the first 200: unknown" in words
+
+
+def test_a_budget_leaves_out_arms_whose_cost_nobody_knows(file: Path, tmp_path: Path) -> None:
+    """And where nobody knows any it is refused, since it would hold for nothing."""
+    held = report(file, "--cost-weight", "0", "--budget-usd-per-query", "1", *SMALL)
+    assert held["arms"] == ["coder", "poet"]
+    free = tmp_path / "free.jsonl"
+    free.write_text('{"query_id": "q", "text": "t", "outcomes": {"a": {"quality": 1}}}')
+    result = run(free, "--budget-usd-per-query", "1")
+    assert result.exit_code == 2
+    assert "no arm in free.jsonl costs anything" in " ".join(result.output.split())
+
+
+def test_several_cost_weights_are_several_replays(file: Path) -> None:
+    """The same as one by one, as an array, and as rows of one table."""
+    found = json.loads(run(file, "--cost-weights", "0,.1", "--json").stdout)
+    assert [each["cost_weight"] for each in found] == [0.0, 0.1]
+    assert found[1]["all"] == report(file, "--cost-weight", "0.1")["all"]
+    table = run(file, "--cost-weights", "0,.1")
+    assert table.exit_code == 0, table.output
+    for row in ("0 ridge-elimination", "0.1 ridge-elimination", "0 best_fixed", "0.1 best_fixed"):
+        assert row in table.stdout
+
+
 def test_prints_a_table_for_people(file: Path) -> None:
     """Baselines, the arms behind their names, notes and the measured rate."""
     result = run(file, "--shuffles", "2", "--cost-weight", "0")
@@ -116,6 +221,14 @@ def test_prints_a_table_for_people(file: Path) -> None:
         (["--label-fraction", "2"], "0<=x<=1"),
         (["--shuffles", "0"], "x>=1"),
         (["--policy", "fixed:gone"], "no arm 'gone' in this file: coder, poet"),
+        (["--policy", RIVER, "--drift", "adwin"], "--drift: adwin would change what sums"),
+        (["--policy", RIVER, "--half-life", "9"], "--half-life: 9.0 would change what sums"),
+        (["--floor", "0.1"], "--floor: it is for policies of River's"),
+        (["--budget-usd-per-query", "0"], "x>0"),
+        (["--policy-parameters", "[1]"], "is no JSON object: give names and values"),
+        (["--policy-parameters", "alpha"], "is no JSON"),
+        (["--cost-weights", "0,much"], "give numbers"),
+        (["--cost-weights", "0,-1"], "-1.0 is not at least 0 and finite"),
     ],
 )
 def test_bad_options_are_told(file: Path, options: list[str], message: str) -> None:

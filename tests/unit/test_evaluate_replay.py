@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from metallm_stream.evaluate import (
     Choices,
     Labels,
     Outcomes,
+    Spending,
     Utilities,
     baselines,
     mean_part,
@@ -21,9 +23,17 @@ from metallm_stream.evaluate import (
     replay,
     utilities,
 )
+from metallm_stream.evaluate.spending import WINDOW
+from metallm_stream.join.reward import LEAST, MOST
+from metallm_stream.policy import Beliefs
 from metallm_stream.policy.batch_policy import BatchPolicy, Pulls
 from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from metallm_stream.policy.river_alone import RiverAlone
+from metallm_stream.policy.river_policy import river_policy
+from metallm_stream.policy.river_rule import RiverRule
+from metallm_stream.policy.river_state import Taught
+from metallm_stream.route.budget import WINDOW_QUERIES
 
 N, D = 600, 4
 ARMS = ("dear", "fair", "poor")
@@ -215,8 +225,108 @@ def test_parts_average_over_shuffles_with_their_error() -> None:
     assert "arm" not in plain["baselines"]["uniform"]  # type: ignore[index]
 
 
+class Ledger:
+    """Writes down what a budget is told; `fair` costs too much, and spending is priced at 0.5."""
+
+    def __init__(self) -> None:
+        self.expected: list[float] = []
+        self.booked: list[tuple[int, float, int]] = []
+        self.known: list[list[bool]] = []
+
+    def limit(
+        self, cost_usd: NDArray[np.float64], known: NDArray[np.bool_]
+    ) -> tuple[float, NDArray[np.bool_]]:
+        """Notes whose cost is known."""
+        assert (cost_usd[known] > 0).all()
+        self.known.append(known.tolist())
+        return 0.5, np.array([True, False, True])
+
+    def reserve(self, expected_usd: float) -> None:
+        """Notes the expectation."""
+        self.expected.append(expected_usd)
+
+    def book(self, query: int, cost_usd: float) -> None:
+        """Notes the cost, and when it became known."""
+        self.booked.append((query, cost_usd, len(self.expected)))
+
+
+class Prices(Diary):
+    """Writes down the first query's penalties of each pull."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=2)
+        self.penalties: list[NDArray[np.float64]] = []
+
+    def pull_many(self, contexts: Any, arm_ids: Sequence[ArmID], **keywords: Any) -> Pulls:
+        """Notes what costs take."""
+        self.penalties.append(keywords["penalties"][0])
+        return super().pull_many(contexts, arm_ids, **keywords)
+
+
+@pytest.mark.parametrize(("delay", "labels"), [(0, 0), (7, 0), (7, 30), (7, 3)])
+def test_under_a_budget_each_query_is_decided_alone(delay: int, labels: int) -> None:
+    """Reserved, then booked when its cost is known, labelled no sooner; the price is added."""
+    outcomes, contexts = recorded()
+    ledger, policy = Ledger(), Prices()
+    made = replay(
+        utilities(outcomes, 0.1),
+        contexts,
+        policy,
+        order=np.arange(N),
+        labels=Labels(delay=labels),
+        rng=np.random.default_rng(1),
+        budget=ledger,
+        cost_delay=delay,
+    )
+    assert set(made.columns) == {0, 2}
+    costs = outcomes.cost_usd[np.arange(N), made.columns].tolist()
+    assert ledger.booked == [(i, costs[i], i + delay + 1) for i in range(N - 1 - delay)]
+    assert not np.any(ledger.known[: delay + 1])
+    assert ledger.known[-1] == [True, False, True]
+    assert ledger.expected[-50:] == pytest.approx(costs[-50:])
+    late = max(delay, labels)
+    assert policy.known_at_decision == [max(0, i - late) for i in range(N)]
+    assert policy.penalties[-1] == pytest.approx([0.6, 0.06, 0.06])
+
+
+def test_a_policy_of_rivers_is_taught_what_the_learner_would_teach_it() -> None:
+    """Quality less weighted cost by the scale of the decision, cut to −1 to 1, in order."""
+    outcomes, contexts = recorded(60)
+    cost = outcomes.cost_usd * np.where(np.arange(60) % 7 == 0, 30.0, 1.0)[:, None]
+    stream = utilities(Outcomes(ARMS, outcomes.texts, outcomes.quality, cost), 0.5)
+    policy = river_policy("river:LinUCBDisjoint")
+    made = replay(
+        stream,
+        contexts,
+        RiverAlone(policy, 0.2, dimensions=D, seed=4),
+        order=np.arange(60),
+        labels=Labels(),
+        rng=np.random.default_rng(1),
+    )
+    taught = RiverRule(policy, 0.2)
+    paid = [cost[row, column] for row, column in enumerate(made.columns)]
+    for row, column in enumerate(made.columns.tolist()):
+        drawn = taught.probabilities(
+            replace(Beliefs.nothing(ARMS, 1), contexts=contexts[row : row + 1]), None
+        )
+        assert drawn[0, column] == made.propensities[row]
+        calls = [made.columns[:row] == k for k in range(3)]
+        scale = max([np.mean(np.array(paid[:row])[own]) for own in calls if own.any()], default=1.0)
+        utility = outcomes.quality[row, column] - 0.5 * paid[row] / scale
+        taught.teach([Taught(ARMS[column], contexts[row], min(MOST, max(LEAST, utility)))])
+
+
 @pytest.mark.parametrize(("fraction", "delay"), [(-0.1, 0), (1.1, 0), (0.5, -1)])
 def test_labels_have_sensible_settings(fraction: float, delay: int) -> None:
     """A share is a share, and labels do not come before their query."""
     with pytest.raises(ValueError, match="fraction must be in"):
         Labels(fraction, delay)
+
+
+def test_spending_is_judged_by_the_window_that_budgets_are() -> None:
+    """And unknown where a stream is too short for one; of several replays the worst counts."""
+    assert WINDOW == WINDOW_QUERIES
+    short, long = (Spending.of(np.ones(n), 2.0) for n in (699, 700))
+    assert (short, long) == (Spending(0.5, None), Spending(0.5, 0.5))
+    assert Spending.over([long, Spending(0.7, 0.9)]) == Spending(0.6, 0.9)
+    assert Spending.over([short, short]) == short

@@ -136,7 +136,6 @@ def test_expected_costs_of_arms_little_known() -> None:
     }
     expected = [0.001, 0.03, 0.001, 0.002]
     assert policy.cost_usd(catalogue).tolist() == pytest.approx(expected)
-    assert policy.cost_scale(catalogue) == pytest.approx(0.03)
 
 
 def test_expected_latency_of_arms_little_known() -> None:
@@ -146,7 +145,7 @@ def test_expected_latency_of_arms_little_known() -> None:
 
 
 def test_nothing_known_costs_nothing() -> None:
-    """With no cost at all, expected costs are 0 and the scale is 1."""
+    """With no cost at all, expected costs are 0."""
     empty = Sums(D)
     policy = published(empty, fit(empty, ["a"]))
     catalogue = {
@@ -154,8 +153,6 @@ def test_nothing_known_costs_nothing() -> None:
         "b": model("b", Price(input_usd_per_mtok=1, output_usd_per_mtok=1)),
     }
     assert policy.cost_usd(catalogue).tolist() == [0.0, 0.0]
-    assert policy.cost_scale(catalogue) == 1.0
-    assert policy.cost_scale({}) == 1.0
     assert policy.latency_s(catalogue).tolist() == [0.0, 0.0]
     assert policy.quality(np.eye(D), ["a", "b"]) == pytest.approx(0.5)
 

@@ -18,6 +18,7 @@ from metallm_stream.route import (
     Charge,
     Decided,
     Pacer,
+    SoleAccount,
     TradeOff,
     account_of,
     charge_of,
@@ -104,6 +105,32 @@ def test_a_taken_back_charge_leaves_the_sums_as_they_were() -> None:
     first = Account().revised(ALL, None, Charge(NOON, 0.010, 0.011))
     again = first.revised(ALL, None, Charge(NOON, 0.010)).revised(ALL, Charge(NOON, 0.010), None)
     assert (again.queries, again.spent_usd, again.reserved_usd) == (1, 0.011, 0.0)
+
+
+def test_a_sole_account_is_the_pacers_over_restarts() -> None:
+    """Price and what fits are those of a pacer that knows every decision and published cost."""
+    costs, known = np.array([0.010, 0.001]), np.array([True, True])
+    sole, account, charges = SoleAccount(0.004), Account(), []
+    for query in range(90):
+        if query % 20 == 0:
+            published = replace(account, next_offsets={0: query})
+        pacer = Pacer([ALL])
+        pacer.adopt(record_of(ALL, "", published))
+        for offset, charge in enumerate(charges):
+            pacer.reserve({}, 0, offset, charge)
+        if query % 7 == 3:
+            sole.restart()
+        weight, fits = sole.limit(costs, known)
+        assert weight == pytest.approx(pacer.weight({}, NOON))
+        assert fits.tolist() == pacer.limited({}, known, costs, known, NOON).tolist()
+        charges.append(Charge(NOON, 0.010 if fits[0] else 0.001))
+        sole.reserve(charges[-1].expected_usd)
+        account = account.revised(ALL, None, charges[-1])
+        if query >= 5:
+            before = charges[query - 5]
+            sole.book(query - 5, 0.003)
+            account = account.revised(ALL, before, replace(before, cost_usd=0.003))
+    assert {charge.expected_usd for charge in charges} == {0.010, 0.001}
 
 
 def test_hours_and_days_start_anew() -> None:

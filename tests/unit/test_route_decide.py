@@ -140,6 +140,12 @@ def test_a_decision_holds_what_is_needed_to_learn_from_it() -> None:
     assert Decision.parse(decision.encode()) == decision
 
 
+def test_the_cost_scale_is_1_while_no_cost_is_known() -> None:
+    """Without a policy, and with one that knows no cost; then nothing is divided by 0."""
+    free = {arm: {"cost_usd": None} for arm in ARMS}
+    assert one().cost_scale_usd == one(published=policy(**free)).cost_scale_usd == 1.0
+
+
 def test_the_querys_own_time_counts_as_asked() -> None:
     """`asked_at` of the query takes the place of the record's time."""
     earlier = NOW - timedelta(days=2)
