@@ -96,10 +96,11 @@ class SoftElimination:
         allowed: NDArray[np.bool_] | None,
     ) -> NDArray[np.float64]:
         """The least probability of each arm, `(n, K)`; 0 where it is not allowed."""
-        even_share = 1.0 / utility.shape[1] if allowed is None else even(allowed)
-        floors: NDArray[np.float64] = np.multiply(self.floor, even_share)
+        k = utility.shape[1]
+        evenly = np.full(utility.shape, 1.0 / k) if allowed is None else even(allowed)
+        floors: NDArray[np.float64] = self.floor * evenly
         if headroom is None:
-            return np.broadcast_to(floors, utility.shape)
+            return floors
         behind = utility.max(axis=1, keepdims=True) - (utility + headroom)
         graded: NDArray[np.float64] = floors * (_HALVED / (_HALVED + np.maximum(behind, 0.0)))
         return graded
