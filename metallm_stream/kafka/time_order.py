@@ -83,6 +83,11 @@ class TimeOrder:
         paused = [TopicPartition(*key) for key, held in gone.items() if held.is_paused]
         self._consumer.resume(paused)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last batch has left records here."""
+        return bool(self._heads)
+
     def take(self) -> list[Message]:
         """The next batch: records, and ends of partitions as messages with that error."""
         began_s = time.monotonic()

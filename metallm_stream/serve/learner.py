@@ -1,7 +1,9 @@
 """The learner: decisions, results, feedback and verdicts joined, judged and summed, exactly once.
 
 Invariant: rows, sums and read positions change in one PostgreSQL transaction, or not at all. A
-crash anywhere is followed by a restart that reads again from the positions in PostgreSQL.
+crash anywhere is followed by a restart that reads again from the positions in PostgreSQL. Of a
+backlog the next batch is read while a transaction is under way; nothing else is: partitions come
+and go, and policies are published, when it has ended.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from sqlalchemy import Engine
 
-from metallm_stream.errors import ConfigurationError, InvalidEvent
+from metallm_stream.errors import InvalidEvent
 from metallm_stream.kafka import (
     Connection,
     Lifeline,
@@ -34,17 +37,17 @@ from metallm_stream.postgres import (
     Advance,
     DeadLetter,
     Position,
-    claim_partition,
     forget_other_models,
     save_model,
 )
 from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.dead_letters import read_dead_letter
-from metallm_stream.serve.fold import Fold
+from metallm_stream.serve.fold import Fold, Learned
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.learner_metrics import LearnerMetrics
 from metallm_stream.serve.publisher import Publisher
+from metallm_stream.serve.starts import claimed
 
 OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
@@ -110,6 +113,9 @@ class Learner:
         self._retention_at = 0.0
         self._is_closing = False
         self._is_assigned = False
+        self._next: Batch | None = None  # read while a transaction was under way
+        self._under_way: tuple[list[Advance], Future[Learned]] | None = None
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
         self._producer: Producer = connection.producer()
@@ -141,16 +147,14 @@ class Learner:
         self._consumer.close()
         self._knowledge.close()
         self._publisher.close()
+        self._committer.shutdown()
         self._watchdog.close()
 
-    def step(self) -> int:
-        """Learn from one micro-batch and publish when it is time; returns the records read."""
+    def step(self) -> None:
+        """Learn from one micro-batch and publish when it is time."""
         self._save_models(self._knowledge.refresh())
         self._lifeline.check(self._consumer, self._positions)
-        messages = self._records.take()
-        batch = self._sorted(messages)
-        for topic, count in Counter(m.topic() for m in messages if m.error() is None).items():
-            self.metrics.records.labels(topic).inc(count)
+        batch, self._next = self._next or self._read(), None
         if batch.next_offsets:
             with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
                 self._learn(batch)
@@ -162,9 +166,14 @@ class Learner:
         self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
         self.metrics.stepped(self._lags)
-        return len(messages)
 
     # Reading.
+
+    def _read(self) -> Batch:
+        messages = self._records.take()
+        for topic, count in Counter(m.topic() for m in messages if m.error() is None).items():
+            self.metrics.records.labels(topic).inc(count)
+        return self._sorted(messages)
 
     def _sorted(self, messages: Iterable[Message]) -> Batch:
         batch = Batch()
@@ -194,17 +203,29 @@ class Learner:
     # Learning.
 
     def _learn(self, batch: Batch) -> None:
-        began_s = time.monotonic()
         # At least once: a crash before the transaction commits writes dead letters again.
         write(self._producer, batch.refused)
         advances = [
             Advance(self._positions[key], next_offset, self._high_watermark(key))
             for key, next_offset in batch.next_offsets.items()
         ]
-        learned = self._fold.learn(batch.events, batch.dead, advances)
+        self._under_way = advances, self._committer.submit(self._commit, batch, advances)
+        if self._records.has_more:
+            self._next = self._read()
+        self._settle()
+
+    def _commit(self, batch: Batch, advances: list[Advance]) -> Learned:
+        with self.metrics.transaction_s.time():
+            return self._fold.learn(batch.events, batch.dead, advances)
+
+    def _settle(self) -> None:
+        """Wait for the transaction under way, if there is one: only then is known what it did."""
+        if self._under_way is None:
+            return
+        (advances, under_way), self._under_way = self._under_way, None
+        learned = under_way.result()
         for item in advances:
             self._positions[item.position.topic, item.position.partition] = item.after
-        self.metrics.transaction_s.observe(time.monotonic() - began_s)
         self.metrics.learned(learned.pairs, learned.observed)
 
     def _high_watermark(self, key: Partition) -> int:
@@ -239,13 +260,10 @@ class Learner:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_closing:
             return  # a rebalance that ends while we leave; the broker no longer answers us
+        self._settle()
         starts = []
         for where in partitions:
-            low, high = _watermarks(consumer, where)
-            with self._engine.begin() as conn:
-                position = claim_partition(conn, where.topic, where.partition, low)
-            if not low <= position.next_offset <= high:
-                raise ConfigurationError(_gone(position, low, high))
+            position = claimed(consumer, self._engine, where, KAFKA_TIMEOUT_S)
             self._positions[where.topic, where.partition] = position
             self._records.add([(where.topic, where.partition)])
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))
@@ -259,6 +277,7 @@ class Learner:
         self._on_revoke(consumer, partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._settle()
         keys = [(where.topic, where.partition) for where in partitions]
         for key in keys:
             self._positions.pop(key, None)
@@ -276,23 +295,3 @@ class Learner:
             return sum(len(topics[topic].partitions) for topic in joined)
 
         self._fold.pupil.require_all(sum(topic in joined for topic, _ in self._positions), existing)
-
-
-def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
-    try:
-        return consumer.get_watermark_offsets(where, KAFKA_TIMEOUT_S)
-    except KafkaException as exc:
-        raise ConfigurationError(
-            f"{where.topic}[{where.partition}]: the broker does not tell its offsets: "
-            f"{exc.args[0].str()}"
-        ) from exc
-
-
-def _gone(position: Position, low: int, high: int) -> str:
-    topic, partition = position.topic, position.partition
-    return (
-        f"{topic}[{partition}] holds offsets {low} to {high}, but the next one to learn from is "
-        f"{position.next_offset}: records were deleted before they were read, or the topic was "
-        f"made anew. Nothing is skipped silently; to go on at {low}, set next_offset to it in "
-        f"table metallm.offsets where topic = '{topic}' and partition = {partition}"
-    )

@@ -57,7 +57,10 @@ def result(number: int) -> Result:
 
 
 def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
-    """1,000 labels corrected, 200 withdrawn: the sums equal those of the final labels to 1e-9."""
+    """1,000 labels corrected, 200 withdrawn: the sums equal those of the final labels to 1e-9.
+
+    Two learners take the backlog in small batches, and partitions change hands in the middle.
+    """
     rng = np.random.default_rng(11)
     contexts = rng.normal(size=(QUERIES, DIMENSIONS)).astype(np.float32)
     contexts /= np.linalg.norm(contexts, axis=1, keepdims=True)
@@ -65,7 +68,7 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
     chosen = rng.permutation(QUERIES)
     corrected, withdrawn = chosen[:CORRECTED], chosen[-WITHDRAWN:]
     final[chosen[CORRECTED:]] = first[chosen[CORRECTED:]]
-    learner = pipeline.start("learner")
+    learner = pipeline.start("learner", LEARNER__BATCH_SIZE="100")
     names = pipeline.names
     records = [
         record
@@ -78,6 +81,7 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
     write(pipeline.producer, records)
     pipeline.judge(*(judged(number, first[number], 0) for number in range(QUERIES)))
     learner.wait_ready(60)
+    pipeline.start("learner", slot="1", LEARNER__BATCH_SIZE="100")
     pipeline.wait_until_learned()
     late = [judged(number, final[number], 2) for number in corrected]
     late += [judged(number, first[number], 1) for number in corrected]  # late, and overtaken
