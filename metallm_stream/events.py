@@ -9,7 +9,7 @@ write ignores them, so that an older and a newer release can share the topics.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
@@ -52,8 +52,12 @@ def _without_nul(value: str) -> str:
     return value
 
 
+# The last moment that a record may name.
+LATEST = datetime(2200, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+
+
 def _within_reason(value: datetime) -> datetime:
-    if not 1970 <= value.year <= 2200:
+    if not 1970 <= value.year <= LATEST.year:
         raise ValueError("lies outside the years 1970 to 2200")
     return value.astimezone(UTC)
 
@@ -199,6 +203,12 @@ class Query(UserEvent):
         if self.labels is not None and self.answer is not None:
             raise ValueError("labels and answer: give one of them; labels make a classification")
         return self
+
+    def deadline_at(self, asked_at: datetime) -> datetime | None:
+        """When it must be answered, if it says so; no later than a record may name."""
+        if self.deadline_s is None:
+            return None
+        return min(asked_at + timedelta(seconds=self.deadline_s), LATEST)
 
 
 class Price(UserEvent):

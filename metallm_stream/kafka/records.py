@@ -13,6 +13,8 @@ from typing import Protocol
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from metallm_stream.events import LATEST
+
 REASON = "metallm.reason"
 TOPIC = "metallm.topic"
 PARTITION = "metallm.partition"
@@ -24,6 +26,7 @@ MAX_DEAD_VALUE_BYTES = 3 * 1024 * 1024
 MAX_DEAD_KEY_BYTES = 64 * 1024
 MAX_DEAD_HEADERS_BYTES = 256 * 1024
 MAX_REASON = 1_000
+_LATEST_MS = LATEST.timestamp() * 1_000
 
 Headers = Sequence[tuple[str, bytes]]
 Partition = tuple[str, int]
@@ -98,6 +101,6 @@ def headers_of(message: Message) -> list[tuple[str, bytes]]:
 def recorded_at(message: Message) -> datetime:
     """The record's own time, aware UTC; the epoch where the broker gives none or an absurd one."""
     kind, milliseconds = message.timestamp()
-    if kind == TIMESTAMP_NOT_AVAILABLE or not 0 <= milliseconds < 253_402_300_800_000:
+    if kind == TIMESTAMP_NOT_AVAILABLE or not 0 <= milliseconds <= _LATEST_MS:
         return datetime.fromtimestamp(0, UTC)
     return datetime.fromtimestamp(milliseconds / 1_000, UTC)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from confluent_kafka import Message
@@ -282,13 +282,11 @@ def _parse(value: bytes | None) -> Query:
 
 
 def _call(query: Query, choice: Decided) -> Call:
-    decision, deadline_s = choice.decision, query.deadline_s
+    decision = choice.decision
     return Call(
         call_id=decision.call_id,
         query=query,
         ranking=choice.ranking[:MAX_RANKING],
         decided_at=decision.decided_at,
-        deadline_at=(
-            None if deadline_s is None else decision.asked_at + timedelta(seconds=deadline_s)
-        ),
+        deadline_at=query.deadline_at(decision.asked_at),
     )

@@ -25,7 +25,8 @@ def kafka(kafka_bootstrap: str) -> Connection:
 def _topics(kafka: Connection, *records: list[tuple[int, bytes]]) -> list[str]:
     """New topics of one partition that hold records of these times, in ms, and values."""
     names = [f"t{secrets.token_hex(4)}" for _ in records]
-    for made in kafka.admin().create_topics([NewTopic(name, 1, 1) for name in names]).values():
+    admin = kafka.admin()  # held until the answers are in
+    for made in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
         made.result(WITHIN_S)
     producer = kafka.producer()
     for name, own in zip(names, records, strict=True):

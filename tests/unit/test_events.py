@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
+from confluent_kafka import Message
 from pydantic import ValidationError
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Event, Feedback, Model, Query
+from metallm_stream.events import LATEST, Call, Event, Feedback, Model, Query
+from metallm_stream.kafka import recorded_at
 
 QUERY = {"query_id": "q", "text": "Is it so?"}
 FEEDBACK = {"query_id": "q", "label": "yes"}
@@ -206,3 +209,39 @@ def test_times_keep_their_moment() -> None:
     assert isinstance(early, Query)
     assert isinstance(late, Query)
     assert early.asked_at == late.asked_at
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "deadline_at"),
+    [
+        (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+        (LATEST, LATEST),
+    ],
+)
+def test_a_deadline_is_a_moment_that_a_call_can_carry(
+    asked_at: datetime, deadline_at: datetime
+) -> None:
+    """Also where the last moment that records can name has come."""
+    query = Query(query_id="q", text="Is it?", deadline_s=86_400, asked_at=asked_at)
+    assert query.deadline_at(asked_at) == deadline_at
+    call = Call(
+        call_id="c",
+        query=query,
+        ranking=(Model(arm="a", provider="p", model="m"),),
+        decided_at=asked_at,
+        deadline_at=query.deadline_at(asked_at),
+    )
+    assert Call.parse(call.encode()) == call
+
+
+@pytest.mark.parametrize("milliseconds", [-1, LATEST.timestamp() * 1_000 + 1, 2**62])
+def test_a_record_of_an_absurd_time_is_one_of_the_epoch(milliseconds: float) -> None:
+    """A client may write any; none may be more than our own records can name."""
+    absurd = Message(topic="t", partition=0, offset=0, timestamp=(1, int(milliseconds)))
+    assert recorded_at(absurd) == datetime.fromtimestamp(0, UTC)
+
+
+def test_a_record_keeps_its_own_time() -> None:
+    """To the millisecond."""
+    message = Message(topic="t", partition=0, offset=0, timestamp=(1, 1_500))
+    assert recorded_at(message) == datetime.fromtimestamp(1.5, UTC)
