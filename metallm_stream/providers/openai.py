@@ -66,6 +66,7 @@ class OpenAIProvider:
                     },
                     options={
                         "headers": {"Idempotency-Key": idempotency_key},
+                        "idempotency_key": idempotency_key,  # or the SDK draws one
                         "timeout": timeouts(timeout_s),
                     },
                 )
