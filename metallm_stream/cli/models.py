@@ -92,7 +92,10 @@ def reprice(
     cached_input_usd: float | None,
     call_usd: float | None,
 ) -> None:
-    """Change the price of ARM from now on; what is not given stays, and so does what it cost."""
+    """Change the price of ARM from now on; what past calls have cost stays as it was booked.
+
+    What the vendor reports as a call's cost goes before any price.
+    """
     settings = load()
     known = _known(settings, arm)
     given = {

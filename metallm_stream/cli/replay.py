@@ -22,6 +22,7 @@ from metallm_stream.policy.detectors import DEFAULT_DETECTOR, DETECTORS
 from metallm_stream.settings import RouterSettings
 
 FLOOR = RouterSettings().floor
+MOST_WEIGHT = 1e6  # as of events
 BUDGETED_DELAY = 25  # queries: calls of some seconds, ten queries a second
 
 
@@ -33,8 +34,10 @@ def _weights(
     except ValueError as exc:
         raise click.BadParameter(f"{exc}; give numbers: 0,.1,1", param=parameter) from exc
     for weight in weights:
-        if not 0 <= weight < float("inf"):
-            raise click.BadParameter(f"{weight} is not at least 0 and finite", param=parameter)
+        if not 0 <= weight <= MOST_WEIGHT:
+            raise click.BadParameter(
+                f"{weight} is not in the range 0 to {MOST_WEIGHT:g}", param=parameter
+            )
     return weights
 
 
@@ -43,7 +46,8 @@ def _parameters(
 ) -> dict[str, Any]:
     try:
         found = json.loads(value or "{}")
-    except json.JSONDecodeError as exc:
+        json.dumps(found, allow_nan=False)
+    except ValueError as exc:
         raise click.BadParameter(f"{value!r} is no JSON: {exc}", param=parameter) from exc
     if not isinstance(found, dict):
         raise click.BadParameter(
@@ -56,10 +60,9 @@ def _parameters(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--cost-weight",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, MOST_WEIGHT),
     callback=finite,
-    default=0.1,
-    show_default=True,
+    show_default="0.1",
     help="What the dearest arm's mean cost is worth, in quality.",
 )
 @click.option(
@@ -108,7 +111,7 @@ def _parameters(
 )
 @click.option(
     "--budget-usd-per-query",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=1e-12),
     callback=finite,
     help="What a query may cost in the mean: decides in turn, under a soft budget of the service.",
 )
@@ -150,7 +153,7 @@ def _parameters(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def replay(
     file: Path,
-    cost_weight: float,
+    cost_weight: float | None,
     cost_weights: tuple[float, ...],
     label_fraction: float,
     label_delay: int,
@@ -201,7 +204,10 @@ def replay(
         half_life=half_life,
         encoder=encoder,
     )
-    reports = replayed(asked, cost_weights or (cost_weight,))
+    if cost_weight is not None and cost_weights:
+        raise click.BadParameter("give either one weight or several", param_hint="--cost-weights")
+    single = 0.1 if cost_weight is None else cost_weight
+    reports = replayed(asked, cost_weights or (single,))
     if as_json:
         found = [report.as_json() for report in reports]
         click.echo(json.dumps(found if cost_weights else found[0], ensure_ascii=False, indent=2))

@@ -133,7 +133,8 @@ def _show_rest(console: Console, reports: Sequence[Report]) -> None:
 
 
 def _spent(spending: Spending, budget_usd: float, stream: Utilities) -> str:
-    worst = "unknown" if spending.worst_window is None else f"{spending.worst_window:.1%}"
+    few = f"none, of fewer than {FIRST + WINDOW} queries"
+    worst = few if spending.worst_window is None else f"{spending.worst_window:.1%}"
     return (
         f"budget of {budget_usd:g} USD a query, cost weight {stream.cost_weight:g}: "
         f"{spending.share:.1%} spent; worst {WINDOW} queries after the first {FIRST}: {worst}"

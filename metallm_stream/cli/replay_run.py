@@ -47,7 +47,12 @@ def replayed(asked: Asked, cost_weights: Sequence[float]) -> list[Report]:
         arms = utilities(outcomes, weight).outcomes.arms
         if kind == "fixed" and arm not in arms:
             known = ", ".join(arms)
-            raise click.BadParameter(f"no arm {arm!r} in this file: {known}", param_hint="--policy")
+            raise click.BadParameter(
+                f"no arm {arm!r} in this file"
+                + (" whose cost is known" if arm in outcomes.arms else "")
+                + f": {known}",
+                param_hint="--policy",
+            )
     contexts = load_encoder(asked.encoder).encode(outcomes.texts)
     return [_report(asked, utilities(outcomes, weight), contexts) for weight in cost_weights]
 

@@ -100,6 +100,8 @@ def read_outcomes(path: Path) -> Outcomes:
     is left.
     """
     lines = list(_parsed(path.name, _lines(path)))
+    if not lines:
+        raise InvalidEvent(f"{path.name}: there is no query in this file")
     notes = []
     unique = list({line.query_id: line for line in reversed(lines)}.values())[::-1]
     if len(unique) < len(lines):
@@ -108,7 +110,8 @@ def read_outcomes(path: Path) -> Outcomes:
     complete = [line for line in unique if _is_complete(line, arms)]
     if not complete:
         raise InvalidEvent(
-            f"{path.name}: no query has an outcome of every arm ({', '.join(arms) or 'no arms'})"
+            f"{path.name}: no query has an outcome of every arm ({', '.join(arms)}): all of "
+            'them need a "quality" from 0 to 1 in one line'
         )
     if len(complete) < len(unique):
         notes.append(f"{len(unique) - len(complete)} queries without every arm's outcome left out")

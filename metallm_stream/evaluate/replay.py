@@ -6,6 +6,7 @@ that have arrived, and costs of earlier calls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -19,6 +20,8 @@ from metallm_stream.policy.batch_policy import Pulls
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+# Mean costs are taken over at least when so much more was decided.
+COSTS_GROW = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def replay(
 
     Queries are decided in runs within which the policy would not change: each run ends where
     the policy refreshes. The choices are those that one query at a time would give, except that
-    mean costs are taken over at the beginning of a run. Under a budget each run is one query.
+    mean costs are taken over at the beginning of a run, which is at most a twentieth of what was
+    decided before. Under a budget each run is one query.
 
     Parameters
     ----------
@@ -137,28 +141,26 @@ def replay(
 
     """
     run = _Run(stream, contexts[order], policy, order, budget)
-    labelled = rng.random(len(order)) < labels.fraction
+    labelled = np.flatnonzero(rng.random(len(order)) < labels.fraction)
     delay = max(labels.delay, cost_delay)
     position = 0
     while position < len(order):
         run.book(max(0, position - cost_delay))
         run.learn(labelled, max(0, position - delay))
-        stop = _end_of_run(labelled, run.learned, position - delay, policy.until_refresh())
-        stop = min(len(order), max(stop + delay, position + 1))
-        stop = stop if budget is None else position + 1
+        stop = position + 1
+        if budget is None:
+            refresh = _refresh(labelled, run.learned, policy.until_refresh(), len(order)) + delay
+            costs = position + math.ceil(COSTS_GROW * position)
+            stop = min(len(order), max(stop, min(refresh, costs)))
         run.choose(position, stop)
         position = stop
     return Choices(run.columns, run.propensities)
 
 
-def _end_of_run(
-    labelled: NDArray[np.bool_], learned: int, position: int, until_refresh: float
-) -> int:
+def _refresh(labelled: NDArray[np.int64], learned: int, until_refresh: float, queries: int) -> int:
     """How many queries' labels may be known before the policy's next refresh is due."""
-    waiting = np.flatnonzero(labelled[learned:]) + learned
-    if len(waiting) < until_refresh:
-        return len(labelled)
-    return max(int(waiting[int(until_refresh) - 1]) + 1, position + 1)
+    last = int(np.searchsorted(labelled, learned)) + until_refresh - 1
+    return int(labelled[int(last)]) + 1 if last < len(labelled) else queries
 
 
 class _Run:
@@ -199,9 +201,9 @@ class _Run:
                 self._budget.book(row, cost_usd)
         self._booked = stop
 
-    def learn(self, labelled: Mask, stop: int) -> None:
+    def learn(self, labelled: NDArray[np.int64], stop: int) -> None:
         """Give the policy the labels of the queries before `stop` that it does not have yet."""
-        rows = np.flatnonzero(labelled[self.learned : stop]) + self.learned
+        rows = labelled[slice(*np.searchsorted(labelled, (self.learned, stop)))]
         self.learned = max(self.learned, stop)
         if len(rows):
             chosen = self.columns[rows]

@@ -72,7 +72,7 @@ class CostCurve:
         """
         columns = np.maximum(usage, 0.0).T
         n, length, squared, cost, product = columns[Usage.LENGTH_CALLS :]
-        known = (n > _NOTHING) & (length > 0) & (cost > 0)
+        known = (n > _NOTHING) & (length * cost > 0)
         if not known.any():
             return cls()
         n, length, squared, cost, product = (

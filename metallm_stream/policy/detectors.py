@@ -115,6 +115,8 @@ def _river_drift(name: str) -> ModuleType:
     learner begins again. Whoever imports it later gets it whole.
     """
     package = "river.drift"
+    if (found := sys.modules.get(f"{package}.{name}")) is not None:
+        return found
     if package in sys.modules:
         return importlib.import_module(f"{package}.{name}")
     spec = importlib.util.find_spec(package)

@@ -15,7 +15,7 @@ from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
-from metallm_stream.policy.river_policy import RiverPolicy, river_context
+from metallm_stream.policy.river_policy import UNFIT, RiverPolicy, river_context
 from metallm_stream.policy.river_state import Taught, digest, from_bytes, teach
 
 
@@ -78,7 +78,7 @@ class RiverRule:
         """Probabilities given the policy's draws, `(n, K)`; see `Chooser.probabilities`.
 
         Each row is `(1 − ε)·1[arm = drawn] + ε/K`. The policy is asked once a row, and for allowed
-        arms alone. Raises `ConfigurationError` if it draws another arm.
+        arms alone. Raises `ConfigurationError` if it fails or draws another arm.
         """
         allowed = beliefs.mask(allowed)
         if beliefs.contexts is None:
@@ -87,7 +87,10 @@ class RiverRule:
         for row, context in enumerate(beliefs.contexts):
             columns = np.flatnonzero(allowed[row]).tolist()
             arms: list[int | str] = [beliefs.arms[column] for column in columns]
-            arm = self._learned.pull(arms, river_context(context))
+            try:
+                arm = self._learned.pull(arms, river_context(context))
+            except UNFIT as exc:
+                raise self.policy.unfit(exc) from exc
             if arm not in arms:
                 raise ConfigurationError(
                     f"policy {self.name} drew {arm!r} where {arms} were allowed: "

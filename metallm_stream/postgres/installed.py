@@ -32,7 +32,8 @@ _ROLES = text(
 
 def migrations() -> Path:
     """Where this installation's migrations are."""
-    place = next((path for path in PLACES if (path / "env.py").is_file()), None)
+    first = Path("versions") / "0001_start.py"
+    place = next((path for path in PLACES if (path / first).is_file()), None)
     if place is None:
         raise ConfigurationError(
             "the migrations are missing from this installation: reinstall metallm-stream"
@@ -42,7 +43,8 @@ def migrations() -> Path:
 
 def known_revisions() -> set[str]:
     """The revisions of this release, `0001` to the newest: a script is called `<revision>_*.py`."""
-    return {path.name.partition("_")[0] for path in (migrations() / "versions").glob("[0-9]*_*.py")}
+    scripts = (migrations() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")
+    return {script.name.partition("_")[0] for script in scripts}
 
 
 def head_revision() -> str:

@@ -171,7 +171,7 @@ def test_a_budget_shows_what_it_would_do(dear: Path) -> None:
     table = run(dear, "--budget-usd-per-query", "0.004", "--limit", "300", *SMALL)
     words = " ".join(table.stdout.split())
     assert "budget of 0.004 USD a query, cost weight 0.1:" in words
-    assert "worst 500 queries after the first 200: unknown" in words
+    assert "worst 500 queries after the first 200: none, of fewer than 700 queries" in words
 
 
 def test_a_budget_leaves_out_arms_whose_cost_nobody_knows(file: Path, tmp_path: Path) -> None:
@@ -217,18 +217,20 @@ def test_prints_a_table_for_people(file: Path) -> None:
     ("options", "message"),
     [
         (["--cost-weight", "nan"], "not a finite number"),
-        (["--cost-weight", "-1"], "x>=0"),
+        (["--cost-weight", "-1"], "0<=x<=1000000"),
         (["--label-fraction", "2"], "0<=x<=1"),
         (["--shuffles", "0"], "x>=1"),
         (["--policy", "fixed:gone"], "no arm 'gone' in this file: coder, poet"),
         (["--policy", RIVER, "--drift", "adwin"], "--drift: adwin would change what sums"),
         (["--policy", RIVER, "--half-life", "9"], "--half-life: 9.0 would change what sums"),
         (["--floor", "0.1"], "--floor: it is for policies of River's"),
-        (["--budget-usd-per-query", "0"], "x>0"),
+        (["--budget-usd-per-query", "0"], "x>=1e-12"),
         (["--policy-parameters", "[1]"], "is no JSON object: give names and values"),
         (["--policy-parameters", "alpha"], "is no JSON"),
         (["--cost-weights", "0,much"], "give numbers"),
-        (["--cost-weights", "0,-1"], "-1.0 is not at least 0 and finite"),
+        (["--cost-weight", "0.1", "--cost-weights", "0,1"], "either one weight or several"),
+        (["--policy-parameters", '{"a": 1e400}'], "is no JSON"),
+        (["--cost-weights", "0,-1"], "-1.0 is not in the range 0 to 1e+06"),
     ],
 )
 def test_bad_options_are_told(file: Path, options: list[str], message: str) -> None:

@@ -330,3 +330,17 @@ def test_spending_is_judged_by_the_window_that_budgets_are() -> None:
     assert (short, long) == (Spending(0.5, None), Spending(0.5, 0.5))
     assert Spending.over([long, Spending(0.7, 0.9)]) == Spending(0.6, 0.9)
     assert Spending.over([short, short]) == short
+
+
+def test_costs_are_known_while_labels_are_not() -> None:
+    """A call's cost comes with its answer: without any label the dear arm is still avoided."""
+    outcomes, contexts = recorded()
+    choices = replay(
+        utilities(outcomes, cost_weight=1.0),
+        contexts,
+        MultiTaskRidge(seed=1),
+        order=np.arange(N),
+        labels=Labels(fraction=0.0),
+        rng=np.random.default_rng(1),
+    )
+    assert np.mean(choices.columns[N // 2 :] == ARMS.index("dear")) < 0.1
