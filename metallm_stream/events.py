@@ -69,7 +69,8 @@ Text = Annotated[str, Field(min_length=1, max_length=200_000), AfterValidator(_w
 # What vendors say is taken as it comes, but for NUL.
 Said = Annotated[str, AfterValidator(lambda value: value.replace("\x00", ""))]
 Note = Annotated[Said, Field(max_length=2_000)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+MAX_WEIGHT = 1_000_000
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Usd = Annotated[float, Field(ge=0, le=1e12)]
 PriceUsd = Annotated[float, Field(ge=0, le=1e6)]

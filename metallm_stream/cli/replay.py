@@ -17,12 +17,13 @@ from metallm_stream.cli.replay_report import Asked, show, show_weights
 from metallm_stream.cli.replay_run import replayed
 from metallm_stream.encode import DEFAULT_ENCODER
 from metallm_stream.evaluate import Labels
+from metallm_stream.events import MAX_WEIGHT
 from metallm_stream.policy import CHOOSERS, DEFAULT_CHOOSER, is_river
 from metallm_stream.policy.detectors import DEFAULT_DETECTOR, DETECTORS
 from metallm_stream.settings import RouterSettings
 
 FLOOR = RouterSettings().floor
-MOST_WEIGHT = 1e6  # as of events
+COST_WEIGHT = 0.1
 BUDGETED_DELAY = 25  # queries: calls of some seconds, ten queries a second
 
 
@@ -34,9 +35,9 @@ def _weights(
     except ValueError as exc:
         raise click.BadParameter(f"{exc}; give numbers: 0,.1,1", param=parameter) from exc
     for weight in weights:
-        if not 0 <= weight <= MOST_WEIGHT:
+        if not 0 <= weight <= MAX_WEIGHT:
             raise click.BadParameter(
-                f"{weight} is not in the range 0 to {MOST_WEIGHT:g}", param=parameter
+                f"{weight} is not in the range 0 to {MAX_WEIGHT:g}", param=parameter
             )
     return weights
 
@@ -60,9 +61,9 @@ def _parameters(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--cost-weight",
-    type=click.FloatRange(0, MOST_WEIGHT),
+    type=click.FloatRange(0, MAX_WEIGHT),
     callback=finite,
-    show_default="0.1",
+    show_default=f"{COST_WEIGHT:g}",
     help="What the dearest arm's mean cost is worth, in quality.",
 )
 @click.option(
@@ -206,7 +207,7 @@ def replay(
     )
     if cost_weight is not None and cost_weights:
         raise click.BadParameter("give either one weight or several", param_hint="--cost-weights")
-    single = 0.1 if cost_weight is None else cost_weight
+    single = COST_WEIGHT if cost_weight is None else cost_weight
     reports = replayed(asked, cost_weights or (single,))
     if as_json:
         found = [report.as_json() for report in reports]
