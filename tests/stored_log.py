@@ -12,7 +12,7 @@ from metallm_stream.evaluate import LogEvaluation, PolicyValue
 from metallm_stream.events import Attempt, Candidate, Decision, Failure, Feedback, Result
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import load_for_update, save_interactions
-from metallm_stream.postgres.outcomes import stream_outcomes
+from metallm_stream.postgres.outcomes import newest_cost_scale_usd, stream_outcomes
 from tests.integration.conftest import Sample
 
 TODAY = date(2026, 3, 1)
@@ -64,6 +64,8 @@ def life(sample: Sample, i: int, rng: np.random.Generator) -> Interaction:
         task=("trivia", "code", None)[i % 3],
         cost_weight=0.0 if i % 5 == 0 else 0.1,
         latency_weight=0.2 if i % 7 == 0 else 0.0,
+        # What the router knew of costs grew: nothing, then the cheap arms', then all.
+        cost_scale_usd=1.0 if i <= 40 else 0.0005 if i <= 80 else 0.01,
         budget_weight=budget_weight,
     )
     events: list[Decision | Result | Feedback] = [decision]
@@ -99,9 +101,13 @@ def save_week(engine: Engine, sample: Sample) -> None:
 def library(engine: Engine, metric: str, batch: int = 64, **chosen: Any) -> list[PolicyValue]:
     """What the library says of the same rows, in pieces."""
     evaluation = LogEvaluation(metric)
-    wanted = {"since": None, "until": None, "task": None, "latency_scale_s": 10.0} | chosen
+    wanted = {"since": None, "until": None, "task": None} | {
+        name: chosen.pop(name) for name in ("since", "until", "task") if name in chosen
+    }
     with engine.connect() as conn:
-        for decisions in stream_outcomes(conn, batch=batch, **wanted):
+        newest = newest_cost_scale_usd(conn, **wanted)
+        scales = {"cost_scale_usd": newest, "latency_scale_s": 10.0} | chosen
+        for decisions in stream_outcomes(conn, batch=batch, **wanted, **scales):
             assert len(decisions.rows) <= batch
             evaluation.add(decisions)
     return evaluation.values()

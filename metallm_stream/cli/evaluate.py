@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import click
 from rich import box
@@ -18,10 +19,11 @@ from rich.table import Table
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.moments import Moment
+from metallm_stream.cli.numbers import finite
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.evaluate import ALWAYS, METRICS, TARGETS, LogEvaluation, PolicyValue
 from metallm_stream.evaluate.off_policy import ALL
-from metallm_stream.postgres.outcomes import stream_outcomes
+from metallm_stream.postgres.outcomes import newest_cost_scale_usd, stream_outcomes
 from metallm_stream.settings import load
 
 
@@ -59,6 +61,12 @@ def _task(_context: click.Context, parameter: click.Parameter, value: str | None
     show_default=True,
     help="Quality, cost in USD and latency in seconds a query; utility weighs them.",
 )
+@click.option(
+    "--cost-scale-usd",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="The cost that counts as 1 in utilities; that of the newest of the decisions if left out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(
     policy: str,
@@ -66,6 +74,7 @@ def evaluate(
     until: datetime | None,
     task: str | None,
     metric: str,
+    cost_scale_usd: float | None,
     as_json: bool,
 ) -> None:
     """Estimate what other policies would have brought, from stored decisions and outcomes.
@@ -74,20 +83,27 @@ def evaluate(
     also allows for a policy that never settled, dr_anytime for everything, at the price of width.
     """
     settings = load()
-    evaluation = LogEvaluation(metric, policy)
+    evaluation, scale_s = LogEvaluation(metric, policy), settings.objective.latency_scale_s
+    chosen: dict[str, Any] = {"since": since, "until": until, "task": task}
     with database(settings, "evaluate") as engine, engine.connect() as conn:
-        scale_s = settings.objective.latency_scale_s
+        scale_usd = cost_scale_usd or newest_cost_scale_usd(conn, **chosen) or 1.0
         for decisions in stream_outcomes(
-            conn, since=since, until=until, task=task, latency_scale_s=scale_s
+            conn, cost_scale_usd=scale_usd, latency_scale_s=scale_s, **chosen
         ):
             evaluation.add(decisions)
     _require_arm(policy, evaluation.arms)
     values = evaluation.values()
     if as_json:
-        shown = {"metric": metric, "policies": [asdict(value) for value in values]}
+        shown = {
+            "metric": metric,
+            "cost_scale_usd": scale_usd,
+            "policies": [asdict(value) for value in values],
+        }
         click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
-    else:
-        _print(metric, values)
+        return
+    _print(metric, values)
+    if metric == "utility":
+        click.echo(f"utility counts {scale_usd:.4g} USD, and {scale_s:g} s unless logged, as 1")
 
 
 def _require_arm(policy: str, arms: Sequence[str]) -> None:

@@ -135,7 +135,8 @@ class AnytimeDoublyRobust:
         if self._outside is not None:
             return Estimate(
                 self.name,
-                note=f"a reward of {self._outside:g} lies outside {self._low:g} to {self._high:g}",
+                note=f"a reward of {self._outside:g} lies outside {self._low:g} to {self._high:g}: "
+                "take a metric or a scale that keeps all within",
             )
         low = max(self._lower.bound(ALPHA / 2), 0.0)
         high = min(1 - self._upper.bound(ALPHA / 2), 1.0)

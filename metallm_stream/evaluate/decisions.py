@@ -34,11 +34,11 @@ class Logged:
     quality, cost_usd, latency_s
         What came of it, None where it is not known. They belong to the decision, fallbacks and
         failures included: whoever chooses this arm gets what follows from it.
-    cost_weight, latency_weight, cost_scale_usd, latency_scale_s
-        The query's trade-off.
-    budget_weight
-        What budgets added to the cost weight in the candidates' `utility`. It chose the arm, and is
-        no part of what the query is worth.
+    cost_weight, latency_weight
+        The query's trade-off, without what budgets added to it while they bound.
+    cost_scale_usd, latency_scale_s
+        What counts as 1 in it. Give all decisions the same `cost_scale_usd`, that of the newest
+        for example: the one that a decision went by knew less of the arms' costs, or nothing.
 
     """
 
@@ -53,13 +53,12 @@ class Logged:
     latency_weight: float
     cost_scale_usd: float
     latency_scale_s: float
-    budget_weight: float = 0.0
 
     @property
     def utility(self) -> float | None:
         """`quality − cost_weight·cost/cost_scale − latency_weight·latency/latency_scale`.
 
-        None where a part is unknown that counts. Without `budget_weight`: see `predicted_utility`.
+        None where a part is unknown that counts.
         """
         value = self.quality
         for weight, amount, scale in (

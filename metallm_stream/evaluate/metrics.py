@@ -66,22 +66,20 @@ class Measured:
 
 
 def predicted_utility(decisions: Decisions) -> Floats:
-    """The utility expected of each candidate, as the reward has it: without the budgets' price.
+    """The utility expected of each candidate, `(n, K)`, with the weights and scales of the reward.
 
-    `utility + budget_weight·cost/cost_scale`, `(n, K)`. Where that is not known (the router then
-    weighed a cost by a guess), it is the quality less the weighted cost and latency that are known.
-    A prediction with the price left in would be as right and useless: doubly robust scores vary
-    with what it is wrong by.
+    The expected quality less the weighted cost and latency, as far as they were known. The logged
+    `utility` is not it: that has the price of budgets in it, and the scale of cost of its time. As
+    a prediction it would be as right and useless, since doubly robust scores vary with what it is
+    wrong by.
     """
     rows, expected = decisions.rows, decisions.expected
     cost = expected["cost_usd"] / numbers([row.cost_scale_usd for row in rows])[:, None]
     latency = expected["latency_s"] / numbers([row.latency_scale_s for row in rows])[:, None]
-    budget_weight = numbers([row.budget_weight for row in rows])[:, None]
     cost_weight = numbers([row.cost_weight for row in rows])[:, None]
     latency_weight = numbers([row.latency_weight for row in rows])[:, None]
-    without_price = expected["utility"] + np.where(budget_weight == 0, 0.0, budget_weight * cost)
-    known_parts = expected["quality"] - _or_0(cost_weight * cost) - _or_0(latency_weight * latency)
-    return np.where(np.isnan(without_price), known_parts, without_price)
+    worth: Floats = expected["quality"] - _or_0(cost_weight * cost)
+    return worth - _or_0(latency_weight * latency)
 
 
 def _or_0(values: Floats) -> Floats:

@@ -83,14 +83,18 @@ class PolicyEvaluation:
 
     def value(self) -> PolicyValue:
         """What all decisions so far say."""
+        estimates = tuple(estimator.estimate() for estimator in self._estimators)
+        anytime = any(
+            one.estimator == AnytimeDoublyRobust.name and one.note is None for one in estimates
+        )
         return PolicyValue(
             target=self._target,
-            estimates=tuple(estimator.estimate() for estimator in self._estimators),
+            estimates=estimates,
             decisions=self._overlap.decisions,
             effective_decisions=self._overlap.effective_decisions,
             largest_weight=self._overlap.largest_weight,
             unsupported=self._overlap.unsupported,
-            notes=self._overlap.notes(),
+            notes=self._overlap.notes(anytime=anytime),
         )
 
 

@@ -43,25 +43,21 @@ class Overlap:
         """Share of the target's choices that the logging policy could not have made."""
         return self._missing / self.decisions if self.decisions else 0.0
 
-    def notes(self) -> tuple[str, ...]:
-        """Why the intervals cannot be trusted; empty where nothing speaks against it."""
+    def notes(self, *, anytime: bool) -> tuple[str, ...]:
+        """Why intervals cannot be trusted, but for an `anytime` one if there is any.
+
+        Empty where nothing speaks against them.
+        """
         if self.decisions == 0:
             return ("no decision counts for this policy and metric",)
+        trusted = f"no interval {'but dr_anytime ' if anytime else ''}can be trusted"
         found = []
         if self.unsupported > 0:
-            found.append(
-                f"{self.unsupported:.1%} of its choices had probability 0 in the log: only "
-                "dr_anytime allows for that"
-            )
+            share = self.unsupported
+            found.append(f"{share:.1%} of its choices had probability 0 in the log: {trusted}")
         if self.effective_decisions < FEWEST:
-            found.append(
-                f"only {self.effective_decisions:.0f} effective decisions: no interval but "
-                "dr_anytime can be trusted"
-            )
+            found.append(f"only {self.effective_decisions:.0f} effective decisions: {trusted}")
         elif self.largest_weight > LARGEST_SHARE * self._weights:
             share = self.largest_weight / self._weights
-            found.append(
-                f"one decision has {share:.0%} of all weight: no interval but dr_anytime can be "
-                "trusted"
-            )
+            found.append(f"one decision has {share:.0%} of all weight: {trusted}")
         return tuple(found)

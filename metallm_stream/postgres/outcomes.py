@@ -24,12 +24,13 @@ def stream_outcomes(
     since: datetime | None,
     until: datetime | None,
     task: str | None,
+    cost_scale_usd: float,
     latency_scale_s: float,
     batch: int = BATCH,
 ) -> Iterator[Decisions]:
     """The decisions from `since` to before `until`, of one task or all, that have their result.
 
-    `latency_scale_s` is for decisions that did not log theirs.
+    All with this `cost_scale_usd`; `latency_scale_s` is for decisions that did not log theirs.
     """
     found = conn.execute(
         statements.STREAM_OUTCOMES,
@@ -37,14 +38,23 @@ def stream_outcomes(
         execution_options={"stream_results": True, "max_row_buffer": batch},
     )
     for rows in found.partitions(batch):
-        yield Decisions.of([_logged(row, latency_scale_s) for row in rows])
+        yield Decisions.of([_logged(row, cost_scale_usd, latency_scale_s) for row in rows])
 
 
-def _logged(row: Row[Any], default_latency_scale_s: float) -> Logged:
+def newest_cost_scale_usd(
+    conn: Connection, *, since: datetime | None, until: datetime | None, task: str | None
+) -> float | None:
+    """What the newest of these decisions divided costs by; None where there is no decision."""
+    chosen = {"since": since, "until": until, "task": task}
+    scale: float | None = conn.execute(statements.NEWEST_COST_SCALE, chosen).scalar()
+    return scale
+
+
+def _logged(row: Row[Any], cost_scale_usd: float, default_latency_scale_s: float) -> Logged:
     """The statement's columns are in the order of the fields; by position they cost a third."""
     values: tuple[Any, ...] = tuple(row)
     *decided, candidates = values[:4]
-    *outcome, latency_scale_s, budget_weight = values[4:]
-    scale_s = latency_scale_s or default_latency_scale_s
-    fields: tuple[Any, ...] = (*decided, orjson.loads(candidates), *outcome, scale_s, budget_weight)
+    *outcome, latency_scale_s = values[4:]
+    scales = (cost_scale_usd, latency_scale_s or default_latency_scale_s)
+    fields: tuple[Any, ...] = (*decided, orjson.loads(candidates), *outcome, *scales)
     return Logged(*fields)

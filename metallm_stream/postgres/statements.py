@@ -177,15 +177,27 @@ STREAM_DAY = text("""
     FROM metallm.interactions WHERE day = :day
 """)
 
-STREAM_OUTCOMES = text("""
-    SELECT query_id, arm, propensity, candidates::text, quality, cost_usd, latency_s, cost_weight,
-           latency_weight, cost_scale_usd, latency_scale_s, budget_weight
-    FROM metallm.outcomes
+_chosen = """
     WHERE (CAST(:since AS timestamptz) IS NULL OR decided_at >= CAST(:since AS timestamptz))
       AND (CAST(:until AS timestamptz) IS NULL OR decided_at < CAST(:until AS timestamptz))
       AND (CAST(:task AS text) IS NULL OR task = CAST(:task AS text))
+"""
+
+STREAM_OUTCOMES = text(f"""
+    SELECT query_id, arm, propensity, candidates::text, quality, cost_usd, latency_s, cost_weight,
+           latency_weight, latency_scale_s
+    FROM metallm.outcomes
+    {_chosen}
     ORDER BY decided_at, query_id COLLATE "C"
-""")
+""")  # noqa: S608 - both parts stand above
+
+NEWEST_COST_SCALE = text(f"""
+    SELECT cost_scale_usd
+    FROM metallm.interactions
+    {_chosen} AND cost_scale_usd IS NOT NULL
+    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
+    LIMIT 1
+""")  # noqa: S608 - both parts stand above
 
 _columns = ", ".join(COLUMNS)
 _typed = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())

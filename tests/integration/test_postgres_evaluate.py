@@ -43,6 +43,12 @@ def compared(found: list[PolicyValue]) -> Iterator[tuple[object, ...]]:
                 )  # fmt: skip
 
 
+def one(stored: list[Row[Any]], estimator: str) -> float:
+    """What an estimator says of the policy that made the log."""
+    (value,) = (row.value for row in stored if row[:2] == ("logged", estimator))
+    return float(value)
+
+
 def assert_same(stored: list[Row[Any]], found: list[PolicyValue]) -> None:
     """Same targets and estimators in the same order, and the same figures."""
     wanted = list(compared(found))
@@ -122,6 +128,47 @@ def test_an_unknown_metric_is_refused(engine: Engine) -> None:
     """By name, with those that there are."""
     with pytest.raises(DataError, match="no metric speed: utility, quality, cost or latency"):
         rows(engine, "SELECT * FROM metallm.evaluate(metric => 'speed')")
+
+
+def test_one_scale_of_cost_counts_for_all_decisions(engine: Engine, sample: Sample) -> None:
+    """That of the newest, whatever was known when others were made; or the caller's."""
+    scales = (1.0, 0.0001, 0.01)
+    save(
+        engine,
+        [
+            joined(
+                sample.decision(i, cost_scale_usd=scale),
+                sample.result(i, cost_usd=0.005),
+                sample.feedback(i, "A"),
+            )
+            for i, scale in enumerate(scales)
+        ],
+    )
+    early = sample.start + timedelta(seconds=2)
+    for chosen, worth in (
+        ({}, 0.95),
+        ({"cost_scale_usd": 0.02}, 0.975),
+        ({"until": early}, 1 - 0.1 * 50),
+        ({"until": early, "cost_scale_usd": 0.01}, 0.95),
+    ):
+        arguments = ", ".join(f"{name} => :{name}" for name in chosen)
+        query = f"SELECT * FROM metallm.evaluate({arguments})"  # noqa: S608 - names from above
+        stored = rows(engine, query, **chosen)
+        assert one(stored, "snips") == pytest.approx(worth)
+        (logged,) = (v for v in library(engine, "utility", **chosen) if v.target == "logged")
+        estimates = {found.estimator: found for found in logged.estimates}
+        assert estimates["snips"].value == pytest.approx(worth)
+        assert (estimates["dr_anytime"].low is None) == (worth < -1)
+    (first,) = rows(engine, "SELECT utility FROM metallm.learning_curve")
+    assert first.utility == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_scale_of_cost_that_cannot_divide_is_refused(engine: Engine, scale: float) -> None:
+    """By name and value."""
+    with pytest.raises(DataError, match=r"cost_scale_usd is .+: it must be .* above 0") as refused:
+        rows(engine, "SELECT * FROM metallm.evaluate(cost_scale_usd => :scale)", scale=scale)
+    assert isinstance(refused.value.orig, InvalidParameterValue)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, None, math.nan, math.inf])

@@ -115,13 +115,11 @@ def test_a_metric_has_its_outcome_and_prediction(
     assert log.weights == pytest.approx([0.5 / 0.75])
 
 
-def test_the_price_of_budgets_is_taken_out_of_predicted_utilities() -> None:
-    """Where the cost is not known: quality less the weighted latency, as far as that is known."""
+def test_the_price_of_budgets_is_in_no_predicted_utility() -> None:
+    """It is the quality less the weighted cost and latency, as far as they are known."""
     large = {**LARGE, "utility": 0.8 - 1_000.0}
     unpriced = {**MINI, "cost_usd": None, "utility": -50.0}
-    priced = replace(
-        ROW, budget_weight=1_000.0, candidates=({**MINI, "utility": 0.59 - 100}, large)
-    )
+    priced = replace(ROW, candidates=({**MINI, "utility": 0.59 - 100}, large))
     guessed = replace(priced, candidates=(unpriced, large))
     timed = replace(priced, candidates=({**unpriced, "latency_s": 2.0}, large))
     decisions = Decisions.of([priced, guessed, timed])
@@ -150,7 +148,6 @@ def made_under(budget_weight: float) -> Decisions:
                 candidates=tuple(seen),
                 quality=float(rng.random() < (0.6, 0.9)[drawn]),
                 cost_usd=float(costs[drawn]),
-                budget_weight=budget_weight,
             )
         )
     return Decisions.of(rows)

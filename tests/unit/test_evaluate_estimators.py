@@ -115,7 +115,8 @@ def _spread(n: int) -> float:
 def test_a_reward_out_of_range_leaves_no_anytime_interval() -> None:
     """The note says which; the others do not mind."""
     found = estimates(log(reward=np.array([1.0, 0, 1.5, 0])))
-    assert found["dr_anytime"] == Estimate("dr_anytime", note="a reward of 1.5 lies outside 0 to 1")
+    note = "a reward of 1.5 lies outside 0 to 1: take a metric or a scale that keeps all within"
+    assert found["dr_anytime"] == Estimate("dr_anytime", note=note)
     assert found["ips"].low is not None
     assert "dr_anytime" not in estimates(log(), bounds=None)
 
@@ -182,9 +183,9 @@ def test_a_log_without_any_choice_of_the_target() -> None:
     overlap = Overlap()
     overlap.add(never)
     assert (overlap.effective_decisions, overlap.largest_weight) == (0.0, 0.0)
-    assert overlap.notes() == (
-        "only 0 effective decisions: no interval but dr_anytime can be trusted",
-    )
+    for anytime, trusted in ((True, "no interval but dr_anytime"), (False, "no interval")):
+        said = f"only 0 effective decisions: {trusted} can be trusted"
+        assert overlap.notes(anytime=anytime) == (said,)
 
 
 def test_overlap_tells_of_few_heavy_and_impossible_choices() -> None:
@@ -192,7 +193,8 @@ def test_overlap_tells_of_few_heavy_and_impossible_choices() -> None:
     overlap = Overlap()
     overlap.add(log(1_000))
     assert (overlap.decisions, overlap.effective_decisions) == (1_000, 500.0)
-    assert (overlap.largest_weight, overlap.unsupported, overlap.notes()) == (2.0, 0.0, ())
+    assert (overlap.largest_weight, overlap.unsupported) == (2.0, 0.0)
+    assert overlap.notes(anytime=True) == ()
     heavy = log(
         2,
         chosen=np.zeros(2, dtype=np.int64),
@@ -200,12 +202,12 @@ def test_overlap_tells_of_few_heavy_and_impossible_choices() -> None:
         probabilities=np.array([[0.016, 0.984], [1.0, 0.0]]),
     )
     overlap.add(heavy)
-    (note,) = overlap.notes()
+    (note,) = overlap.notes(anytime=True)
     assert note.startswith("one decision has 6% of all weight")
     impossible = Overlap()
     impossible.add(replace(log(400), **_impossible(400)))
     assert impossible.unsupported == 1.0
-    assert impossible.notes()[0].startswith("100.0% of its choices had probability 0")
+    assert impossible.notes(anytime=True)[0].startswith("100.0% of its choices had probability 0")
 
 
 def _impossible(n: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ COMMENT ON VIEW metallm.outcomes IS
 CREATE FUNCTION metallm.evaluate(
     since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
     metric text DEFAULT 'utility', task text DEFAULT NULL,
-    latency_scale_s double precision DEFAULT 10
+    latency_scale_s double precision DEFAULT 10, cost_scale_usd double precision DEFAULT NULL
 ) RETURNS TABLE (
     target text, estimator text, value double precision, low double precision,
     high double precision, decisions bigint, effective_decisions double precision,
@@ -40,6 +40,18 @@ CREATE FUNCTION metallm.evaluate(
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    -- One for all decisions: what the newest went by, which knew most of the arms' costs.
+    cost_unit_usd double precision := coalesce(evaluate.cost_scale_usd, (
+        SELECT i.cost_scale_usd
+        FROM metallm.interactions AS i
+        WHERE i.decided_at >= coalesce(evaluate.since, '-infinity')
+          AND i.decided_at < coalesce(evaluate.until, 'infinity')
+          AND (evaluate.task IS NULL OR i.task = evaluate.task)
+          AND i.cost_scale_usd IS NOT NULL
+        ORDER BY i.decided_at DESC, i.query_id COLLATE "C" DESC
+        LIMIT 1
+    ));
 BEGIN
     IF evaluate.metric IS NULL
        OR evaluate.metric NOT IN ('utility', 'quality', 'cost', 'latency') THEN
@@ -51,11 +63,15 @@ BEGIN
         RAISE EXCEPTION 'latency_scale_s is %: it must be a number of seconds above 0',
             evaluate.latency_scale_s USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF NOT (cost_unit_usd > 0 AND cost_unit_usd < 'Infinity') THEN
+        RAISE EXCEPTION 'cost_scale_usd is %: it must be a number of USD above 0',
+            cost_unit_usd USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     RETURN QUERY
     WITH logged AS (
         SELECT row_number() OVER (ORDER BY o.decided_at, o.query_id COLLATE "C") AS id,
-               o.arm, o.propensity, o.candidates, o.budget_weight, o.cost_weight,
-               o.latency_weight, o.cost_scale_usd, s.latency_scale_s, r.reward
+               o.arm, o.propensity, o.candidates, o.cost_weight, o.latency_weight,
+               s.latency_scale_s, r.reward
         FROM metallm.outcomes AS o
         CROSS JOIN LATERAL (
             SELECT coalesce(o.latency_scale_s, evaluate.latency_scale_s) AS latency_scale_s
@@ -67,7 +83,7 @@ BEGIN
                 WHEN 'latency' THEN o.latency_s
                 ELSE o.quality
                     - CASE WHEN o.cost_weight = 0 THEN 0
-                           ELSE o.cost_weight * o.cost_usd / o.cost_scale_usd END
+                           ELSE o.cost_weight * o.cost_usd / cost_unit_usd END
                     - CASE WHEN o.latency_weight = 0 THEN 0
                            ELSE o.latency_weight * o.latency_s / s.latency_scale_s END
             END AS reward
@@ -82,13 +98,10 @@ BEGIN
                    WHEN 'quality' THEN c.quality
                    WHEN 'cost' THEN c.cost_usd
                    WHEN 'latency' THEN c.latency_s
-                   -- As the reward, without the price of budgets that the logged utility has.
-                   ELSE coalesce(
-                       c.utility + CASE WHEN l.budget_weight = 0 THEN 0
-                           ELSE l.budget_weight * (c.cost_usd / l.cost_scale_usd) END,
-                       c.quality - coalesce(l.cost_weight * (c.cost_usd / l.cost_scale_usd), 0)
-                           - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
-                   )
+                   -- As the reward has it: the logged utility has the price of budgets in it, and
+                   -- the scale of cost of its time.
+                   ELSE c.quality - coalesce(l.cost_weight * (c.cost_usd / cost_unit_usd), 0)
+                       - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
                END, 0) AS predicted,
                rank() OVER (
                    PARTITION BY l.id ORDER BY coalesce(c.utility, '-Infinity') DESC
@@ -159,11 +172,14 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision) IS
+COMMENT ON FUNCTION metallm.evaluate(
+    timestamptz, timestamptz, text, text, double precision, double precision
+) IS
     'What always each arm, the greedy, the uniform and the logging policy are worth per decision, '
     'from decisions since (inclusive) to until (exclusive), null for no bound: value with a 95 % '
     'interval by inverse propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not '
-    'trust intervals of few effective decisions (below 100), or where unsupported is above 0.';
+    'trust intervals of few effective decisions (below 100), or where unsupported is above 0. '
+    'Utilities divide all costs by cost_scale_usd, null for that of the newest of the decisions.';
 
 CREATE VIEW metallm.policy_values AS
 SELECT target, estimator, value, low, high, decisions, effective_decisions, largest_weight,

@@ -38,5 +38,5 @@ GRANT SELECT ON
 TO metallm_analyst;
 GRANT EXECUTE ON FUNCTION
     metallm.explain(text), metallm.partition_days(),
-    metallm.evaluate(timestamptz, timestamptz, text, text, double precision)
+    metallm.evaluate(timestamptz, timestamptz, text, text, double precision, double precision)
 TO metallm_analyst;

@@ -207,11 +207,17 @@ ORDER BY records DESC, topic, service;
 COMMENT ON VIEW metallm.dead_letter_counts IS 'Dead letters per topic and refusing service.';
 
 CREATE VIEW metallm.learning_curve AS
-WITH answered AS (
+WITH newest AS (
+    SELECT cost_scale_usd
+    FROM metallm.interactions
+    WHERE cost_scale_usd IS NOT NULL
+    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
+    LIMIT 1
+), answered AS (
     SELECT (row_number() OVER (ORDER BY decided_at, query_id) - 1) / 100 AS bucket,
            decided_at, quality, cost_usd,
-           quality - coalesce(cost_weight * cost_usd / cost_scale_usd, 0) AS utility
-    FROM metallm.interactions
+           quality - coalesce(cost_weight * cost_usd / newest.cost_scale_usd, 0) AS utility
+    FROM metallm.interactions CROSS JOIN newest
     WHERE decision IS NOT NULL AND result IS NOT NULL
 ), buckets AS (
     SELECT bucket, min(decided_at) AS from_at, max(decided_at) AS to_at, count(*) AS queries,

@@ -1,0 +1,207 @@
+-- Utilities by one scale of cost, which revision 0008 brings.
+
+DROP VIEW metallm.policy_values;
+DROP FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision);
+
+CREATE FUNCTION metallm.evaluate(
+    since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
+    metric text DEFAULT 'utility', task text DEFAULT NULL,
+    latency_scale_s double precision DEFAULT 10, cost_scale_usd double precision DEFAULT NULL
+) RETURNS TABLE (
+    target text, estimator text, value double precision, low double precision,
+    high double precision, decisions bigint, effective_decisions double precision,
+    largest_weight double precision, unsupported double precision
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- One for all decisions: what the newest went by, which knew most of the arms' costs.
+    cost_unit_usd double precision := coalesce(evaluate.cost_scale_usd, (
+        SELECT i.cost_scale_usd
+        FROM metallm.interactions AS i
+        WHERE i.decided_at >= coalesce(evaluate.since, '-infinity')
+          AND i.decided_at < coalesce(evaluate.until, 'infinity')
+          AND (evaluate.task IS NULL OR i.task = evaluate.task)
+          AND i.cost_scale_usd IS NOT NULL
+        ORDER BY i.decided_at DESC, i.query_id COLLATE "C" DESC
+        LIMIT 1
+    ));
+BEGIN
+    IF evaluate.metric IS NULL
+       OR evaluate.metric NOT IN ('utility', 'quality', 'cost', 'latency') THEN
+        RAISE EXCEPTION 'no metric %: utility, quality, cost or latency', evaluate.metric
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- NaN counts as larger than any number.
+    IF (evaluate.latency_scale_s > 0 AND evaluate.latency_scale_s < 'Infinity') IS NOT TRUE THEN
+        RAISE EXCEPTION 'latency_scale_s is %: it must be a number of seconds above 0',
+            evaluate.latency_scale_s USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT (cost_unit_usd > 0 AND cost_unit_usd < 'Infinity') THEN
+        RAISE EXCEPTION 'cost_scale_usd is %: it must be a number of USD above 0',
+            cost_unit_usd USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    WITH logged AS (
+        SELECT row_number() OVER (ORDER BY o.decided_at, o.query_id COLLATE "C") AS id,
+               o.arm, o.propensity, o.candidates, o.cost_weight, o.latency_weight,
+               s.latency_scale_s, r.reward
+        FROM metallm.outcomes AS o
+        CROSS JOIN LATERAL (
+            SELECT coalesce(o.latency_scale_s, evaluate.latency_scale_s) AS latency_scale_s
+        ) AS s
+        CROSS JOIN LATERAL (
+            SELECT CASE evaluate.metric
+                WHEN 'quality' THEN o.quality
+                WHEN 'cost' THEN o.cost_usd
+                WHEN 'latency' THEN o.latency_s
+                ELSE o.quality
+                    - CASE WHEN o.cost_weight = 0 THEN 0
+                           ELSE o.cost_weight * o.cost_usd / cost_unit_usd END
+                    - CASE WHEN o.latency_weight = 0 THEN 0
+                           ELSE o.latency_weight * o.latency_s / s.latency_scale_s END
+            END AS reward
+        ) AS r
+        WHERE o.decided_at >= coalesce(evaluate.since, '-infinity')
+          AND o.decided_at < coalesce(evaluate.until, 'infinity')
+          AND (evaluate.task IS NULL OR o.task = evaluate.task)
+          AND r.reward IS NOT NULL
+    ), seen AS (
+        SELECT l.id, l.reward, l.propensity, c.arm, c.arm = l.arm AS chosen, c.probability,
+               coalesce(CASE evaluate.metric
+                   WHEN 'quality' THEN c.quality
+                   WHEN 'cost' THEN c.cost_usd
+                   WHEN 'latency' THEN c.latency_s
+                   -- As the reward has it: the logged utility has the price of budgets in it, and
+                   -- the scale of cost of its time.
+                   ELSE c.quality - coalesce(l.cost_weight * (c.cost_usd / cost_unit_usd), 0)
+                       - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
+               END, 0) AS predicted,
+               rank() OVER (
+                   PARTITION BY l.id ORDER BY coalesce(c.utility, '-Infinity') DESC
+               ) = 1 AS best
+        FROM logged AS l
+        CROSS JOIN LATERAL jsonb_to_recordset(l.candidates) AS c (
+            arm text, probability double precision, quality double precision,
+            cost_usd double precision, latency_s double precision, utility double precision
+        )
+    ), shared AS (
+        SELECT *, best::integer / sum(best::integer) OVER one::double precision AS greedy,
+               1 / count(*) OVER one::double precision AS uniform
+        FROM seen
+        WINDOW one AS (PARTITION BY id)
+    ), aimed AS (
+        SELECT 'always:' || arm AS target, id, reward, chosen::integer / propensity AS w,
+               predicted AS expected, predicted AS direct, (probability = 0)::integer AS missing,
+               coalesce(1 / nullif(probability, 0), 0) AS v
+        FROM shared
+        UNION ALL
+        SELECT t.target, id, reward, sum(t.share) FILTER (WHERE chosen) / propensity,
+               max(predicted) FILTER (WHERE chosen), sum(t.share * predicted),
+               coalesce(sum(t.share) FILTER (WHERE probability = 0), 0),
+               coalesce(sum(t.share * t.share / nullif(probability, 0)), 0)
+        FROM shared
+        CROSS JOIN LATERAL (
+            VALUES ('logged', probability), ('greedy', greedy), ('uniform', uniform)
+        ) AS t (target, share)
+        GROUP BY t.target, id, reward, propensity
+    ), running AS (
+        SELECT *, row_number() OVER past - 1 AS before, sum(v) OVER past AS v_so_far
+        FROM aimed
+        WINDOW past AS (PARTITION BY target ORDER BY id ROWS UNBOUNDED PRECEDING)
+    ), scored AS (
+        SELECT target, missing, w, w * reward AS wr, w * (reward - expected) + direct AS score,
+               -- Over the 100 decisions before: a difference, since frames are summed anew each time.
+               sqrt((1 + least(before, 100)) / (
+                   1 + lag(v_so_far, 1, 0) OVER past - lag(v_so_far, 101, 0) OVER past
+               )) AS h
+        FROM running
+        WINDOW past AS (PARTITION BY target ORDER BY id)
+    ), totals AS (
+        SELECT target, count(*) AS n, avg(missing)::double precision AS missing, max(w) AS w_max,
+               sum(w) AS w, sum(w * w) AS ww, sum(wr) AS wr, sum(w * wr) AS wwr,
+               sum(wr * wr) AS wwrr, avg(wr) AS ips, stddev_samp(wr) AS ips_spread,
+               avg(score) AS dr, stddev_samp(score) AS dr_spread,
+               sum(h) AS h, sum(h * h) AS hh, sum(h * score) AS hs, sum(h * h * score) AS hhs,
+               sum(h * h * score * score) AS hhss
+        FROM scored
+        GROUP BY target
+    ), ratios AS (
+        SELECT *, wr / nullif(w, 0) AS snips, hs / h AS weighted FROM totals
+    )
+    SELECT r.target, e.estimator, e.value,
+           CASE WHEN n > 1 THEN e.value - 1.959963984540054 * e.error END,
+           CASE WHEN n > 1 THEN e.value + 1.959963984540054 * e.error END,
+           n, coalesce(w * w / nullif(ww, 0), 0), w_max, missing
+    FROM ratios AS r
+    CROSS JOIN LATERAL (VALUES
+        (1, 'ips', ips, ips_spread / sqrt(n)),
+        (2, 'snips', snips,
+         sqrt(greatest(wwrr - 2 * snips * wwr + snips * snips * ww, 0)) / nullif(w, 0)),
+        (3, 'dr', dr, dr_spread / sqrt(n)),
+        (4, 'dr_weighted', weighted,
+         sqrt(greatest(hhss - 2 * weighted * hhs + weighted * weighted * hh, 0)) / h)
+    ) AS e (place, estimator, value, error)
+    ORDER BY r.target LIKE 'always:%', r.target COLLATE "C", e.place;
+END
+$$;
+
+COMMENT ON FUNCTION metallm.evaluate(
+    timestamptz, timestamptz, text, text, double precision, double precision
+) IS
+    'What always each arm, the greedy, the uniform and the logging policy are worth per decision, '
+    'from decisions since (inclusive) to until (exclusive), null for no bound: value with a 95 % '
+    'interval by inverse propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not '
+    'trust intervals of few effective decisions (below 100), or where unsupported is above 0. '
+    'Utilities divide all costs by cost_scale_usd, null for that of the newest of the decisions.';
+
+CREATE VIEW metallm.policy_values AS
+SELECT target, estimator, value, low, high, decisions, effective_decisions, largest_weight,
+       unsupported
+FROM metallm.evaluate();
+
+COMMENT ON VIEW metallm.policy_values IS
+    'The utility of always each arm, of the greedy, the uniform and the logging policy over all '
+    'retained decisions that are labelled, as evaluate() gives it.';
+
+CREATE OR REPLACE VIEW metallm.learning_curve AS
+WITH newest AS (
+    SELECT cost_scale_usd
+    FROM metallm.interactions
+    WHERE cost_scale_usd IS NOT NULL
+    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
+    LIMIT 1
+), answered AS (
+    SELECT (row_number() OVER (ORDER BY decided_at, query_id) - 1) / 100 AS bucket,
+           decided_at, quality, cost_usd,
+           quality - coalesce(cost_weight * cost_usd / newest.cost_scale_usd, 0) AS utility
+    FROM metallm.interactions CROSS JOIN newest
+    WHERE decision IS NOT NULL AND result IS NOT NULL
+), buckets AS (
+    SELECT bucket, min(decided_at) AS from_at, max(decided_at) AS to_at, count(*) AS queries,
+           count(quality) AS labelled, sum(quality) AS quality, sum(cost_usd) AS cost_usd,
+           sum(utility) AS utility
+    FROM answered
+    GROUP BY bucket
+)
+SELECT bucket * 100 + 1 AS from_query, bucket * 100 + queries AS to_query, from_at, to_at,
+       labelled,
+       quality / nullif(labelled, 0) AS quality,
+       cost_usd / queries AS cost_usd,
+       utility / nullif(labelled, 0) AS utility,
+       sum(quality) OVER recent / nullif(sum(labelled) OVER recent, 0)::double precision
+           AS quality_moving,
+       sum(cost_usd) OVER recent / (sum(queries) OVER recent)::double precision AS cost_usd_moving,
+       sum(utility) OVER recent / nullif(sum(labelled) OVER recent, 0)::double precision
+           AS utility_moving,
+       sum(quality) OVER so_far / nullif(sum(labelled) OVER so_far, 0)::double precision
+           AS quality_so_far,
+       sum(cost_usd) OVER so_far / (sum(queries) OVER so_far)::double precision
+           AS cost_usd_so_far,
+       sum(utility) OVER so_far / nullif(sum(labelled) OVER so_far, 0)::double precision
+           AS utility_so_far
+FROM buckets
+WINDOW recent AS (ORDER BY bucket ROWS BETWEEN 9 PRECEDING AND CURRENT ROW),
+       so_far AS (ORDER BY bucket)
+ORDER BY bucket;

@@ -1,0 +1,10 @@
+-- What the group roles may do with the objects of revision 0008.
+
+REVOKE EXECUTE ON FUNCTION metallm.evaluate(
+    timestamptz, timestamptz, text, text, double precision, double precision
+) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION metallm.evaluate(
+    timestamptz, timestamptz, text, text, double precision, double precision
+) TO metallm_service, metallm_analyst;
+GRANT SELECT, INSERT, UPDATE, DELETE ON metallm.policy_values TO metallm_service;
+GRANT SELECT ON metallm.policy_values TO metallm_analyst;
