@@ -32,6 +32,7 @@ from metallm_stream.kafka.transaction import (
 from metallm_stream.kafka.watchdog import Watchdog
 
 REJOIN_POLL_S = 0.1
+GATHER_POLL_S = 0.002
 PAUSE_AFTER_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -149,8 +150,22 @@ class ExactlyOnce:
                 if work.window.is_full:
                     self._hold(limit)
             wait_s = 0.0
-        # The group may have been served meanwhile: what was taken away is not ours to do.
-        return [work for work in taken if self._windows.get(work.partition) is work.window]
+        return self._held(taken)
+
+    def gather(self, limit: int, timeout_s: float) -> list[Work]:
+        """As `take`, and on while a transaction is under way: what is done waits for it anyway.
+
+        So that one of few records is not followed by one of few others: all that came meanwhile
+        go into the next.
+        """
+        taken = self.take(limit, timeout_s)
+        while self.is_committing and len(taken) < limit:
+            taken += self.take(limit - len(taken), GATHER_POLL_S)
+        return self._held(taken)
+
+    def _held(self, works: list[Work]) -> list[Work]:
+        """The group may have been served meanwhile: what was taken away is not ours to do."""
+        return [work for work in works if self._windows.get(work.partition) is work.window]
 
     def complete(self, work: Work, records: Sequence[Record]) -> bool:
         """Keep the outcome of one record for the next commit.

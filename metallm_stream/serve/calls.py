@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -35,9 +34,6 @@ from metallm_stream.serve.spent import restore
 
 _POLL_S = 0.005
 _IDLE_POLL_S = 0.05
-# Calls are many short steps of one thread; with the usual 5 ms each hand-over to the threads that
-# read and commit may wait so long.
-_SWITCH_S = 0.0005
 
 SubjectT = TypeVar("SubjectT")
 Answerer = Callable[[Call, Provider], Coroutine[Any, Any, Result | Forward]]
@@ -237,7 +233,6 @@ class CallThread:
 
     def start(self) -> Future[None]:
         """Start the thread and begin to open the provider in it: a second, for its SDK."""
-        sys.setswitchinterval(_SWITCH_S)
         self._thread.start()
         return asyncio.run_coroutine_threadsafe(self._open(), self._loop)
 

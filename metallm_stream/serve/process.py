@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -26,6 +27,9 @@ from metallm_stream.settings import Settings, load
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASH = 70
+# Work and its commits are many short steps of threads that take turns; with the usual 5 ms each
+# hand-over may wait so long.
+SWITCH_S = 0.0005
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +66,7 @@ def serve(construct: Callable[[Settings], Service]) -> None:
         set_format(settings.log_format, settings.slot)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
         service = construct(settings)
+        sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
         gc.set_threshold(20_000)  # a batch is no garbage: looking at it for cycles took a tenth
         # Matrices of this size gain nothing from threads, which on busy cores wait for each other.

@@ -140,7 +140,7 @@ class Router:
                 self._pacer.adopt(account)
         for health in self._knowledge.take_health():
             self._outages.apply(health, self._now())
-        works = self._loop.take(self._batch_size, self._linger_s)
+        works = self._loop.gather(self._batch_size, self._linger_s)
         arrived = [item for work in works if (item := self._read(work)) is not None]
         if arrived:
             self._route(arrived)

@@ -131,6 +131,23 @@ def test_work_that_ends_during_a_commit_goes_into_the_next(pipeline: Pipeline) -
     assert copies(pipeline) == list(range(COUNT))
 
 
+def test_gathering_goes_on_while_a_transaction_is_under_way(pipeline: Pipeline) -> None:
+    """Up to the limit or to its end, and each record is handed out once."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        (first,) = take(loop, 1)
+        large = [Record(pipeline.names.results, b"large", b"-1" * 50_000)] * 200
+        loop.complete(first, large)
+        loop.commit()
+        assert loop.is_committing
+        gathered = loop.gather(2, 0.0)
+        assert len(gathered) == 2 or not loop.is_committing
+        gathered += loop.gather(COUNT, 0.0)
+        assert not loop.is_committing
+        gathered += take(loop, COUNT - 1 - len(gathered))
+        assert sorted(map(number, (first, *gathered))) == list(range(COUNT))
+
+
 def test_partitions_that_leave_during_a_commit_are_not_done_twice(pipeline: Pipeline) -> None:
     """The member gives them up when the transaction under way has ended, and all is committed."""
     fill(pipeline)
