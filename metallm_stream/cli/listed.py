@@ -5,7 +5,10 @@ Invariant: a cost that nobody will tell is asked for when the arm is added, neve
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import Model
 from metallm_stream.providers import WIRES, Listed, listed
 from metallm_stream.settings import ProviderEntry, Settings
 
@@ -25,10 +28,36 @@ def listed_entry(settings: Settings, provider: str, model: str) -> Listed | None
     return listed(model, url=entry.base_url) or listed(model, vendor=provider)
 
 
+def may_report_cost(settings: Settings, provider: str) -> bool:
+    """Whether the provider's answers may tell what they cost, as those of some hosts do."""
+    entry = _entry(settings, provider)
+    return entry is None or (entry.wire == "openai" and entry.base_url is not None)
+
+
+def overruled_prices(settings: Settings, models: Iterable[Model]) -> str | None:
+    """What to tell of prices given by hand that vendors may overrule; None where there are none.
+
+    Which of the two a cost comes from is not kept, so that expected costs cannot follow it.
+    """
+    arms = [
+        model.arm
+        for model in models
+        if model.price is not None
+        and model.price.table is None
+        and may_report_cost(settings, model.provider)
+    ]
+    if not arms:
+        return None
+    return (
+        f"note: price of {', '.join(arms)}: where the vendor reports what a call costs, that is "
+        "booked, while the router goes on expecting this price: then `metallm models add` the arm "
+        "again without a price"
+    )
+
+
 def require_reported_cost(settings: Settings, provider: str, model: str) -> None:
     """Raises `ConfigurationError` if the provider's answers cannot tell what they cost."""
-    entry = _entry(settings, provider)
-    if entry is None or (entry.wire == "openai" and entry.base_url is not None):
+    if may_report_cost(settings, provider):
         return
     raise ConfigurationError(
         f"price: none is known of {model!r} at {provider!r}, whose answers do not tell their cost: "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 from rich.console import Console
 from rich.table import Table
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
-from metallm_stream.cli.listed import listed_entry, require_reported_cost
+from metallm_stream.cli.listed import listed_entry, overruled_prices, require_reported_cost
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, create, write
@@ -94,7 +96,8 @@ def reprice(
 ) -> None:
     """Change the price of ARM from now on; what past calls have cost stays as it was booked.
 
-    What the vendor reports as a call's cost goes before any price.
+    What the vendor reports as a call's cost goes before any price; what the router expects of it
+    follows the price all the same.
     """
     settings = load()
     known = _known(settings, arm)
@@ -106,8 +109,10 @@ def reprice(
     }
     before = {} if known.price is None else known.price.model_dump(exclude={"table"})
     price = Price.model_validate(before | {k: v for k, v in given.items() if v is not None})
-    put_model(settings, known.model_copy(update={"price": price}))
+    repriced = known.model_copy(update={"price": price})
+    put_model(settings, repriced)
     click.echo(f"repriced {arm}: {_shown(known.price)} → {_shown(price)}")
+    _note(settings, [repriced])
 
 
 @models.command("remove")
@@ -124,8 +129,10 @@ def remove(arm: str) -> None:
 @models.command("list")
 def list_() -> None:
     """Show the catalogue."""
+    settings = load()
+    arms = read_catalogue(settings).arms.values()
     table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "can")
-    for model in read_catalogue(load()).arms.values():
+    for model in arms:
         price = model.price
         table.add_row(
             model.arm,
@@ -137,6 +144,7 @@ def list_() -> None:
             ", ".join((*model.tags, *(model.languages or ()), *(model.regions or ()))),
         )
     Console().print(table)
+    _note(settings, arms)
 
 
 def put_model(settings: Settings, model: Model) -> None:
@@ -173,6 +181,12 @@ def _require_worker(settings: Settings, provider: str) -> None:
             f"name, set METALLM_PROVIDERS__{provider.upper()}__*, or give --elsewhere if its "
             "workers have settings of their own"
         )
+
+
+def _note(settings: Settings, models: Iterable[Model]) -> None:
+    """Say of which prices something is to be known."""
+    if note := overruled_prices(settings, models):
+        click.echo(note, err=True)
 
 
 def _known(settings: Settings, arm: str) -> Model:

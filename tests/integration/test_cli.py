@@ -152,13 +152,16 @@ def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None
     prices = ("--input-usd", "1", "--output-usd", "4")
     first = run(running, "models", "reprice", "third", *prices, "--cached-input-usd", "0.5")
     assert "repriced third: the vendor's price → $1 in, $4 out, $0.5 cached in" in first.stdout
+    assert "note: price of third: where the vendor reports what a call costs" in first.stderr
     again = ("--input-usd", "2", "--output-usd", "8", "--call-usd", "0.01")
     assert run(running, "models", "reprice", "third", *again).exit_code == 0
     price = Price(
         input_usd_per_mtok=2, output_usd_per_mtok=8, cached_input_usd_per_mtok=0.5, call_usd=0.01
     )
     assert catalogue(running)["third"] == Model(**(dict(before) | {"price": price}))
-    assert "vendor/third" in run(running, "models", "list", COLUMNS="120").stdout
+    shown = run(running, "models", "list", COLUMNS="120")
+    assert "vendor/third" in shown.stdout
+    assert "note: price of third: " in shown.stderr
     assert run(running, "models", "remove", "third").exit_code == 0
     assert "third" not in catalogue(running)
 
@@ -175,7 +178,8 @@ def test_an_arm_without_a_price_has_that_of_the_table(running: Pipeline) -> None
     assert (record.provider, record.model) == ("anthropic", "claude-sonnet-4-5")
     assert record.context_window_tokens == 200_000
     words = ("models", "reprice", arm, "--input-usd", "2", "--output-usd", "8")
-    assert run(running, *words).exit_code == 0
+    repriced = run(running, *words)
+    assert (repriced.exit_code, repriced.stderr) == (0, "")  # which reports no costs
     price = catalogue(running)[arm].price
     assert price is not None
     assert (price.input_usd_per_mtok, price.table) == (2, None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from metallm_stream.cli.listed import listed_entry, require_reported_cost
+from metallm_stream.cli.listed import listed_entry, overruled_prices, require_reported_cost
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import Model, Price
 from metallm_stream.settings import ProviderEntry, Settings
 
 SETTINGS = Settings(
@@ -60,3 +61,23 @@ def test_hosts_of_the_openai_wire_may_tell_the_cost_themselves(provider: str) ->
     """As OpenRouter and the recorded LLM do; what they do not tell stays unknown."""
     assert listed_entry(SETTINGS, provider, "nobody-knows") is None
     require_reported_cost(SETTINGS, provider, "nobody-knows")
+
+
+def test_prices_that_a_host_may_overrule_are_named() -> None:
+    """Not those of the table, of arms without one, or of vendors that report no cost."""
+    own = Price(input_usd_per_mtok=1, output_usd_per_mtok=2)
+    table = Price(input_usd_per_mtok=1, output_usd_per_mtok=2, table="together")
+    given = [("local", own), ("elsewhere", own), ("together", table), ("local", None)]
+    fixed = [("openai", own), ("claude", own), ("frankfurt", own)]
+
+    def arms(prices: list[tuple[str, Price | None]]) -> list[Model]:
+        return [
+            Model(arm=f"arm-{number}", provider=provider, model="m", price=price)
+            for number, (provider, price) in enumerate(prices)
+        ]
+
+    told = overruled_prices(SETTINGS, arms(given + fixed))
+    assert told is not None
+    assert "price of arm-0, arm-1: where the vendor reports" in told
+    assert "without a price" in told
+    assert overruled_prices(SETTINGS, arms(fixed)) is None
