@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.numbers import finite
@@ -32,6 +32,7 @@ from metallm_stream.serve.surroundings import utc_now
 from metallm_stream.settings import Settings, load
 
 LONGEST_NAME = 128
+CATALOGUE = text("SELECT arm FROM metallm.models ORDER BY arm")
 
 
 @click.command()
@@ -68,8 +69,9 @@ def warmup(
     """Add the logged outcomes in FILE to what the model believes before it has learned.
 
     FILE holds JSON lines as for `metallm replay`, plain or gzip'd: {"query_id", "text",
-    "outcomes": {arm: {"quality", "cost"}}}; a line may have the outcomes of some arms only. Adding
-    under a name that is known replaces it. Learners publish the change within a second.
+    "outcomes": {arm: {"quality", "cost"}}}; a line may have the outcomes of some arms only, and
+    arms that are not in the catalogue are named. Adding under a name that is known replaces it.
+    Learners publish the change within a second.
     """
     if (file is not None) + is_list + (remove is not None) != 1:
         raise click.UsageError("give one of FILE, --list and --remove")
@@ -109,8 +111,22 @@ def _add(
         sums = prior(logged, contexts, weight, clocks)
         save_warmup(conn, name, sums, queries=len(logged), weight=weight)
         added = next(item for item in load_warmups(conn) if item.name == name)
+        note = _strangers(conn, arms)
     click.echo(f"added {name}: {added.queries:,} queries, each outcome counts {added.weight:.3g}")
     click.echo(f"live labels that it stands for: {_counted(added)}")
+    if note is not None:
+        click.echo(note, err=True)
+
+
+def _strangers(conn: Connection, arms: set[str]) -> str | None:
+    """What to tell of arms that are not in the catalogue, as a learner last saw it."""
+    known = conn.execute(CATALOGUE).scalars().all()
+    if strangers := ", ".join(sorted(arms.difference(known))):
+        return (
+            f"note: not in the catalogue: {strangers} (there are: {', '.join(known) or 'none'}): "
+            "what was added of them counts once models of these very names are"
+        )
+    return None
 
 
 def _remove(engine: Engine, name: str) -> None:

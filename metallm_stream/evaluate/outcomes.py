@@ -11,11 +11,14 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import Id, Name, Probability, Usd, explain
@@ -73,7 +76,10 @@ class Outcomes:
 
 
 class Outcome(BaseModel):
-    """What one arm gave; `quality` null or absent means that there is no outcome."""
+    """What one arm gave; `quality` null or absent means that there is no outcome.
+
+    Other fields are ignored, but not in place of these: see `LoggedQuery`.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
     quality: Probability | None = None
@@ -81,12 +87,29 @@ class Outcome(BaseModel):
 
 
 class LoggedQuery(BaseModel):
-    """One query of a file, with the outcomes of some or all arms; other fields are ignored."""
+    """One query of a file, with the outcomes of some or all arms; other fields are ignored.
+
+    An outcome that has other fields alone, or one like a field that it lacks (`qualty`,
+    `cost_usd`), is refused: it would count for nothing.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False, title="line")
     query_id: Id
     text: str
     outcomes: dict[Name, Outcome] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, line: object) -> object:
+        match line:
+            case {"query_id": query_id, "outcomes": dict() as outcomes}:
+                for arm, outcome in outcomes.items():
+                    if isinstance(outcome, dict) and (field := _misspelt(outcome)):
+                        raise ValueError(
+                            f"query {query_id!r:.80}, arm {arm!r:.80}: no field {field!r:.80} is "
+                            f"known of an outcome; known are {' and '.join(Outcome.model_fields)}"
+                        )
+        return line
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -161,6 +184,20 @@ def _parsed(name: str, lines: Iterable[bytes]) -> Iterator[LoggedQuery]:
             yield LoggedQuery.model_validate_json(line)
         except ValidationError as exc:
             raise InvalidEvent(f"{name}, line {number}: {explain(exc)}") from exc
+
+
+def _misspelt(outcome: dict[str, Any]) -> str | None:
+    """The first field that stands where a known one should, if there is one."""
+    lacking = tuple(name for name in Outcome.model_fields if name not in outcome)
+    others = (field for field in outcome if field not in Outcome.model_fields)
+    return next((field for field in others if _is_meant(field.lower(), lacking)), None)
+
+
+@lru_cache(1_000)
+def _is_meant(field: str, lacking: tuple[str, ...]) -> bool:
+    """Whether an unknown field is all there is, or looks like one that is lacking."""
+    alone = len(lacking) == len(Outcome.model_fields)
+    return alone or field.startswith(lacking) or bool(get_close_matches(field, lacking, 1, 0.8))
 
 
 def _is_complete(line: LoggedQuery, arms: list[str]) -> bool:

@@ -66,6 +66,7 @@ def test_prior_knowledge_comes_and_goes(pipeline: Pipeline, tmp_path: Path) -> N
     wrong = file(tmp_path / "other.jsonl", small=1.0)
     replaced = run(pipeline, "warmup", str(wrong), "--name", "logs", "--weight", "1")
     assert "each outcome counts 0.5" in flat(replaced)  # by the limit of 50
+    assert "not in the catalogue" not in replaced.stderr
     eventually(lambda: sum(published(pipeline, arm)[0] for arm in arms) == pytest.approx(58), 30)
     assert "logs" in flat(run(pipeline, "warmup", "--list"))
     assert flat(run(pipeline, "warmup", "--remove", "logs")) == "removed logs"
@@ -78,7 +79,9 @@ def test_refusals_name_the_way_out(pipeline: Pipeline, tmp_path: Path) -> None:
     """What is not there, not readable, of another encoder, or asked for twice."""
     right = str(file(tmp_path / "logs.jsonl", large=1.0))
     (tmp_path / "bad.jsonl").write_text("{}")
-    run(pipeline, "warmup", right)
+    early = run(pipeline, "warmup", right)  # no learner has told of models yet
+    assert early.exit_code == 0
+    assert "note: not in the catalogue: large (there are: none)" in early.stderr
     for words, said in (
         (["--remove", "gone"], "nothing was added as 'gone'; there is logs"),
         ([right, "--list"], "give one of FILE, --list and --remove"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.evaluate import read_outcomes
+from metallm_stream.evaluate import read_logged, read_outcomes
 
 
 def line(query_id: str, text: str = "text", **outcomes: Any) -> dict[str, Any]:
@@ -132,3 +132,42 @@ def test_other_files_are_refused_with_line_and_reason(
     path.write_bytes(content)
     with pytest.raises(InvalidEvent, match=reason):
         read_outcomes(path)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "field"),
+    [
+        ({"qualty": 1.0, "cost": 0.1}, "qualty"),
+        ({"Quality": 1.0}, "Quality"),
+        ({"quality": 1.0, "costs": 0.1}, "costs"),
+        ({"quality": 1.0, "latency_s": 2, "cost_usd": 0.1}, "cost_usd"),
+        ({"score": 1.0}, "score"),
+    ],
+)
+def test_misspelt_fields_of_an_outcome_are_refused(
+    tmp_path: Path, outcome: dict[str, Any], field: str
+) -> None:
+    """By replay and warmup alike, with query, arm, field and the known ones."""
+    path = written(tmp_path / "f", line("1", a=1.0), line("2") | {"outcomes": {"a": outcome}})
+    for read in (read_outcomes, read_logged):
+        with pytest.raises(InvalidEvent) as refused:
+            read(path)
+        assert str(refused.value) == (
+            f"f, line 2: line: query '2', arm 'a': no field '{field}' is known of an outcome; "
+            "known are quality and cost"
+        )
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {},
+        {"quality": None, "error": "timeout"},
+        {"quality": 1.0, "host": "west"},
+        {"quality": 1.0, "cost": None, "cost_eur": 0.1, "quality_by": "me"},
+    ],
+)
+def test_other_fields_of_an_outcome_are_ignored(tmp_path: Path, outcome: dict[str, Any]) -> None:
+    """Beside the known ones they may even look alike."""
+    path = written(tmp_path / "f", line("1") | {"outcomes": {"a": outcome}})
+    assert read_logged(path)[0].outcomes["a"].quality == outcome.get("quality")
