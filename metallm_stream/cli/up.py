@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -32,6 +33,7 @@ from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 
 READY_WITHIN_S = 60.0
+_OURS = "  # started by metallm up"
 
 
 @click.command("up")
@@ -57,8 +59,8 @@ def up(state_dir: Path | None, services: bool, brokers: int | None) -> None:
     """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
 
     Topics and tables are created. The first start downloads Kafka's jars (43 MB) and prepares a
-    fast start. Where KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL is set, that server is used and only
-    the other one is started.
+    fast start. Where KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL names another server than an earlier
+    start here, that server is used and only the other one is started.
     """
     settings = settings_tree.load()
     directory = state_dir or settings.state_dir
@@ -82,14 +84,14 @@ def run_up(
     """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
-    url = settings.database_url
+    given = given_servers(settings, state_dir / "env")
     try:
         with (
             StepBars(console) as bars,
             EmbeddedStack(
                 state_dir,
-                bootstrap_servers=settings.kafka_bootstrap_servers,
-                database_url=None if url is None else url.get_secret_value(),
+                bootstrap_servers=given.get("KAFKA_BOOTSTRAP_SERVERS"),
+                database_url=given.get("DATABASE_URL"),
                 brokers=brokers,
                 listener=bars.tell,
             ) as stack,
@@ -98,7 +100,7 @@ def run_up(
             _prepare(stack, settings)
             if with_services:
                 _start_services(stack, settings, console)
-            _tell(stack, console, time.monotonic() - started)
+            _tell(stack, console, time.monotonic() - started, given)
             threading.Event().wait()  # for a signal
     except KeyboardInterrupt:
         console.print(f"Stopped; data stays in {state_dir}", highlight=False, soft_wrap=True)
@@ -144,6 +146,30 @@ class StepBars:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def given_servers(settings: Settings, env_file: Path) -> dict[str, str]:
+    """The servers that the settings name, by variable, but for those that `env_file` calls ours.
+
+    A shell that has sourced the file of an earlier start has their addresses still.
+    """
+    url = settings.database_url
+    named = {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "DATABASE_URL": None if url is None else url.get_secret_value(),
+    }
+    lines = env_file.read_text().splitlines() if os.access(env_file, os.R_OK) else []
+    return {
+        name: value
+        for name, value in named.items()
+        if value is not None and _export(name, value) + _OURS not in lines
+    }
+
+
+def exports(here: Mapping[str, str], given: Collection[str]) -> str:
+    """The owner's file: addresses as shell exports, with a mark at those that were not given."""
+    lines = [_export(name, at) + ("" if name in given else _OURS) for name, at in here.items()]
+    return "\n".join((*lines, ""))
 
 
 def addresses(bootstrap_servers: str, database_url: str) -> dict[str, str]:
@@ -207,15 +233,18 @@ def _start_service(
     return stack.supervisor.add(name, argv, os.environ | here, log, ready=lambda: is_ready(log))
 
 
-def _tell(stack: EmbeddedStack, console: Console, seconds: float) -> None:
+def _export(name: str, value: str) -> str:
+    return f"export {name}={shlex.quote(value)}"
+
+
+def _tell(stack: EmbeddedStack, console: Console, seconds: float, given: Collection[str]) -> None:
     """Say where the servers are; their addresses as shell exports go to the owner's file."""
-    exports = addresses(stack.bootstrap_servers, stack.database_url)
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()]
-    write_whole(stack.state.env_file, "".join(lines))
+    here = addresses(stack.bootstrap_servers, stack.database_url)
+    write_whole(stack.state.env_file, exports(here, given))
     console.print(f"Ready after {seconds:.1f} s", style="bold green", highlight=False)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say(f"  KAFKA_BOOTSTRAP_SERVERS={stack.bootstrap_servers}")
-    say(f"  DATABASE_URL={make_url(exports['DATABASE_URL']).render_as_string()}")
+    say(f"  DATABASE_URL={make_url(here['DATABASE_URL']).render_as_string()}")
     say(f"In another shell:  source {shlex.quote(str(stack.state.env_file))}")
     say(f"Logs: {stack.logs}   Stop: Ctrl-C")
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException
 from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 from rich.console import Console
 
 from metallm_stream.cli.complaints import complaint
@@ -21,9 +22,10 @@ from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.doctor.kafka import absent
 from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
-from metallm_stream.cli.up import addresses
+from metallm_stream.cli.up import addresses, exports, given_servers
 from metallm_stream.cli.watch import Snapshot, render
 from metallm_stream.events import Candidate, Decision
+from metallm_stream.settings import Settings
 from tests.readme import REPOSITORY
 
 NOTHING = {"KAFKA_BOOTSTRAP_SERVERS": None, "DATABASE_URL": None, "METALLM_CONFIG": None}
@@ -193,6 +195,32 @@ def test_the_addresses_that_up_writes_are_understood_by_psql() -> None:
         "DATABASE_URL": "postgresql://me:p%40ss@127.0.0.1:5432/metallm",
     }
     conninfo_to_dict(written["DATABASE_URL"])
+
+
+def test_up_starts_again_in_a_shell_that_has_sourced_its_file(tmp_path: Path) -> None:
+    """Addresses of its own servers are none of other servers; those that it was given stay so."""
+    file = tmp_path / "env"
+    here = addresses("127.0.0.1:9092", "postgresql+psycopg://me:p%27ss@127.0.0.1:5432/metallm")
+    database = SecretStr(here["DATABASE_URL"])
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:9092", database_url=database)
+    assert given_servers(settings, file) == here
+    file.write_text(exports(here, given=()))
+    assert given_servers(settings, file) == {}
+    elsewhere = Settings(kafka_bootstrap_servers="kafka:9092", database_url=database)
+    assert given_servers(elsewhere, file) == {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
+    file.write_text(exports(here, given=["KAFKA_BOOTSTRAP_SERVERS"]))
+    assert given_servers(settings, file) == {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092"}
+    assert given_servers(Settings(), file) == {}
+
+
+def test_the_file_that_up_writes_is_understood_by_a_shell(tmp_path: Path) -> None:
+    """Whatever characters an address has."""
+    here = {"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2", "DATABASE_URL": "postgresql://me:it's #1@db/x"}
+    (tmp_path / "env").write_text(exports(here, given=["DATABASE_URL"]))
+    script = 'source "$0"; printf "%s\n%s\n" "$KAFKA_BOOTSTRAP_SERVERS" "$DATABASE_URL"'
+    shell = ["bash", "-c", script, str(tmp_path / "env")]
+    shown = subprocess.run(shell, capture_output=True, text=True, check=True, timeout=30)
+    assert shown.stdout.splitlines() == list(here.values())
 
 
 def test_up_reads_where_a_service_tells_its_health(tmp_path: Path) -> None:
