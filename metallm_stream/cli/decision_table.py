@@ -17,7 +17,11 @@ from metallm_stream.events import Candidate, Decision
 def decision_table(decision: Decision, *, answered_by: str | None) -> Table:
     """A decision's candidates."""
     title = decided_by(
-        decision.policy, decision.policy_version, decision.cost_weight, decision.latency_weight
+        decision.policy,
+        decision.policy_version,
+        decision.cost_weight,
+        decision.latency_weight,
+        decision.budget_weight or 0.0,
     )
     return candidates_table(title, decision.candidates, decision.arm, answered_by)
 
@@ -41,15 +45,24 @@ def candidates_table(
     return table
 
 
-def decided_by(policy: str, version: int, cost_weight: float, latency_weight: float) -> str:
+def decided_by(
+    policy: str,
+    version: int,
+    cost_weight: float,
+    latency_weight: float,
+    budget_weight: float = 0.0,
+) -> str:
     """Which policy decided, with which trade-off.
 
     >>> decided_by("ridge-elimination", 0, 0.1, 0.0)
     'decided by ridge-elimination, no learned policy yet, cost weight 0.1'
+    >>> decided_by("ridge-elimination", 7, 0.1, 0.0, 2.5)
+    'decided by ridge-elimination, policy version 7, cost weight 0.1 + 2.5 by budgets'
     """
     learned = f"policy version {version}" if version else "no learned policy yet"
     latency = f", latency weight {latency_weight:g}" if latency_weight else ""
-    return f"decided by {policy}, {learned}, cost weight {cost_weight:g}{latency}"
+    budgets = f" + {budget_weight:.3g} by budgets" if budget_weight else ""
+    return f"decided by {policy}, {learned}, cost weight {cost_weight:g}{budgets}{latency}"
 
 
 def _cells(candidate: Candidate) -> tuple[str, ...]:

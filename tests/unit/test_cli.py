@@ -329,7 +329,7 @@ def test_doctor_tells_of_a_service_that_nobody_does(
 
 
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
-    """What the policy did not know is unknown, not 0."""
+    """With what budgets add to the cost weight; what the policy did not know is unknown, not 0."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
     decision = Decision(
         query_id="q",
@@ -345,6 +345,7 @@ def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
         arm="small",
         propensity=0.25,
         cost_weight=0.3,
+        budget_weight=2.5,
         latency_weight=0,
         cost_scale_usd=0.01,
         candidates=(
@@ -355,7 +356,7 @@ def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(decision_table(decision, answered_by="[large]"))
     lines = console.export_text().splitlines()
-    assert "policy version 7, cost weight 0.3" in lines[0]
+    assert lines[0].rstrip().endswith("policy version 7, cost weight 0.3 + 2.5 by budgets")
     rows = [line.split() for line in lines if "0.250" in line or "0.750" in line]
     assert rows == [
         ["[large]", "0.750", *["unknown"] * 4, "answered"],

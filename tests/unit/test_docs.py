@@ -18,6 +18,7 @@ from metallm_stream.evaluate.overlap import FEWEST, LARGEST_SHARE
 from metallm_stream.events import Query
 from metallm_stream.kafka import TopicNames, records
 from metallm_stream.kafka.topics import DAY_MS
+from metallm_stream.route.account import LARGEST_PRICE
 from metallm_stream.settings import Settings
 from tests.readme import README, REPOSITORY, tables
 
@@ -189,7 +190,7 @@ def test_estimators_and_options_of_evaluation_are_all_described() -> None:
 
 
 def test_numbers_in_the_guarantees_are_the_defaults() -> None:
-    """The window, the retention, and how much feedback a query keeps."""
+    """The window, the retention, how much feedback a query keeps, how dear budgets make cost."""
     defaults = dict(settings())
     guarantees = (REPOSITORY / "docs" / "guarantees.md").read_text()
     window = f"{defaults['METALLM_ROUTER__RECENT_IDS']:,}"
@@ -198,6 +199,8 @@ def test_numbers_in_the_guarantees_are_the_defaults() -> None:
     assert f"`METALLM_LEARNER__RETENTION_DAYS` ({days};" in guarantees
     assert f"({window} ids a partition)" in README.read_text()
     assert f"Interactions are kept for {days}\ndays" in README.read_text()
+    assert f"each budget by {LARGEST_PRICE:,.0f} at most" in README.read_text()
+    assert f"ends at\n  {LARGEST_PRICE:,.0f};" in guarantees
 
 
 def test_the_changelog_is_of_this_version() -> None:
