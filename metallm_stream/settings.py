@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,23 +28,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Name, explain
+from metallm_stream.events import Name
+from metallm_stream.variables import PREFIX, check_variables, refusal
 
-PREFIX = "METALLM_"
-NOT_SETTINGS = {PREFIX + name for name in ("CONFIG", "TEST_STACK", "RECORDED_LLM_KEY")}
-# Told without the value, which may be a key in the wrong place.
-_PLACES_OF_KEYS = {
-    "api_key_env": "the name of an environment variable in capitals, which holds the key",
-    "api_key_file": "the whole path of a file, beginning with a slash, which holds the key",
-}
 KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
 
 
@@ -262,8 +250,9 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Read file and environment; raises `ConfigurationError` that names key, value and reason."""
     env = os.environ
-    _refuse_unknown(env)
-    values = _file(env.get(PREFIX + "CONFIG"))
+    check_variables(Settings, env)
+    file = env.get(PREFIX + "CONFIG") or None
+    values = _file(file)
     for secret in ("kafka_properties", "database_url"):
         if secret in values:
             raise ConfigurationError(f"{secret}: secrets come from the environment, not the file")
@@ -279,28 +268,14 @@ def load() -> Settings:
     try:
         return Settings(**values)
     except ValidationError as exc:
-        for name, meant in _PLACES_OF_KEYS.items():
-            if any(error["loc"][-1:] == (name,) for error in exc.errors()):
-                raise ConfigurationError(f"settings: {name}: must be {meant}") from None
-        raise ConfigurationError(f"settings: {explain(exc)}") from None
-    except SettingsError as exc:
-        raise ConfigurationError(f"settings: {exc}: a section is given as JSON") from None
+        raise ConfigurationError(f"settings: {refusal(exc, Settings, env, file)}") from None
 
 
 def _file(name: str | None) -> dict[str, Any]:
-    if not name:
+    if name is None:
         return {}
     path = Path(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as exc:
         raise ConfigurationError(f"{PREFIX}CONFIG={name}: {exc}") from exc
-
-
-def _refuse_unknown(env: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_SETTINGS
-    for name in env:
-        if name.startswith(PREFIX) and name.split("__")[0] not in known:
-            raise ConfigurationError(
-                f"{name}: no such setting; there are {', '.join(sorted(known))}"
-            )
