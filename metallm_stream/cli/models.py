@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
@@ -131,7 +131,15 @@ def list_() -> None:
     """Show the catalogue."""
     settings = load()
     arms = read_catalogue(settings).arms.values()
-    table = Table("arm", "provider", "model", "input $/Mtok", "output $/Mtok", "window", "can")
+    Console().print(catalogue_table(arms))
+    _note(settings, arms)
+
+
+def catalogue_table(arms: Iterable[Model]) -> Table:
+    """A row for each arm; names are whole in any width."""
+    names = (Column(name, overflow="fold") for name in ("arm", "provider", "model"))
+    can = Column("can", overflow="fold")
+    table = Table(*names, "input $/Mtok", "output $/Mtok", "window", can)
     for model in arms:
         price = model.price
         table.add_row(
@@ -143,8 +151,7 @@ def list_() -> None:
             str(model.context_window_tokens or ""),
             ", ".join((*model.tags, *(model.languages or ()), *(model.regions or ()))),
         )
-    Console().print(table)
-    _note(settings, arms)
+    return table
 
 
 def put_model(settings: Settings, model: Model) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from metallm_stream.cli.models import read_catalogue
@@ -76,7 +76,8 @@ def _announced(models: Sequence[Model]) -> str:
 
 
 def _table(probes: Sequence[Probe]) -> Table:
-    table = Table("arm", "provider", "says", "latency", "tokens", "cost", "limits left")
+    names = (Column(name, overflow="fold") for name in ("arm", "provider"))
+    table = Table(*names, "says", "latency", "tokens", "cost", "limits left")
     for one in probes:
         says = Text("ok", "green") if one.failure is None else Text(one.failure[0], "red")
         tried = one.attempt

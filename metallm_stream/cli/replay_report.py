@@ -143,7 +143,7 @@ def _spent(spending: Spending, budget_usd: float, stream: Utilities) -> str:
 
 def _table(title: str, first: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column(first, overflow="ellipsis", no_wrap=True, max_width=25)
+    table.add_column(first, overflow="fold", max_width=25)
     for part in ("whole", "2nd half"):
         for column in ("utility", "quality", "$/1,000"):
             table.add_column(f"{part}\n{column}", justify="right", no_wrap=True, min_width=8)

@@ -144,7 +144,7 @@ def _print(engine: Engine) -> None:
         found = load_warmups(conn)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ("name", "added at", "queries", "weight", "live labels that it stands for"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for item in found:
         added = f"{item.added_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(

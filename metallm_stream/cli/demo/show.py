@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy import text as sql_text
@@ -144,7 +144,8 @@ def show_sql(console: Console, engine: Engine, query_id: str) -> None:
 
 
 def _table(*columns: str) -> Table:
-    return Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    whole = (Column(column, overflow="fold") for column in columns)
+    return Table(*whole, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
 def _counts(run: Run) -> Table:
@@ -176,7 +177,7 @@ def _values(stream: Stream, settings: Mapping[str, object]) -> Table:
     title = f"Utility = quality − {settings['cost_weight']} · cost / the dearest model's mean cost"
     table = _table()
     table.title, table.title_justify = title, "left"
-    table.add_column("mean of a query")
+    table.add_column("mean of a query", overflow="fold")
     for part in ("whole", "half 2"):
         for measure in ("utility", "quality", "$/1000"):
             table.add_column(f"{part}\n{measure}", justify="right", no_wrap=True)
