@@ -178,7 +178,8 @@ def replay(
     "cost"}}}. The policy sees the outcome of the arm it chooses and of no other. Prints utility
     (quality − cost weight × cost ÷ dearest arm's mean cost), quality and cost beside those of
     every fixed arm, of chance and of hindsight, for the whole stream and its second half. Under a
-    budget it also prints the share of it that was spent, of all queries and of the worst 500.
+    budget it also prints the share of it that was spent, of all queries and of the worst 500, and
+    the best fixed arm whose mean cost is within it, which is the fair comparison.
     """
     if is_river(policy):
         _refuse_memory(policy, drift, half_life)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metallm_stream.evaluate import Labels, Part, Spending, Utilities, Value
+from metallm_stream.evaluate import WITHIN_BUDGET, Labels, Part, Spending, Utilities, Value
 from metallm_stream.evaluate.spending import FIRST, WINDOW
 
 
@@ -91,8 +91,8 @@ def show(report: Report) -> None:
     for name, value in whole.baselines.items():
         table.add_row(escape(name), *_cells(value), *_cells(half.baselines[name]))
     console.print(table)
-    for name in ("best_fixed", "cheapest", "dearest"):
-        console.print(f"{name}: {escape(whole.baselines[name].arm or 'not the same throughout')}")
+    for name in ("best_fixed", *_within_budget(report), "cheapest", "dearest"):
+        console.print(f"{name}: {escape(_arm_of(whole, name))}")
     shares = sorted(half.shares.items(), key=lambda item: -item[1])
     console.print(
         "shares, second half: " + ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in shares)
@@ -106,7 +106,10 @@ def show(report: Report) -> None:
 
 
 def show_weights(reports: Sequence[Report]) -> None:
-    """Print the policy's figures, and the best fixed arm's, under each cost weight."""
+    """Print the policy's figures, and the best fixed arm's, under each cost weight.
+
+    Under a budget also those of the best fixed arm within it.
+    """
     console = Console()
     first = reports[0]
     table = _table(f"{first.asked.file.name}: {first.n:,} queries", "cost weight, policy")
@@ -114,11 +117,24 @@ def show_weights(reports: Sequence[Report]) -> None:
         weight = f"{report.stream.cost_weight:g}"
         parts = report.whole, report.second_half
         own = [cell for part in parts for cell in _cells(part.policy)]
-        fixed = [cell for part in parts for cell in _cells(part.baselines["best_fixed"])]
         table.add_row(f"[bold]{weight} {escape(report.asked.policy)}", *own)
-        table.add_row(f"{weight} best_fixed", *fixed)
+        for name in ("best_fixed", *_within_budget(report)):
+            if name in report.whole.baselines:
+                fixed = [cell for part in parts for cell in _cells(part.baselines[name])]
+                table.add_row(f"{weight} {name}", *fixed)
     console.print(table)
     _show_rest(console, reports)
+
+
+def _within_budget(report: Report) -> tuple[str, ...]:
+    """The baseline to compare with under a budget."""
+    return () if report.asked.budget_usd is None else (WITHIN_BUDGET,)
+
+
+def _arm_of(part: Part, name: str) -> str:
+    if name not in part.baselines:
+        return "none"
+    return part.baselines[name].arm or "not the same throughout"
 
 
 def _show_rest(console: Console, reports: Sequence[Report]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 import numpy as np
@@ -28,6 +29,7 @@ from metallm_stream.evaluate import (
     read_outcomes,
     replay,
     utilities,
+    within_budget,
 )
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 from metallm_stream.policy.river_alone import RiverAlone
@@ -58,7 +60,10 @@ def replayed(asked: Asked, cost_weights: Sequence[float]) -> list[Report]:
 
 
 def _outcomes(asked: Asked) -> Outcomes:
-    """What the file holds; under a budget, of the arms whose cost is known."""
+    """What the file holds; under a budget, of the arms whose cost is known.
+
+    A budget that no arm keeps to is noted.
+    """
     outcomes = read_outcomes(asked.file)
     if asked.budget_usd is None:
         return outcomes
@@ -68,7 +73,16 @@ def _outcomes(asked: Asked) -> Outcomes:
             f"no arm in {asked.file.name} costs anything: leave it out, or log costs",
             param_hint="--budget-usd-per-query",
         )
-    return priced
+    if within_budget(priced, asked.budget_usd).any():
+        return priced
+    mean_usd = priced.cost_usd.mean(axis=0)
+    cheapest = int(mean_usd.argmin())
+    note = (
+        f"the budget of {asked.budget_usd:g} USD a query cannot be held: {priced.arms[cheapest]}, "
+        f"the cheapest arm, costs {mean_usd[cheapest]:.4g} USD in the mean, and is asked where "
+        "nothing fits"
+    )
+    return replace(priced, notes=(*priced.notes, note))
 
 
 def _report(asked: Asked, stream: Utilities, contexts: NDArray[np.float32]) -> Report:
@@ -114,7 +128,7 @@ def _figures(
     if asked.budget_usd is not None:
         spent = stream.outcomes.cost_usd[order, choices.columns]
         spending = Spending.of(spent, asked.budget_usd)
-    return *parts(stream, order, choices), spending
+    return *parts(stream, order, choices, asked.budget_usd), spending
 
 
 def _policy(asked: Asked, dimensions: int, seed: int) -> Replayed:

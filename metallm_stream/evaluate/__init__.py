@@ -1,7 +1,14 @@
 """What a policy is worth: replays of logged outcomes, baselines, and evaluation from the log."""
 
 from metallm_stream.evaluate.bandit_log import BanditLog
-from metallm_stream.evaluate.baselines import Utilities, Value, baselines, utilities
+from metallm_stream.evaluate.baselines import (
+    WITHIN_BUDGET,
+    Utilities,
+    Value,
+    baselines,
+    utilities,
+    within_budget,
+)
 from metallm_stream.evaluate.decisions import Decisions, Logged
 from metallm_stream.evaluate.estimate import Estimate, Estimator
 from metallm_stream.evaluate.metrics import METRICS, Metric
@@ -17,6 +24,7 @@ __all__ = [
     "ALWAYS",
     "METRICS",
     "TARGETS",
+    "WITHIN_BUDGET",
     "BanditLog",
     "Choices",
     "Decisions",
@@ -45,4 +53,5 @@ __all__ = [
     "replay",
     "utilities",
     "utilities_from",
+    "within_budget",
 ]

@@ -6,12 +6,16 @@ scale of cost as the policy they are compared with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.evaluate.outcomes import Outcomes
+
+WITHIN_BUDGET: Final = "best_fixed_within_budget"
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,16 @@ def utilities(outcomes: Outcomes, cost_weight: float) -> Utilities:
     return Utilities(compared, cost_weight, scale, compared.quality - penalty)
 
 
-def baselines(stream: Utilities, rows: NDArray[np.int64]) -> dict[str, Value]:
+def baselines(
+    stream: Utilities, rows: NDArray[np.int64], budget_usd: float | None = None
+) -> dict[str, Value]:
     """Means over the queries at `rows` for each way of choosing that does not learn.
 
     `best_fixed` is the arm with the highest mean utility on these very queries; `cheapest` and
     `dearest` go by mean cost over the whole file; `uniform` is exact, not drawn; `oracle` takes
-    each query's best arm. Every arm stands as `fixed:<arm>`.
+    each query's best arm. Under a budget for each query `best_fixed_within_budget` is the best of
+    the arms whose mean cost over the whole file is within it; where there is none it is missing.
+    Every arm stands as `fixed:<arm>`.
     """
     arms = stream.outcomes.arms
     single = np.eye(len(arms))
@@ -83,11 +91,25 @@ def baselines(stream: Utilities, rows: NDArray[np.int64]) -> dict[str, Value]:
     mean_cost = stream.outcomes.cost_usd.mean(axis=0)
     cheapest = int(np.nanargmin(mean_cost))
     dearest = int(np.nanargmax(mean_cost))
+    affordable = []
+    if budget_usd is not None:
+        affordable = [fixed[k] for k in np.flatnonzero(within_budget(stream.outcomes, budget_usd))]
     return {
-        "best_fixed": max(fixed, key=lambda value: value.utility),
+        "best_fixed": _best(fixed),
+        **({WITHIN_BUDGET: _best(affordable)} if affordable else {}),
         "cheapest": fixed[cheapest],
         "dearest": fixed[dearest],
         "uniform": stream.value(np.full(len(arms), 1 / len(arms)), rows),
         "oracle": stream.value(single[np.argmax(stream.utility[rows], axis=1)], rows),
         **{f"fixed:{value.arm}": value for value in fixed},
     }
+
+
+def within_budget(outcomes: Outcomes, budget_usd: float) -> NDArray[np.bool_]:
+    """The arms `(K,)` whose mean cost over the whole file is within a budget, round-off apart."""
+    kept: NDArray[np.bool_] = outcomes.cost_usd.mean(axis=0) <= budget_usd * (1 + 1e-9)
+    return kept
+
+
+def _best(values: Sequence[Value]) -> Value:
+    return max(values, key=lambda value: value.utility)

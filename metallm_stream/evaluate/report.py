@@ -50,12 +50,17 @@ class Part:
         return shown
 
 
-def parts(stream: Utilities, order: NDArray[np.int64], choices: Choices) -> tuple[Part, Part]:
+def parts(
+    stream: Utilities,
+    order: NDArray[np.int64],
+    choices: Choices,
+    budget_usd: float | None = None,
+) -> tuple[Part, Part]:
     """The whole replay and its second half; `order` as it was given to `replay`."""
     half = len(order) // 2
     return (
-        _part(stream, order, choices.columns),
-        _part(stream, order[half:], choices.columns[half:]),
+        _part(stream, order, choices.columns, budget_usd),
+        _part(stream, order[half:], choices.columns[half:], budget_usd),
     )
 
 
@@ -73,13 +78,18 @@ def mean_part(over: Sequence[Part]) -> Part:
     )
 
 
-def _part(stream: Utilities, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Part:
+def _part(
+    stream: Utilities,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    budget_usd: float | None,
+) -> Part:
     arms = stream.outcomes.arms
     chosen = np.eye(len(arms))[columns]
     shares = chosen.mean(axis=0)
     return Part(
         policy=stream.value(chosen, rows),
-        baselines=baselines(stream, rows),
+        baselines=baselines(stream, rows, budget_usd),
         shares={arm: float(share) for arm, share in zip(arms, shares, strict=True)},
     )
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from metallm_stream.cli.replay import replay
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.evaluate import WITHIN_BUDGET
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,34 @@ def test_a_budget_shows_what_it_would_do(dear: Path) -> None:
     words = " ".join(table.stdout.split())
     assert "budget of 0.004 USD a query, cost weight 0.1:" in words
     assert "worst 500 queries after the first 200: none, of fewer than 700 queries" in words
+
+
+def test_the_fair_baseline_of_a_budget_is_within_it(dear: Path) -> None:
+    """The best arm that keeps to it in the mean, in the object and in both tables."""
+    options = ("--cost-weight", "0", "--limit", "100", *SMALL)
+    assert WITHIN_BUDGET not in report(dear, *options)["all"]["baselines"]
+    assert WITHIN_BUDGET not in run(dear, *options).stdout
+    held = report(dear, "--budget-usd-per-query", "0.004", *options)
+    assert held["notes"] == []
+    for part in (held["all"], held["second_half"]):
+        assert part["baselines"]["best_fixed"]["arm"] == "big"
+        assert part["baselines"][WITHIN_BUDGET] == part["baselines"]["fixed:mini"]
+    table = run(dear, "--budget-usd-per-query", "0.004", *options).stdout
+    assert f"{WITHIN_BUDGET}: mini" in table
+    weights = ("--cost-weights", "0,1", "--budget-usd-per-query", "0.004", *options[2:])
+    assert "1 best_fixed_within" in run(dear, *weights).stdout
+
+
+def test_a_budget_that_no_arm_keeps_to_is_told(dear: Path) -> None:
+    """With both figures; and there is no fair baseline."""
+    options = ("--budget-usd-per-query", "0.0005", "--limit", "100", *SMALL)
+    found = report(dear, *options)
+    assert WITHIN_BUDGET not in found["all"]["baselines"]
+    (note,) = found["notes"]
+    assert "0.0005 USD a query cannot be held: mini, the cheapest arm, costs 0.00" in note
+    words = " ".join(run(dear, *options).stdout.split())
+    assert f"note: {note}" in words
+    assert f"{WITHIN_BUDGET}: none" in words
 
 
 def test_a_budget_leaves_out_arms_whose_cost_nobody_knows(file: Path, tmp_path: Path) -> None:

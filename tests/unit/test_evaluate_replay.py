@@ -22,6 +22,7 @@ from metallm_stream.evaluate import (
     parts,
     replay,
     utilities,
+    within_budget,
 )
 from metallm_stream.evaluate.spending import WINDOW
 from metallm_stream.join.reward import LEAST, MOST
@@ -201,6 +202,18 @@ def test_baselines_are_what_they_say() -> None:
     assert found["uniform"].utility == 0.25
     assert found["oracle"].utility == 0.625
     assert found["oracle"].cost_usd == 1.5
+
+
+def test_under_a_budget_the_best_arm_that_keeps_to_it_is_a_baseline() -> None:
+    """By mean cost over the whole file, whatever the rows; where no arm does there is none."""
+    quality, cost = np.array([[1.0, 0.0], [1.0, 0.5]]), np.array([[4.0, 1.0], [2.0, 2.0]])
+    stream, last = utilities(Outcomes(("a", "b"), ("t",) * 2, quality, cost), 0.0), np.array([1])
+    assert "best_fixed_within_budget" not in baselines(stream, last)
+    found = {usd: baselines(stream, last, usd).get("best_fixed_within_budget") for usd in (1, 2, 3)}
+    assert [value and value.arm for value in found.values()] == [None, "b", "a"]
+    assert found[2] == baselines(stream, last)["fixed:b"]
+    even = Outcomes(("a",), ("t",) * 3, np.ones((3, 1)), np.full((3, 1), 0.1))
+    assert within_budget(even, 0.1).all()  # though the mean is 0.10000000000000002
 
 
 def test_parts_average_over_shuffles_with_their_error() -> None:
