@@ -48,9 +48,17 @@ class RiverPolicy:
     def make(self) -> ContextualPolicy:
         """A policy that has learned nothing. Raises `ConfigurationError` for wrong parameters."""
         try:
-            return self.cls(**self.parameters)
+            made = self.cls(**self.parameters)
         except UNFIT as exc:
             raise self.unfit(exc) from exc
+        burn_in = self.parameters.get("burn_in")
+        if burn_in and getattr(made, "reward_scaler", None) == burn_in:
+            raise ConfigurationError(
+                f"METALLM_ROUTER__POLICY_PARAMETERS: burn_in={burn_in!r} does not work, since "
+                f"{self.name} hands it on to River as reward_scaler, and the first lesson would "
+                "fail; leave burn_in out: METALLM_ROUTER__FLOOR tries every arm"
+            )
+        return made
 
     def unfit(self, error: Exception) -> ConfigurationError:
         """Why the policy cannot be run, for whoever has set it."""

@@ -133,7 +133,8 @@ def test_a_policy_of_rivers_is_replayed_as_the_service_runs_it(file: Path) -> No
     ("options", "message"),
     [
         (["--policy", "river:UCB"], "METALLM_ROUTER__POLICY=river:UCB: .*LinUCBDisjoint"),
-        (["--policy", RIVER, "--policy-parameters", '{"burn_in": 3}'], "cannot be run"),
+        (["--policy", RIVER, "--policy-parameters", '{"burn_in": 3}'], "leave burn_in out"),
+        (["--policy", RIVER, "--policy-parameters", '{"width": 3}'], "cannot be run"),
         (
             ["--policy", "uniform", "--policy-parameters", '{"width": 3}'],
             "policy 'uniform': ",

@@ -104,10 +104,21 @@ def test_rules_of_ours_name_rivers_as_another_choice() -> None:
     [{"burn_in": 3}, {"width": 2.0}, {"alpha": "much"}, {"alpha": 0}, {"smoothing": [1]}],
 )
 def test_a_policy_that_cannot_work_is_refused_at_start(parameters: dict[str, object]) -> None:
-    """`burn_in` fails in River at the first lesson, others when it is made or pulled."""
+    """When it is made, pulled or taught."""
     with pytest.raises(ConfigurationError, match="METALLM_ROUTER__POLICY_PARAMETERS") as refused:
         nothing_learned(river_policy("river:LinUCBDisjoint", parameters), 4)
     assert next(iter(parameters)) in str(refused.value)
+
+
+def test_burn_in_is_refused_with_the_reason_and_the_way_out() -> None:
+    """River's class hands it on as `reward_scaler`; 0 works, and so does a class that is right."""
+    refused = r"burn_in=3 does not work, since river:LinUCBDisjoint .* reward_scaler.* leave"
+    with pytest.raises(ConfigurationError, match=refused) as it:
+        river_policy("river:LinUCBDisjoint", {"burn_in": 3}).make()
+    assert "METALLM_ROUTER__FLOOR tries every arm" in str(it.value)
+    nothing_learned(river_policy("river:LinUCBDisjoint", {"burn_in": 0}), 4)
+    right = river_policy("metallm_stream.policy.indifferent.UniformPolicy", {"burn_in": 3})
+    assert right.make().burn_in == 3
 
 
 def test_a_seed_is_given_where_there_is_one_to_give() -> None:
