@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import SecretStr
@@ -58,9 +59,9 @@ async def ask(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-async def paced(options: argparse.Namespace) -> dict[str, float]:
+async def paced(options: argparse.Namespace) -> dict[str, Any]:
     """What a call takes beyond the vendor's time, from when it was due, in milliseconds."""
-    own_s, added_s = json.loads(options.texts.read_text()), []
+    own_s, added_ms = json.loads(options.texts.read_text()), []
     provider = _provider(options)
     began_s, cpu_began_s = time.perf_counter(), time.process_time()
 
@@ -68,12 +69,12 @@ async def paced(options: argparse.Namespace) -> dict[str, float]:
         due_s = began_s + number / options.rate
         await asyncio.sleep(due_s - time.perf_counter())
         await _call(provider, number, text)
-        added_s.append(time.perf_counter() - due_s - own_s[text])
+        added_ms.append(1e3 * (time.perf_counter() - due_s - own_s[text]))
 
     await asyncio.gather(*(one(*numbered) for numbered in enumerate(own_s)))
     cpu_s = time.process_time() - cpu_began_s
     await provider.close()
-    return {"cpu_ms_per_call": 1e3 * cpu_s / len(own_s)} | percentiles(added_s)
+    return {"cpu_ms_per_call": 1e3 * cpu_s / len(own_s), "added_ms": percentiles(added_ms)}
 
 
 def _provider(options: argparse.Namespace) -> Provider:
@@ -103,9 +104,9 @@ def sustained(ended_s: Sequence[float]) -> float:
     return (len(ordered) - 2 * tenth) / (ordered[-tenth - 1] - ordered[tenth])
 
 
-def percentiles(added_s: Sequence[float]) -> dict[str, float]:
-    """The 50th, 90th and 99th, in milliseconds."""
-    return {f"added_ms_p{p}": 1e3 * float(np.percentile(added_s, p)) for p in (50, 90, 99)}
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """The 50th, 90th and 99th."""
+    return {f"p{share}": round(float(np.percentile(values, share)), 1) for share in (50, 90, 99)}
 
 
 if __name__ == "__main__":

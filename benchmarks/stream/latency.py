@@ -27,7 +27,7 @@ import numpy as np
 import psycopg
 from confluent_kafka import Producer, TopicPartition
 
-from benchmarks.stream.bare import sustained
+from benchmarks.stream.bare import percentiles, sustained
 from benchmarks.stream.footprint import unread, wait
 from benchmarks.stream.load import PROVIDER, Load, open_vendor, texts
 from benchmarks.stream.stage import REPOSITORY, Stage, open_stage
@@ -42,7 +42,6 @@ UNANSWERED = 500
 TURNS = 3
 WARM_UP = 100  # queries before each measurement
 WITHIN_S = 120.0
-PERCENTILES = (50, 90, 99)
 
 
 def main() -> None:
@@ -76,9 +75,9 @@ def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
         "capacity_per_s": round(capacity, 1),
         "rate": round(rate, 1),
         "queries": len(added),
-        "added_ms": _percentiles(added),
-        "beyond_vendor_ms": _percentiles(beyond),
-        "two_bare_hops_ms": _percentiles(hops),
+        "added_ms": percentiles(added),
+        "beyond_vendor_ms": percentiles(beyond),
+        "two_bare_hops_ms": percentiles(hops),
         "p50_by_bare_p50": round(float(np.median(added) / np.median(hops)), 2),
         "p99_by_p50": round(float(np.percentile(added, 99) / np.median(added)), 2),
         "bare_p99_by_p50": round(float(np.percentile(hops, 99) / np.median(hops)), 2),
@@ -161,10 +160,6 @@ def _less_vendor(value: bytes) -> tuple[float, float]:
     result = Result.parse(value)
     assert result.failure is None, result.failure
     return sum(one.latency_s for one in result.attempts), VENDOR_S * len(result.attempts)
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    return {f"p{share}": round(float(np.percentile(values, share)), 1) for share in PERCENTILES}
 
 
 def _open_services(stage: Stage, asked: Sequence[str], arms: int) -> None:

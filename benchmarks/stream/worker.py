@@ -171,12 +171,12 @@ class Run:
             "memory_mb": memory,
         }
         if rate is not None:
-            added_s = [
-                at - sent[key] - self._own_s[text]
+            added_ms = [
+                1e3 * (at - sent[key] - self._own_s[text])
                 for key, (at, _) in arrived.items()
                 if (text := texts[int(key.rpartition("-")[2])]) not in SLOW
             ]
-            figures |= percentiles(added_s)
+            figures["added_ms"] = percentiles(added_ms)
         return figures
 
 
