@@ -48,7 +48,8 @@ class Pulls:
 class BatchPolicy(ContextualPolicy, abc.ABC):
     """A contextual policy on dicts (River) and on arrays, where column j is the feature named j.
 
-    Features may appear at any time; before, they count as 0. Arms are known by `str(arm_id)`.
+    Features of dicts may appear at any time; before, and where they are missing, they count as 0.
+    Arrays all have the width of the first one learned from. Arms are known by `str(arm_id)`.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         contexts
             `(n, d)`.
         arm_ids
-            The K arms that can be pulled.
+            The K arms that can be pulled, each named once.
         penalties
             What is subtracted from the expected rewards (weighted costs); broadcasts to `(n, K)`;
             default: nothing. Where given, rewards are taken to be at most 1.
@@ -114,6 +115,9 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
             How uncertain the penalties are, likewise; default: not at all.
         allowed
             Which arms each query may use, `(n, K)`; default: all.
+
+        Raises `ValueError` for contexts of another width than was learned from, an arm named
+        twice, other shapes, and numbers of allowed arms that are not finite; then nothing is drawn.
 
         """
         given = _floats(contexts)
@@ -128,13 +132,15 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
     ) -> None:
         """Learn from n labelled events: arms `(n,)`, contexts `(n, d)`, rewards `(n,)`.
 
-        Raises `ValueError` for other shapes and numbers that are not finite, and learns nothing.
+        Raises `ValueError` for other shapes, contexts of another width than before and numbers
+        that are not finite, and learns nothing.
         """
         given = _floats(contexts if len(arm_ids) else np.zeros((0, 0)))
         gained = np.asarray(rewards, dtype=np.float64)
         _check(arm_ids, given, gained)
-        self._features.add_columns(given.shape[1])
-        self._take_in(arm_ids, self._features.rows_of_array(given), gained)
+        if len(arm_ids):
+            self._features.add_columns(given.shape[1])
+            self._take_in(arm_ids, self._features.rows_of_array(given), gained)
 
     def update(
         self, arm_id: ArmID, context: Mapping[Any, float] | None, *reward_args: float

@@ -1,15 +1,23 @@
 """What is believed of K arms for n queries: all that a rule of choice may go by.
 
-Invariant: shapes agree and nothing is NaN or infinite where an arm is allowed.
+Invariant: shapes agree, each arm is named once, and nothing is NaN or infinite where it is allowed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def check_named_once(arms: Sequence[str]) -> None:
+    """Raise `ValueError` for an arm that is named twice: it would count twice."""
+    if len(set(arms)) < len(arms):
+        twice = next(arm for arm in arms if arms.count(arm) > 1)
+        raise ValueError(f"arm {twice!r} is named more than once: name each arm once")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +80,8 @@ class Beliefs:
         return replace(self, uncertainty=self.uncertainty + variance / self.noise_variance)
 
     def check(self, allowed: NDArray[np.bool_] | None) -> None:
-        """Raise `ValueError` where shapes differ, a row allows no arm or a number is not finite."""
+        """Raise `ValueError` unless the invariant holds and each row allows an arm."""
+        check_named_once(self.arms)
         self._check_shapes(self.utility.shape if allowed is None else allowed.shape)
         finite, sure = np.isfinite(self.utility), np.isfinite(self.uncertainty)
         sure &= self.uncertainty > 0

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 class Features:
     """Columns by feature name; column j of an array is the feature named j.
 
+    `are_numbers` tells whether feature j is column j, so that columns mean the same elsewhere.
+
     >>> features = Features()
     >>> features.add(["length", "code"])
     >>> features.row_of_dict({"code": 1.0, "never seen": 5.0})
@@ -22,7 +24,8 @@ class Features:
 
     def __init__(self) -> None:
         self._columns: dict[Hashable, int] = {}
-        self._are_numbers = True  # feature j is column j, so arrays are rows as they are
+        self.are_numbers = True  # feature j is column j, so arrays are rows as they are
+        self._width: int | None = None  # of all arrays, once one was learned from
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -31,12 +34,14 @@ class Features:
         """Give each new name the next column."""
         for name in names:
             if name not in self._columns:
-                self._are_numbers = self._are_numbers and name == len(self._columns)
+                self.are_numbers = self.are_numbers and name == len(self._columns)
                 self._columns[name] = len(self._columns)
 
     def add_columns(self, width: int) -> None:
-        """Give the features named 0 to `width − 1` columns."""
-        if not self._are_numbers or width > len(self._columns):
+        """Give the features named 0 to `width − 1` columns, and all later arrays this width."""
+        self._require(width)
+        self._width = width
+        if not self.are_numbers or width > len(self._columns):
             self.add(range(width))
 
     def row_of_dict(self, context: Mapping[Hashable, float]) -> NDArray[np.float64]:
@@ -49,10 +54,21 @@ class Features:
         return row
 
     def rows_of_array(self, given: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out."""
-        if self._are_numbers and given.shape[1] == len(self._columns):
+        """Contexts `(n, width)` as an array `(n, d)`; columns not known yet are left out.
+
+        Raises `ValueError` for another width than was learned from.
+        """
+        self._require(given.shape[1])
+        if self.are_numbers and given.shape[1] == len(self._columns):
             return given
         known = [j for j in range(given.shape[1]) if j in self._columns]
         rows = np.zeros((len(given), len(self._columns)), given.dtype)
         rows[:, [self._columns[j] for j in known]] = given[:, known]
         return rows
+
+    def _require(self, width: int) -> None:
+        if self._width not in (None, width):
+            raise ValueError(
+                f"contexts must have {self._width} features, as those learned from before, got "
+                f"{width}: encode all with the same encoder"
+            )

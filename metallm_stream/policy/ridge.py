@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.policy.arm_means import arm_means
+from metallm_stream.policy.beliefs import check_named_once
 from metallm_stream.policy.components import Components, components
 from metallm_stream.policy.scorer import Scorer
 from metallm_stream.policy.spectra import Spectrum, spectrum
@@ -118,13 +119,14 @@ def fit(sums: Sums, arms: Sequence[str], *, precisions: Precisions | None = None
     sums
         Sums of labelled events; arms without any are fitted by the priors alone.
     arms
-        At least one name; the rows of the fit are in this order.
+        At least one name, each once; the rows of the fit are in this order.
     precisions
         Keep these prior strengths; default: those of highest posterior among `PRECISIONS`.
 
     """
     if not arms:
         raise ValueError("cannot fit without arms: name at least one")
+    check_named_once(arms)
     grams = [sums.gram(arm) for arm in arms]
     axes = components(grams)
     spectra = [spectrum(gram, axes) for gram in grams]

@@ -53,6 +53,7 @@ class RiverAlone:
         self, policy: RiverPolicy, floor: float, *, dimensions: int, seed: int | None = None
     ) -> None:
         nothing_learned(policy, dimensions)
+        self._dimensions = dimensions
         self._rule = RiverRule(policy, floor)
         self._rng = np.random.default_rng(seed)
 
@@ -71,6 +72,7 @@ class RiverAlone:
     ) -> Pulls:
         """Choose an arm for each of n queries; see `BatchPolicy`. Costs do not count here."""
         del penalties, variances  # it was taught what costs take from the reward
+        self._require(contexts)
         beliefs = replace(Beliefs.nothing(tuple(arm_ids), len(contexts)), contexts=contexts)
         probabilities = self._rule.probabilities(beliefs, allowed)
         return Pulls(sample(probabilities, self._rng), probabilities)
@@ -79,5 +81,12 @@ class RiverAlone:
         self, arm_ids: Sequence[str], contexts: NDArray[np.floating], rewards: ArrayLike
     ) -> None:
         """Learn from n events in their order: arms `(n,)`, contexts `(n, d)`, utilities `(n,)`."""
+        self._require(contexts)
         cut = np.clip(np.asarray(rewards, dtype=np.float64), _LEAST, _MOST).tolist()
         self._rule.teach(map(Taught, arm_ids, contexts, cut))
+
+    def _require(self, contexts: NDArray[np.floating]) -> None:
+        if contexts.ndim != 2 or contexts.shape[1] != self._dimensions:
+            raise ValueError(
+                f"contexts must be of shape (n, {self._dimensions}), got {contexts.shape}"
+            )

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metallm_stream.policy import fit
 from metallm_stream.policy.batch_policy import BatchPolicy
 from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from metallm_stream.policy.river_alone import RiverAlone
+from metallm_stream.policy.river_policy import river_policy
 
 ARMS = ["a", "b"]
 FINE = np.random.default_rng(1).normal(size=(3, 2))
@@ -45,6 +48,8 @@ def state(policy: BatchPolicy) -> bytes:
         (["a", "b", "a"], FINE, FINE, "rewards"),
         (["a"], [1.0, 2.0], [1.0], r"shape \(n, d\)"),
         ([], FINE, [1.0], "rewards"),
+        (["a"], [[1.0, 2.0, 3.0]], [1.0], "contexts must have 2 features.* got 3"),
+        (["a"], [[1.0]], [1.0], "contexts must have 2 features.* got 1"),
     ],
 )
 def test_a_refused_update_changes_nothing(
@@ -85,6 +90,10 @@ def test_a_refused_dict_changes_nothing(
         ([[1.0, 2.0], [INF, 0.0]], ARMS, {}, "contexts must be finite, that of query 1"),
         ([1.0, 2.0], ARMS, {}, r"shape \(n, d\)"),
         ([[1.0, 2.0]], [], {}, "there is no arm to choose from"),
+        ([[1.0, 2.0, 3.0]], ARMS, {}, "contexts must have 2 features.* got 3"),
+        (np.zeros((4, 0)), ARMS, {}, "contexts must have 2 features.* got 0"),
+        ([[1.0, 2.0]], ["a", "b", "a"], {}, "arm 'a' is named more than once"),
+        ([[1.0, 2.0]], ["new", 1, "1"], {}, "arm '1' is named more than once"),
         ([[1.0, 2.0]], ARMS, {"penalties": [NAN, 0.0]}, "must be finite"),
         ([[1.0, 2.0]], ARMS, {"penalties": [[0.0, INF]]}, "must be finite"),
         ([[1.0, 2.0]], ARMS, {"penalties": np.zeros((2, 2))}, "shape"),
@@ -110,6 +119,20 @@ def test_a_pull_of_a_dict_that_is_not_finite_is_refused() -> None:
         known().pull(ARMS, {0: NAN})
 
 
+@pytest.mark.parametrize("make", [MultiTaskRidge, UniformPolicy])
+def test_a_pull_of_a_dict_names_each_arm_once(make: Callable[..., BatchPolicy]) -> None:
+    """As one of an array does: an arm that is named twice would be chosen twice as often."""
+    with pytest.raises(ValueError, match="arm 'b' is named more than once"):
+        known(make).pull(["b", "a", "b"], {0: 1.0})
+
+
+def test_a_fit_names_each_arm_once() -> None:
+    """Its events would count twice in what arms share."""
+    sums = known().sums  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="arm 'a' is named more than once"):
+        fit(sums, ["a", "b", "a"])
+
+
 def test_penalties_of_excluded_arms_do_not_matter() -> None:
     """An arm whose cost is not known at all can still be excluded."""
     allowed = np.array([[True, False]])
@@ -117,18 +140,29 @@ def test_penalties_of_excluded_arms_do_not_matter() -> None:
     assert pulls.probabilities.tolist() == [[1.0, 0.0]]
 
 
-@pytest.mark.parametrize("width", [0, 1, 2, 5])
-def test_contexts_of_another_width_count_as_zeros_where_they_end(width: int) -> None:
-    """What was never seen is left out, what is missing is 0."""
-    contexts = np.random.default_rng(5).normal(size=(4, width))
-    padded = np.zeros((4, 2))
-    padded[:, : min(width, 2)] = contexts[:, :2]
-    other, same = (known().pull_many(each, ARMS).probabilities for each in (contexts, padded))
-    assert np.array_equal(other, same)
-    policy = known()
-    policy.update_many(["a"] * 4, contexts, np.ones(4))
-    assert policy.sums.dimensions == max(2, width)  # type: ignore[attr-defined]
-    assert np.isfinite(policy.pull_many(padded, ARMS).probabilities).all()
+def test_arrays_keep_their_width_where_dicts_bring_further_features() -> None:
+    """To arrays those are 0; before any event a pull may have any width, as nothing is known."""
+    policy = MultiTaskRidge(seed=3)
+    policy.pull_many(np.zeros((1, 7)), ARMS)
+    policy.update_many([], np.zeros((0, 7)), [])
+    policy.update("a", {0: 1.0}, 1.0)
+    policy.update_many(ARMS, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+    policy.update("a", {0: 1.0, "late": 1.0}, 1.0)
+    assert policy.sums.dimensions == 3
+    policy.update_many(ARMS, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+    with pytest.raises(ValueError, match=r"contexts must have 2 features.* got 3"):
+        policy.pull_many(np.zeros((1, 3)), ARMS)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_policy_of_rivers_takes_contexts_of_its_dimensions_alone(width: int) -> None:
+    """Others would move the constant that stands behind the features."""
+    alone = RiverAlone(river_policy("river:LinUCBDisjoint"), 0.1, dimensions=2, seed=1)
+    refused = rf"contexts must be of shape \(n, 2\), got \(1, {width}\)"
+    with pytest.raises(ValueError, match=refused):
+        alone.update_many(["a"], np.ones((1, width)), [1.0])
+    with pytest.raises(ValueError, match=refused):
+        alone.pull_many(np.ones((1, width)), ARMS)
 
 
 @pytest.mark.parametrize("drift", [None, "adwin"])
