@@ -176,13 +176,17 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         if not arms:
             raise ValueError("there is no arm to choose from: name at least one")
         beliefs = self._beliefs(contexts, arms)
+        expected = beliefs.utility
+        if allowed is not None and allowed.shape != expected.shape:
+            raise ValueError(f"allowed must be (n, K), here {expected.shape}, got {allowed.shape}")
         if penalties is not None:
-            expected = beliefs.utility
-            beliefs = replace(
-                beliefs, utility=expected - np.asarray(penalties), headroom=1.0 - expected
-            )
+            taken = _each("penalties", penalties, expected.shape, allowed)
+            beliefs = replace(beliefs, utility=expected - taken, headroom=1.0 - expected)
         if variances is not None:
-            beliefs = beliefs.with_variance(np.asarray(variances))
+            unsure = _each("variances", variances, expected.shape, allowed)
+            if (unsure < 0).any():
+                raise ValueError(f"variances must not be negative, got {unsure.min():g}")
+            beliefs = beliefs.with_variance(unsure)
         probabilities = self._rule().probabilities(beliefs, allowed)
         self.pulls += len(probabilities)
         return Pulls(sample(probabilities, self._rng), probabilities)
@@ -219,6 +223,26 @@ def _check(
         )
     _check_finite("contexts", contexts, "event")
     _check_finite("rewards", rewards[:, None], "event")
+
+
+def _each(
+    name: str, given: ArrayLike, shape: tuple[int, ...], allowed: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """A parameter of each query and arm, `(n, K)`; 0 where the arm is not allowed.
+
+    Raises `ValueError` for what does not broadcast to that, and is not finite where allowed.
+    """
+    values = np.asarray(given, dtype=np.float64)
+    try:
+        values = np.broadcast_to(values, shape)
+    except ValueError as exc:
+        raise ValueError(
+            f"{name} must be (n, K), here {shape}, or broadcast to that, got {values.shape}"
+        ) from exc
+    if allowed is not None:
+        values = np.where(allowed, values, 0.0)
+    _check_finite(name, values, "query")
+    return values
 
 
 def _check_finite(name: str, values: NDArray[np.floating], what: str) -> None:
