@@ -7,6 +7,7 @@ refreshes come at event counts that do not depend on how updates were batched, d
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,6 +107,43 @@ class MultiTaskRidge(BatchPolicy):
         """All that was learned so far."""
         self._pending.settle(self._sums)
         return self._sums
+
+    def merge(self, shard: Sums) -> None:
+        """Go on from these sums as well, as if their events had been learned here too; refreshes.
+
+        They must hold no event that was learned here, and were learned by arrays, or dicts with
+        the keys 0, 1, … in this order, from rewards in [0, 1], without a half-life or drift.
+        `ranking` goes by this policy's own events.
+
+        Raises `ConfigurationError` for other dimensions, and `ValueError` where this policy names
+        its features or forgets; then nothing is merged.
+
+        >>> shards = [MultiTaskRidge(), MultiTaskRidge()]  # on two machines
+        >>> for shard, arm, reward in zip(shards, ["poet", "coder"], [0.2, 0.9]):
+        ...     shard.update_many([arm] * 30, np.eye(30, 2), [reward] * 30)
+        >>> policy = MultiTaskRidge(seed=7)
+        >>> for shard in shards:
+        ...     policy.merge(shard.sums)
+        >>> policy.update("poet", {0: 1.0, 1: 0.0}, 0.1)  # and goes on
+        >>> policy.sums.observations("poet"), policy.pull(["poet", "coder"], {1: 1.0})
+        (31.0, 'coder')
+        """
+        if not self._features.are_numbers or self.half_life is not None or self.drift is not None:
+            raise ValueError(
+                "sums know neither names of features nor ages of events: merge them into a policy "
+                "without half_life and drift, and of arrays or dicts with the keys 0, 1, …"
+            )
+        whole = self.sums.copy() if self._n else Sums(shard.dimensions)
+        whole.merge(shard)
+        self._features.add_columns(whole.dimensions)
+        self._sums = whole
+        events = Counter({arm: round(shard.observations(arm)) for arm in shard.arms})
+        self._counts.update(events)
+        self.pulls += events.total()
+        self._refreshes(events.total())
+        self._n += events.total()
+        if whole.arms:
+            self._refresh(self._n, anew=True)
 
     def until_refresh(self) -> float:
         """Labelled events until the weights are refreshed."""

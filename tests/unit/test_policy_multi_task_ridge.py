@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.policy import Sums
 from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+
+ARMS = ["a", "b", "c"]
 
 
 def refreshes(policy: MultiTaskRidge, n: int, batch: int) -> list[int]:
@@ -124,6 +128,65 @@ def test_refuses_contexts_of_another_form() -> None:
         policy.pull_many(np.zeros(3), ["a"])
     with pytest.raises(ValueError, match="finite"):
         policy.update_many(["a"], [[np.nan, 0.0]], [1.0])
+
+
+def test_sums_of_shards_are_as_good_as_their_events() -> None:
+    """Merged, and learning on: the sums, counts and choices of one that learned all of them."""
+    rng = np.random.default_rng(8)
+    arms, contexts = ["a", "b", "c"] * 80, rng.normal(size=(240, 3))
+    rewards = np.array([0.9, 0.5, 0.1] * 80) + 0.05 * contexts[:, 0]
+    # Refreshed with new priors at each event, as a merge does it.
+    shards = [MultiTaskRidge(refresh_growth=0, evidence_growth=0) for _ in range(3)]
+    for shard, part in zip(shards, np.split(np.arange(180), 3), strict=True):
+        shard.update_many([arms[row] for row in part], contexts[part], rewards[part])
+    policy, whole = shards[0], MultiTaskRidge(refresh_growth=0, evidence_growth=0)
+    policy.merge(shards[1].sums)
+    policy.merge(shards[2].sums)
+    whole.update_many(arms[:180], contexts[:180], rewards[:180])
+    assert np.allclose(*(each.pull_many(contexts, ARMS).probabilities for each in (policy, whole)))
+    for each in (policy, whole):
+        each.update_many(arms[180:], contexts[180:], rewards[180:])
+    assert policy.sums.difference(whole.sums) < 1e-12
+    assert np.allclose(*(each.pull_many(contexts, ARMS).probabilities for each in (policy, whole)))
+    assert (policy._n, policy._counts) == (whole._n, whole._counts)
+    assert shards[1].sums.observations("a") == 20
+
+
+def test_a_merge_moves_the_schedule_on() -> None:
+    """The next refresh comes when it would have come after these events."""
+    for n in (1, 19, 60):
+        shard, policy = MultiTaskRidge(), MultiTaskRidge()
+        shard.update_many(["a"] * n, np.ones((n, 2)), np.ones(n))
+        policy.merge(shard.sums)
+        assert policy.until_refresh() == shard.until_refresh()
+
+
+def test_sums_of_nothing_are_merged_as_nothing() -> None:
+    """Before any event, and of a shard without any."""
+    policy = MultiTaskRidge()
+    policy.merge(MultiTaskRidge().sums)
+    assert (policy.sums.arms, policy.until_refresh()) == ((), 1)
+    policy = MultiTaskRidge()
+    policy.merge(Sums(2))
+    policy.update_many(["a"], [[1.0, 2.0]], [1.0])
+    assert policy.sums.observations("a") == 1
+
+
+def test_what_cannot_be_merged_is_refused_and_changes_nothing() -> None:
+    """Sums of other dimensions; names of features and clocks, which sums do not carry."""
+    policy, shard = MultiTaskRidge(), Sums(3)
+    shard.add_quality("a", np.ones((1, 3)), [1.0], [1.0])
+    policy.update_many(["a"], [[1.0, 2.0]], [1.0])
+    with pytest.raises(ConfigurationError, match="3 dimensions where 2 are expected"):
+        policy.merge(shard)
+    assert (policy.sums.dimensions, policy._n) == (2, 1)
+    named = MultiTaskRidge()
+    named.update("a", {"x": 1.0, "y": 1.0, "z": 1.0}, 1.0)
+    for other in (named, MultiTaskRidge(half_life=10.0), MultiTaskRidge(drift="adwin")):
+        before = other.sums.copy()
+        with pytest.raises(ValueError, match="without half_life and drift, and of arrays or dicts"):
+            other.merge(shard)
+        assert other.sums.difference(before) == 0
 
 
 def test_policies_that_learn_nothing_never_refresh() -> None:
