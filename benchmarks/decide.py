@@ -1,4 +1,4 @@
-"""How long a batch of decisions takes, and how much of it is the construction of records.
+"""How long a batch of decisions takes, records included.
 
     python benchmarks/decide.py --queries 500 --arms 5
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.arms import Catalogue
-from metallm_stream.events import Decision, Model, Query
+from metallm_stream.events import Model, Query
 from metallm_stream.policy import Published, Sums, chooser, fit, to_records, usage_of_call
 from metallm_stream.route import Arrival, Budget, Decided, Pacer, TradeOff, decide
 
@@ -40,18 +40,17 @@ def main() -> None:
         ("constrained", {"models": tuple(arms[1:]), "max_cost_usd": 0.05, "min_quality": 0.5}),
     ]:
         batch = Batch(arms, options.queries, options.dimensions, fields)
-        whole = median_ms(batch.decide, options.repeats)
-        records = median_ms(batch.construct, options.repeats)
-        print(
-            f"{kind:12} {options.queries} queries x {options.arms} arms: {whole:6.2f} ms,"
-            f" of it records {records:6.2f} ms; {whole * 1000 / options.queries:.1f} µs a query"
-        )
+        report(kind, options, median_ms(batch.decide, options.repeats))
     batch = Batch(arms, options.queries, options.dimensions, {})
     pacer = Pacer([Budget("all", 0.02, "query")])
-    whole = median_ms(lambda: batch.decide(pacer), options.repeats)
+    report("budgeted", options, median_ms(lambda: batch.decide(pacer), options.repeats))
+
+
+def report(kind: str, options: argparse.Namespace, took_ms: float) -> None:
+    """Print what a batch of one kind took."""
     print(
-        f"{'budgeted':12} {options.queries} queries x {options.arms} arms: {whole:6.2f} ms;"
-        f" {whole * 1000 / options.queries:.1f} µs a query"
+        f"{kind:12} {options.queries} queries x {options.arms} arms: {took_ms:6.2f} ms;"
+        f" {took_ms * 1000 / options.queries:.1f} µs a query"
     )
 
 
@@ -68,10 +67,6 @@ class Batch:
         self.contexts = unit(self.rng.normal(size=(n, d))).astype(np.float32)
         queries = [Query(query_id=f"q{row}", text="words " * 50, **fields) for row in range(n)]
         self.arrivals = [Arrival(query, 0, row, NOW) for row, query in enumerate(queries)]
-        self.fields = [
-            dict(item.decision) | {"candidates": [dict(c) for c in item.decision.candidates]}
-            for item in self.decide()
-        ]
 
     def decide(self, pacer: Pacer | None = None) -> list[Decided]:
         """Decide the batch."""
@@ -87,10 +82,6 @@ class Batch:
             encoder="e",
             pacer=pacer,
         )
-
-    def construct(self) -> list[Decision]:
-        """Make the same records again from their fields: the part that is pydantic's."""
-        return [Decision(**fields) for fields in self.fields]
 
 
 def learned(arms: list[str], d: int, rng: np.random.Generator) -> Published:

@@ -293,9 +293,8 @@ class Decision(Event):
 
     @property
     def call_id(self) -> str:
-        """Identity of this decision's call: the same whenever the decision is written anew."""
-        parts = (self.query_id, self.fingerprint, self.query_partition, self.query_offset)
-        return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+        """Identity of this decision's call; see `call_id`."""
+        return call_id(self.query_id, self.fingerprint, self.query_partition, self.query_offset)
 
     @model_validator(mode="after")
     def _arm_or_refusal(self) -> Self:
@@ -579,6 +578,12 @@ class WorkerSpend(Event):
     def key(self) -> str:
         """The record's key, which no arm's record can have."""
         return f"spend {self.provider} {self.slot}"
+
+
+def call_id(query_id: str, fingerprint: str, query_partition: int, query_offset: int) -> str:
+    """Identity of the call of a query's decision: the same whenever that is written anew."""
+    parts = f"{query_id}\n{fingerprint}\n{query_partition}\n{query_offset}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def explain(error: ValidationError, *, limit: int = 3) -> str:

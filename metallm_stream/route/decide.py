@@ -76,8 +76,10 @@ def decide(
     if outages is not None:
         for k in probes[(probes != NO_PROBE) & (choices.chosen == probes)]:
             outages.probe(models[k].arm, now)
-    drawn = Drawn(outlook, choices, cost_weight, latency_weight, contexts)
-    return records(arrivals, drawn, now=now, encoder=encoder, policy=chooser.name)
+    weights = (cost_weight, latency_weight)
+    return records(
+        arrivals, Drawn(outlook, choices, *weights, contexts, now, encoder, chooser.name)
+    )
 
 
 def _choose(

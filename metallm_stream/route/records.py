@@ -1,34 +1,42 @@
-"""A decided batch as records: one decision a query, and the arms to try.
+"""A decided batch as records: one decision a query, and the call for the arms to try.
 
 Invariant: the record holds all that is needed to learn from the decision and to explain it, each
 allowed arm with its probability included, in the catalogue's order; what was not known when the
-decision was made is absent from it.
+decision was made is absent from it. It is written from the batch's columns, byte for byte as
+`Decision.encode` writes it, and nothing is written that `Decision` would refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import compress
+from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Decision, Model, Query
+from metallm_stream.events import SCHEMA_VERSION, Decision, Model, Query, call_id
 from metallm_stream.route.constraints import Constraints, characters
 from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outlook import Outlook
 
 REFUSED = -1
+MAX_RANKING: Final = 16
+
+# A field of the candidates: values `(n, K)`, and of which arms they are known, `(K,)`.
+Column = tuple[str, NDArray[np.float64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A query and where it stands: partition and offset in `queries`, and the record's time.
 
-    What its text says of it is worked out once: `fingerprint`, and the prompt's `characters`.
+    What follows from them is worked out once: `fingerprint`, the prompt's `characters`, `call_id`.
     """
 
     query: Query
@@ -37,23 +45,39 @@ class Arrival:
     recorded_at: datetime
     fingerprint: str = field(init=False)
     characters: int = field(init=False)
+    call_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fingerprint", fingerprint(self.query))
-        object.__setattr__(self, "characters", characters(self.query))
+        query, mark = self.query, fingerprint(self.query)
+        called = call_id(query.query_id, mark, self.partition, self.offset)
+        object.__setattr__(self, "fingerprint", mark)
+        object.__setattr__(self, "characters", characters(query))
+        object.__setattr__(self, "call_id", called)
+
+    @property
+    def asked_at(self) -> datetime:
+        """When it was asked, as far as anybody says."""
+        return self.query.asked_at or self.recorded_at
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A decision, and the arms to try: the chosen one, then the other allowed ones by utility.
 
-    The ranking is empty exactly when the decision is a refusal. `exploration` is the probability
-    that another arm than the most probable one would be drawn.
+    `value` is the decision's record, `call` the call's with the first `MAX_RANKING` arms; there is
+    no call, and no ranking, exactly when the decision is a refusal. `exploration` is the
+    probability that another arm than the most probable one would be drawn.
     """
 
-    decision: Decision
+    value: bytes
+    call: bytes | None
     ranking: tuple[Model, ...]
     exploration: float = 0.0
+
+    @property
+    def decision(self) -> Decision:
+        """The decision, read back from its record."""
+        return Decision.parse(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +119,8 @@ class Drawn:
         `(n,)`, budgets apart.
     contexts
         `(n, d)`.
+    now, encoder, policy
+        When it was decided, what made the contexts, and the rule of choice.
 
     """
 
@@ -103,20 +129,28 @@ class Drawn:
     cost_weight: NDArray[np.float64]
     latency_weight: NDArray[np.float64]
     contexts: NDArray[np.float32]
+    now: datetime
+    encoder: str
+    policy: str
 
 
-def records(
-    arrivals: Sequence[Arrival], drawn: Drawn, *, now: datetime, encoder: str, policy: str
-) -> list[Decided]:
-    """The records of a decided batch, one a query, in order."""
-    made = {"decided_at": now, "encoder": encoder, "policy": policy}
-    models = drawn.choices.constraints.models
-    likeliest = drawn.choices.probabilities.max(axis=1, initial=0.0)
-    explored = np.where(drawn.choices.chosen == REFUSED, 0.0, 1.0 - likeliest).tolist()
-    rows = zip(arrivals, _candidates(drawn), _order(drawn), explored, strict=True)
+def records(arrivals: Sequence[Arrival], drawn: Drawn) -> list[Decided]:
+    """The records of a decided batch, one a query, in order.
+
+    Raises `pydantic.ValidationError` where a number is none that a decision may hold.
+    """
+    choices, columns = drawn.choices, list(_columns(drawn))
+    if arrivals:
+        _check(_fields(drawn, 0, arrivals[0], []), drawn, columns)
+    models = choices.constraints.models
+    ranked = [orjson.Fragment(model.encode()) for model in models]
+    likeliest = choices.probabilities.max(axis=1, initial=0.0)
+    explored = np.where(choices.chosen == REFUSED, 0.0, 1.0 - likeliest).tolist()
+    rows = zip(arrivals, _candidates(drawn, columns), _order(drawn), explored, strict=True)
     return [
         Decided(
-            decision=Decision(candidates=candidates, **made, **_fields(drawn, row, arrival)),
+            value=_encode(_fields(drawn, row, arrival, candidates)),
+            call=_call(drawn, arrival, [ranked[k] for k in order]) if order else None,
             ranking=tuple([models[k] for k in order]),
             exploration=exploration,
         )
@@ -124,64 +158,109 @@ def records(
     ]
 
 
-def _fields(drawn: Drawn, row: int, arrival: Arrival) -> dict[str, Any]:
-    """What one query's decision has of its own, candidates apart."""
-    query, chosen = arrival.query, int(drawn.choices.chosen[row])
-    fields = {
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    """A record's value from its fields in their order, as `Event.encode` writes it."""
+    set_ones = {name: value for name, value in fields.items() if value is not None}
+    return orjson.dumps(set_ones, option=orjson.OPT_UTC_Z)
+
+
+def _fields(
+    drawn: Drawn, row: int, arrival: Arrival, candidates: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The fields of one query's decision in the record's order, None where one is unset."""
+    query, choices, outlook = arrival.query, drawn.choices, drawn.outlook
+    chosen = int(choices.chosen[row])
+    is_refused = chosen == REFUSED
+    refusal = choices.constraints.refusal(row).encode() if is_refused else None
+    weight, reserved = choices.budget_weight, choices.reserved_usd
+    return {
+        "schema_version": SCHEMA_VERSION,
         "query_id": query.query_id,
         "fingerprint": arrival.fingerprint,
         "query_partition": arrival.partition,
         "query_offset": arrival.offset,
-        "asked_at": query.asked_at or arrival.recorded_at,
+        "asked_at": arrival.asked_at,
+        "decided_at": drawn.now,
         "task": query.task,
         "labels": query.labels,
-        "answer": query.answer,
+        "answer": None if query.answer is None else orjson.Fragment(query.answer.encode()),
         "metadata": query.metadata,
-        "context": context_to_bytes(drawn.contexts[row]),
-        "policy_version": drawn.outlook.policy_version,
+        "encoder": drawn.encoder,
+        "context": urlsafe_b64encode(context_to_bytes(drawn.contexts[row])).decode(),
+        "policy": drawn.policy,
+        "policy_version": outlook.policy_version,
+        "arm": None if is_refused else choices.constraints.models[chosen].arm,
+        "propensity": None if is_refused else float(choices.probabilities[row, chosen]),
+        "candidates": candidates,
         "cost_weight": float(drawn.cost_weight[row]),
         "latency_weight": float(drawn.latency_weight[row]),
-        "cost_scale_usd": drawn.outlook.cost_scale_usd,
+        "cost_scale_usd": outlook.cost_scale_usd,
         "prompt_characters": arrival.characters,
+        "budget_weight": None if weight is None else float(weight[row]),
+        "reserved_usd": None if reserved is None else float(reserved[row]),
+        "refusal": None if refusal is None else orjson.Fragment(refusal),
     }
-    if drawn.choices.budget_weight is not None and drawn.choices.reserved_usd is not None:
-        fields["budget_weight"] = float(drawn.choices.budget_weight[row])
-        fields["reserved_usd"] = float(drawn.choices.reserved_usd[row])
-    if chosen == REFUSED:
-        return fields | {"refusal": drawn.choices.constraints.refusal(row)}
-    propensity = float(drawn.choices.probabilities[row, chosen])
-    return fields | {"arm": drawn.choices.constraints.models[chosen].arm, "propensity": propensity}
 
 
-def _candidates(drawn: Drawn) -> Iterator[list[dict[str, object]]]:
-    """Each query's allowed arms as they were seen, in the catalogue's order.
+def _check(fields: Mapping[str, Any], drawn: Drawn, columns: Sequence[Column]) -> None:
+    """Hold a batch's numbers to the bounds of their fields; the rest was validated with the query.
 
-    As fields of `Candidate`: the decision validates them all in one call, in half the time.
+    A column keeps to them where its least and its greatest value do, in a decision of any fields.
     """
-    arms = [model.arm for model in drawn.choices.constraints.models]
-    outlook = drawn.outlook
-    cost = [_where_known(row, outlook.cost_known) for row in outlook.cost_usd]
-    latency = _where_known(outlook.latency_s, outlook.latency_known)
-    unknown = np.full(drawn.choices.utility.shape, None)
-    known = outlook.quality is not None
-    quality = (outlook.quality if outlook.quality is not None else unknown).tolist()
-    leverage = (outlook.scores.leverage if outlook.scores is not None else unknown).tolist()
-    utility = (drawn.choices.utility if known else unknown).tolist()
-    probability = drawn.choices.probabilities.tolist()
-    for row, allowed in enumerate(drawn.choices.allowed.tolist()):
-        yield [
-            {
-                "arm": arm,
-                "probability": probability[row][k],
-                "quality": quality[row][k],
-                "cost_usd": cost[row][k],
-                "latency_s": latency[k],
-                "utility": utility[row][k],
-                "leverage": leverage[row][k],
-            }
-            for k, arm in enumerate(arms)
-            if allowed[k]
-        ]
+    choices = drawn.choices
+    answered = np.flatnonzero(choices.chosen != REFUSED)
+    propensity = choices.probabilities[answered, choices.chosen[answered]]
+    numbers = {
+        "propensity": np.append(propensity, 1.0),  # there may be none
+        "cost_weight": drawn.cost_weight,
+        "latency_weight": drawn.latency_weight,
+        "budget_weight": choices.budget_weight,
+        "reserved_usd": choices.reserved_usd,
+    }
+    listed = {name: values[choices.allowed & known] for name, values, known in columns}
+    for extreme in (np.min, np.max):
+        own = {name: _number(extreme, values) for name, values in numbers.items()}
+        seen = {name: _number(extreme, values) for name, values in listed.items()}
+        candidates = [{"arm": "any", **seen}] if choices.allowed.any() else []
+        others = {"answer": None, "arm": "any", "candidates": candidates, "refusal": None}
+        Decision(**{**fields, **others, **own})
+
+
+def _number(
+    extreme: Callable[[NDArray[np.float64]], np.float64], values: NDArray[np.float64] | None
+) -> float | None:
+    return None if values is None or not values.size else float(extreme(values))
+
+
+def _columns(drawn: Drawn) -> Iterator[Column]:
+    """The numbers of the candidates, in the record's order."""
+    outlook, choices = drawn.outlook, drawn.choices
+    shape = choices.utility.shape
+    every = np.ones(shape[1], dtype=np.bool_)
+    yield "probability", choices.probabilities, every
+    if outlook.scores is not None:
+        yield "quality", outlook.scores.quality, every
+    yield "cost_usd", outlook.cost_usd, outlook.cost_known
+    yield "latency_s", np.broadcast_to(outlook.latency_s, shape), outlook.latency_known
+    if outlook.scores is not None:
+        yield "utility", choices.utility, every
+        yield "leverage", outlook.scores.leverage, every
+
+
+def _candidates(drawn: Drawn, columns: Sequence[Column]) -> list[list[dict[str, Any]]]:
+    """Each query's allowed arms as they were seen, in the catalogue's order."""
+    arms = []
+    for k, model in enumerate(drawn.choices.constraints.models):
+        known = [(name, values[:, k].tolist()) for name, values, sure in columns if sure[k]]
+        names = ("schema_version", "arm", *(name for name, _ in known))
+        rows = zip(*(values for _, values in known), strict=True)
+        arms.append(
+            [dict(zip(names, (SCHEMA_VERSION, model.arm, *row), strict=True)) for row in rows]
+        )
+    return [
+        [arm[row] for arm in compress(arms, allowed)]
+        for row, allowed in enumerate(drawn.choices.allowed.tolist())
+    ]
 
 
 def _order(drawn: Drawn) -> Iterator[list[int]]:
@@ -194,5 +273,18 @@ def _order(drawn: Drawn) -> Iterator[list[int]]:
         yield ranked[:allowed]
 
 
-def _where_known(values: NDArray[np.float64], known: NDArray[np.bool_]) -> list[float | None]:
-    return [value if sure else None for value, sure in zip(values.tolist(), known, strict=True)]
+def _call(drawn: Drawn, arrival: Arrival, ranking: Sequence[orjson.Fragment]) -> bytes:
+    """The call's record, as `Call.encode` writes it."""
+    query = arrival.query
+    return _encode(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "call_id": arrival.call_id,
+            "query": orjson.Fragment(query.encode()),
+            "ranking": ranking[:MAX_RANKING],
+            "attempts": (),
+            "skipped": (),
+            "decided_at": drawn.now,
+            "deadline_at": query.deadline_at(arrival.asked_at),
+        }
+    )

@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from metallm_stream.arms import Catalogue
 from metallm_stream.encode import Encoder
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Call, Decision, Query, Result
+from metallm_stream.events import Decision, Query, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -50,7 +50,6 @@ from metallm_stream.serve.router_metrics import RouterMetrics
 SERVICE = "router"
 FINGERPRINT = "metallm.fingerprint"
 MAX_QUERY_BYTES = 1024 * 1024
-MAX_RANKING = 16
 PROVIDERS_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -203,28 +202,21 @@ class Router:
         )
         self.metrics.decided(decided)
         for (work, arrival), choice in zip(arrived, decided, strict=True):
-            records = self._records(arrival.query, choice)
+            records = self._records(arrival, choice)
             self._loop.complete(work, traced(records, work.message))
 
-    def _records(self, query: Query, choice: Decided) -> list[Record]:
-        decision, names = choice.decision, self._names
-        written = Record(
-            names.decisions,
-            query.query_id.encode(),
-            decision.encode(),
-            decision.query_partition,
-            ((FINGERPRINT, decision.fingerprint.encode()),),
-        )
-        if decision.refusal is not None:
+    def _records(self, arrival: Arrival, choice: Decided) -> list[Record]:
+        names, query_id = self._names, arrival.query.query_id
+        mark = ((FINGERPRINT, arrival.fingerprint.encode()),)
+        written = Record(names.decisions, query_id.encode(), choice.value, arrival.partition, mark)
+        if choice.call is None:
+            decision = choice.decision
             result = Result(
-                query_id=query.query_id,
-                failure=decision.refusal,
-                finished_at=decision.decided_at,
+                query_id=query_id, failure=decision.refusal, finished_at=decision.decided_at
             )
-            return [written, Record.of(names.results, query.query_id, result)]
-        call = _call(query, choice)
+            return [written, Record.of(names.results, query_id, result)]
         topic = names.calls(choice.ranking[0].provider)
-        return [written, Record.of(topic, call.call_id, call)]
+        return [written, Record(topic, arrival.call_id.encode(), choice.call)]
 
     def _arms(self) -> Catalogue:
         """The catalogue without arms whose provider has no topic, which nobody would answer."""
@@ -279,14 +271,3 @@ def _parse(value: bytes | None) -> Query:
             f"the record has {len(value)} bytes, {MAX_QUERY_BYTES} are allowed: shorten it"
         )
     return Query.parse(value)
-
-
-def _call(query: Query, choice: Decided) -> Call:
-    decision = choice.decision
-    return Call(
-        call_id=decision.call_id,
-        query=query,
-        ranking=choice.ranking[:MAX_RANKING],
-        decided_at=decision.decided_at,
-        deadline_at=query.deadline_at(decision.asked_at),
-    )

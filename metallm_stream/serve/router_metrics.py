@@ -29,7 +29,7 @@ class RouterMetrics(LoopMetrics):
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """Count a batch."""
-        arms = Counter([choice.decision.arm for choice in decided])
+        arms = Counter([choice.ranking[0].arm if choice.ranking else None for choice in decided])
         refused = arms.pop(None, 0)
         for arm, count in arms.items():
             self._decisions.labels(arm).inc(count)

@@ -110,9 +110,9 @@ def test_metrics_are_served_with_the_processs_own() -> None:
 def test_a_router_counts_decisions_by_arm_exploration_and_refusals() -> None:
     """And tells the policy in force and its time."""
     metrics = RouterMetrics("0")
-    refused = decision(arm=None, propensity=None, refusal=Failure(kind="no_arm", message="none"))
-    decided = [Decided(decision(arm=arm), (), 0.25) for arm in ("a", "b", "a")]
-    metrics.decided([*decided, Decided(refused, ())])
+    arms = {arm: Model(arm=arm, provider="p", model=arm) for arm in ("a", "b")}
+    decided = [Decided(b"", b"", (arms[arm],), 0.25) for arm in ("a", "b", "a")]
+    metrics.decided([*decided, Decided(b"", None, ())])
     metrics.decided(decided)
     assert value(metrics, "decisions_total", arm="a") == 4
     assert value(metrics, "decisions_total", arm="b") == 2
