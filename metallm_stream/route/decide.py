@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import Beliefs, Chooser, Published, sample
+from metallm_stream.route.arrival import Arrival
 from metallm_stream.route.constraints import constrain
 from metallm_stream.route.outages import NO_PROBE, Down, Outages
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.paced import at_once, paced
 from metallm_stream.route.pacer import Pacer
-from metallm_stream.route.records import REFUSED, Arrival, Decided, Drawn, records
+from metallm_stream.route.records import REFUSED, Decided, Drawn, records
 from metallm_stream.route.trade_off import TradeOff
 
 PROBE_SHARE = 0.5  # the probability that a query's probe is drawn

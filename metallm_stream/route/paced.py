@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from metallm_stream.events import Model
 from metallm_stream.route.account import Charge
+from metallm_stream.route.arrival import Arrival
 from metallm_stream.route.constraints import Constraints, Reason, Rule
 from metallm_stream.route.outlook import Outlook
 from metallm_stream.route.pacer import Pacer
-from metallm_stream.route.records import REFUSED, Arrival, Choices
+from metallm_stream.route.records import REFUSED, Choices
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

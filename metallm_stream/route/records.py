@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import compress
 from typing import Any, Final
@@ -20,9 +20,9 @@ import orjson
 from numpy.typing import NDArray
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import SCHEMA_VERSION, Decision, Model, Query, call_id
-from metallm_stream.route.constraints import Constraints, characters
-from metallm_stream.route.fingerprint import fingerprint
+from metallm_stream.events import SCHEMA_VERSION, Decision, Model
+from metallm_stream.route.arrival import Arrival
+from metallm_stream.route.constraints import Constraints
 from metallm_stream.route.outlook import Outlook
 
 REFUSED = -1
@@ -30,34 +30,6 @@ MAX_RANKING: Final = 16
 
 # A field of the candidates: values `(n, K)`, and of which arms they are known, `(K,)`.
 Column = tuple[str, NDArray[np.float64], NDArray[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A query and where it stands: partition and offset in `queries`, and the record's time.
-
-    What follows from them is worked out once: `fingerprint`, the prompt's `characters`, `call_id`.
-    """
-
-    query: Query
-    partition: int
-    offset: int
-    recorded_at: datetime
-    fingerprint: str = field(init=False)
-    characters: int = field(init=False)
-    call_id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        query, mark = self.query, fingerprint(self.query)
-        called = call_id(query.query_id, mark, self.partition, self.offset)
-        object.__setattr__(self, "fingerprint", mark)
-        object.__setattr__(self, "characters", characters(query))
-        object.__setattr__(self, "call_id", called)
-
-    @property
-    def asked_at(self) -> datetime:
-        """When it was asked, as far as anybody says."""
-        return self.query.asked_at or self.recorded_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +111,7 @@ def records(arrivals: Sequence[Arrival], drawn: Drawn) -> list[Decided]:
 
     Raises `pydantic.ValidationError` where a number is none that a decision may hold.
     """
-    choices, columns = drawn.choices, list(_columns(drawn))
+    choices, columns = drawn.choices, _columns(drawn)
     if arrivals:
         _check(_fields(drawn, 0, arrivals[0], []), drawn, columns)
     models = choices.constraints.models
@@ -160,19 +132,18 @@ def records(arrivals: Sequence[Arrival], drawn: Drawn) -> list[Decided]:
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
     """A record's value from its fields in their order, as `Event.encode` writes it."""
-    set_ones = {name: value for name, value in fields.items() if value is not None}
-    return orjson.dumps(set_ones, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(_set_ones(fields), option=orjson.OPT_UTC_Z)
+
+
+def _set_ones(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _fields(
     drawn: Drawn, row: int, arrival: Arrival, candidates: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """The fields of one query's decision in the record's order, None where one is unset."""
-    query, choices, outlook = arrival.query, drawn.choices, drawn.outlook
-    chosen = int(choices.chosen[row])
-    is_refused = chosen == REFUSED
-    refusal = choices.constraints.refusal(row).encode() if is_refused else None
-    weight, reserved = choices.budget_weight, choices.reserved_usd
+    query = arrival.query
     return {
         "schema_version": SCHEMA_VERSION,
         "query_id": query.query_id,
@@ -188,13 +159,25 @@ def _fields(
         "encoder": drawn.encoder,
         "context": urlsafe_b64encode(context_to_bytes(drawn.contexts[row])).decode(),
         "policy": drawn.policy,
-        "policy_version": outlook.policy_version,
+        "policy_version": drawn.outlook.policy_version,
+        **_choice(drawn, row, arrival, candidates),
+    }
+
+
+def _choice(
+    drawn: Drawn, row: int, arrival: Arrival, candidates: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    choices, chosen = drawn.choices, int(drawn.choices.chosen[row])
+    is_refused = chosen == REFUSED
+    refusal = choices.constraints.refusal(row).encode() if is_refused else None
+    weight, reserved = choices.budget_weight, choices.reserved_usd
+    return {
         "arm": None if is_refused else choices.constraints.models[chosen].arm,
         "propensity": None if is_refused else float(choices.probabilities[row, chosen]),
         "candidates": candidates,
         "cost_weight": float(drawn.cost_weight[row]),
         "latency_weight": float(drawn.latency_weight[row]),
-        "cost_scale_usd": outlook.cost_scale_usd,
+        "cost_scale_usd": drawn.outlook.cost_scale_usd,
         "prompt_characters": arrival.characters,
         "budget_weight": None if weight is None else float(weight[row]),
         "reserved_usd": None if reserved is None else float(reserved[row]),
@@ -232,35 +215,48 @@ def _number(
     return None if values is None or not values.size else float(extreme(values))
 
 
-def _columns(drawn: Drawn) -> Iterator[Column]:
+def _columns(drawn: Drawn) -> list[Column]:
     """The numbers of the candidates, in the record's order."""
     outlook, choices = drawn.outlook, drawn.choices
     shape = choices.utility.shape
-    every = np.ones(shape[1], dtype=np.bool_)
-    yield "probability", choices.probabilities, every
-    if outlook.scores is not None:
-        yield "quality", outlook.scores.quality, every
-    yield "cost_usd", outlook.cost_usd, outlook.cost_known
-    yield "latency_s", np.broadcast_to(outlook.latency_s, shape), outlook.latency_known
-    if outlook.scores is not None:
-        yield "utility", choices.utility, every
-        yield "leverage", outlook.scores.leverage, every
-
-
-def _candidates(drawn: Drawn, columns: Sequence[Column]) -> list[list[dict[str, Any]]]:
-    """Each query's allowed arms as they were seen, in the catalogue's order."""
-    arms = []
-    for k, model in enumerate(drawn.choices.constraints.models):
-        known = [(name, values[:, k].tolist()) for name, values, sure in columns if sure[k]]
-        names = ("schema_version", "arm", *(name for name, _ in known))
-        rows = zip(*(values for _, values in known), strict=True)
-        arms.append(
-            [dict(zip(names, (SCHEMA_VERSION, model.arm, *row), strict=True)) for row in rows]
-        )
+    nothing, every = np.zeros(shape), np.ones(shape[1], dtype=np.bool_)
+    scores, learned = outlook.scores, every if outlook.scores is not None else ~every
     return [
-        [arm[row] for arm in compress(arms, allowed)]
-        for row, allowed in enumerate(drawn.choices.allowed.tolist())
+        ("probability", choices.probabilities, every),
+        ("quality", nothing if scores is None else scores.quality, learned),
+        ("cost_usd", outlook.cost_usd, outlook.cost_known),
+        ("latency_s", np.broadcast_to(outlook.latency_s, shape), outlook.latency_known),
+        ("utility", choices.utility, learned),
+        ("leverage", nothing if scores is None else scores.leverage, learned),
     ]
+
+
+def _candidates(drawn: Drawn, columns: Sequence[Column]) -> Iterator[list[dict[str, Any]]]:
+    """Each query's allowed arms as they were seen, in the catalogue's order.
+
+    One query's at a time: those of a batch do not fit into a processor's cache.
+    """
+    arms = [model.arm for model in drawn.choices.constraints.models]
+    all_known, none = all(known.all() for _, _, known in columns), np.array(None)
+    values = [own if all_known else np.where(known, own, none) for _, own, known in columns]
+    table = np.stack(values, axis=2)
+    for numbers, allowed in zip(table, drawn.choices.allowed.tolist(), strict=True):
+        seen: list[dict[str, Any]] = [
+            {
+                "schema_version": SCHEMA_VERSION,
+                "arm": arm,
+                "probability": probability,
+                "quality": quality,
+                "cost_usd": cost_usd,
+                "latency_s": latency_s,
+                "utility": utility,
+                "leverage": leverage,
+            }
+            for arm, (probability, quality, cost_usd, latency_s, utility, leverage) in compress(
+                zip(arms, numbers.tolist(), strict=True), allowed
+            )
+        ]
+        yield seen if all_known else [_set_ones(one) for one in seen]
 
 
 def _order(drawn: Drawn) -> Iterator[list[int]]:

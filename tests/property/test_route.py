@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from metallm_stream.arms import Catalogue
 from metallm_stream.events import Decision, Model, Query
 from metallm_stream.policy import Published, Sums, chooser, fit, to_records, usage_of_call
-from metallm_stream.route import Decided, RecentIds, TradeOff, decide
-from metallm_stream.route.records import Arrival
+from metallm_stream.route import Arrival, Decided, RecentIds, TradeOff, decide
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NAMES = tuple("abcde")
