@@ -8,7 +8,7 @@ said anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from metallm_stream.errors import InvalidEvent
@@ -57,20 +57,20 @@ class Interaction:
         """Return this interaction with one more event; itself when nothing changes."""
         if event.query_id != self.query_id:
             raise ValueError(f"event of {event.query_id!r} merged into {self.query_id!r}")
+        decision, result = self.decision, self.result
+        feedback, verdict = self.feedback, self.verdict
         if isinstance(event, Decision):
-            first = _first_decision(self.decision, event)
-            return self if first is self.decision else self._with(first, self.result)
-        if isinstance(event, Result):
-            best = _first_result(self.result, event)
-            return self if best is self.result else self._with(self.decision, best)
-        if isinstance(event, Verdict):
-            last = _last_verdict(self.verdict, event)
-            return self if last is self.verdict else replace(self, verdict=last)
-        newest = _newest_feedback(self.feedback, event)
-        return self if newest == self.feedback else replace(self, feedback=newest)
-
-    def _with(self, decision: Decision | None, result: Result | None) -> Interaction:
-        return Interaction(self.query_id, decision, result, self.feedback, self.verdict)
+            decision = _first_decision(decision, event)
+        elif isinstance(event, Result):
+            result = _first_result(result, event)
+        elif isinstance(event, Feedback):
+            feedback = _newest_feedback(feedback, event)
+        else:
+            verdict = _last_verdict(verdict, event)
+        is_new = decision is not self.decision or result is not self.result
+        if is_new or feedback != self.feedback or verdict is not self.verdict:
+            return Interaction(self.query_id, decision, result, feedback, verdict)
+        return self
 
     def judged(self) -> Judgement:
         """The judgement in force; a label counts once decision and result are both known."""

@@ -115,9 +115,10 @@ class TimeOrder:
             raise_unless_passing(error)
             if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
                 return
-        held = self._held.get(partition_of(message))
+        key = partition_of(message)
+        held = self._held.get(key)
         if held is not None:
-            self._keep(partition_of(message), held, message)
+            self._keep(key, held, message)
 
     def _keep(self, key: Partition, held: _Held, message: Message) -> None:
         self._lagging.discard(key)

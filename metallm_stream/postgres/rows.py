@@ -182,14 +182,11 @@ def storable(value: str | None) -> str | None:
     return value.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def storable_json(event: Event | tuple[Feedback, ...], *, without: str | None = None) -> str:
+def storable_json(event: Event, *, without: str | None = None) -> str:
     """The event as JSON that `jsonb` takes, optional fields that are unset left out."""
     exclude = None if without is None else {without}
     try:
-        if isinstance(event, Event):
-            dumped = event.model_dump_json(exclude=exclude, exclude_none=True)
-        else:
-            dumped = _feedback.dump_json(event, exclude_none=True).decode()
+        dumped = event.model_dump_json(exclude=exclude, exclude_none=True)
     except PydanticSerializationError:  # a lone surrogate
         plain = to_jsonable_python(event, exclude=exclude, exclude_none=True)
         return orjson.dumps(_cleaned(plain)).decode()
@@ -257,7 +254,7 @@ def _judged(interaction: Interaction) -> dict[str, Any]:
         "label": None if given is None else given.label,
         "score": None if given is None else given.score,
         "given_at": None if given is None else given.given_at,
-        "feedback": storable_json(interaction.feedback),
+        "feedback": f"[{','.join(map(storable_json, interaction.feedback))}]",
     }
 
 
