@@ -224,12 +224,12 @@ def interactions(
     names = stage.names
     for number, key in enumerate(keys):
         row = int(rng.integers(len(arms)))
-        arm, right = arms[row].arm, LABELS[int(rng.integers(2))]
+        arm, (right, wrong) = arms[row].arm, rng.permutation(LABELS).tolist()
         is_right = strengths[number, row] > middle[row]
         context = context_to_bytes(contexts[number])
         events: dict[str, Event] = {
             names.decisions: _decision(key, number, arm, encoder.name, context, arms),
-            names.results: _result(key, arm, right if is_right else "other"),
+            names.results: _result(key, arm, right if is_right else wrong),
             names.feedback: Feedback(query_id=key, feedback_id="f", label=right),
         }
         for topic, event in events.items():
