@@ -68,7 +68,7 @@ def serve(construct: Callable[[Settings], Service]) -> None:
         service = construct(settings)
         sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # what start-up has made stays; a full collection of it takes 100 ms
-        gc.set_threshold(200_000)  # a batch is no garbage: looking at it for cycles took a tenth
+        gc.set_threshold(20_000)  # a batch is no garbage: looking at it for cycles took a tenth
         # Matrices of this size gain nothing from threads, which on busy cores wait for each other.
         with (
             threadpool_limits(limits=1, user_api="blas"),
