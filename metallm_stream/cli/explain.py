@@ -15,6 +15,7 @@ from metallm_stream.events import Candidate
 from metallm_stream.settings import load
 
 EXPLAIN = text("SELECT * FROM metallm.explain(:query_id)")
+DECIDED = ("policy", "policy_version", "cost_weight", "latency_weight", "budget_weight")
 SHOWN = ("arm", "probability", "quality", "cost_usd", "latency_s", "utility")
 
 
@@ -31,9 +32,7 @@ def explain(query_id: str) -> None:
         )
     first, console = rows[0], Console()
     if first["arm"] is not None:
-        title = decided_by(
-            first["policy"], first["policy_version"], first["cost_weight"], first["latency_weight"]
-        )
+        title = decided_by(*(first[name] for name in DECIDED))
         candidates = [Candidate(**{name: row[name] for name in SHOWN}) for row in rows]
         console.print(
             candidates_table(title, candidates, _arm(rows, "chosen"), _arm(rows, "answered"))

@@ -184,6 +184,17 @@ def test_explain_shows_every_candidate_and_what_became_of_it(day: Engine) -> Non
     assert mini.failure is None
 
 
+def test_explain_tells_what_budgets_added_to_the_weight_of_costs(
+    engine: Engine, sample: Sample
+) -> None:
+    """As the router logged it; 0 where no budget bound."""
+    _save(engine, [sample.decision(0, budget_weight=2.5), sample.decision(1)])
+    bound = _rows(engine, "SELECT * FROM metallm.explain('q0')")
+    free = _rows(engine, "SELECT * FROM metallm.explain('q1')")
+    assert {(row.cost_weight, row.budget_weight) for row in bound} == {(0.1, 2.5)}
+    assert {(row.cost_weight, row.budget_weight) for row in free} == {(0.1, 0.0)}
+
+
 def test_explain_tells_of_failures_refusals_and_unknown_queries(
     day: Engine, sample: Sample
 ) -> None:

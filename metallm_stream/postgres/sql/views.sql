@@ -314,14 +314,15 @@ CREATE FUNCTION metallm.explain(query_id text) RETURNS TABLE (
     arm text, probability double precision, quality double precision, cost_usd double precision,
     latency_s double precision, utility double precision, chosen boolean, answered boolean,
     policy text, policy_version bigint, cost_weight double precision,
-    latency_weight double precision, cost_scale_usd double precision, decided_at timestamptz,
-    failure text
+    latency_weight double precision, budget_weight double precision,
+    cost_scale_usd double precision, decided_at timestamptz, failure text
 )
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT c.arm, c.probability, c.quality, c.cost_usd, c.latency_s, c.utility,
            coalesce(c.arm = i.arm, false), coalesce(c.arm = i.answered_by, false),
-           i.policy, i.policy_version, i.cost_weight, i.latency_weight, i.cost_scale_usd,
+           i.policy, i.policy_version, i.cost_weight, i.latency_weight,
+           coalesce((i.decision ->> 'budget_weight')::double precision, 0), i.cost_scale_usd,
            i.decided_at,
            coalesce(
                i.result -> 'failure' ->> 'message', i.decision -> 'refusal' ->> 'message'
@@ -337,5 +338,5 @@ $$;
 
 COMMENT ON FUNCTION metallm.explain(text) IS
     'Why a query went where it went: one row a candidate with what the policy predicted of it, '
-    'whether it was chosen and answered, and the weights of the trade-off. A query that found no '
-    'arm has one row without an arm, and says why in failure.';
+    'whether it was chosen and answered, and the weights of the trade-off; budgets add theirs to '
+    'cost_weight. A query that found no arm has one row without an arm, and says why in failure.';

@@ -1,7 +1,8 @@
-"""One scale of cost for all utilities of an evaluation and of the learning curve.
+"""What utilities are made of: one scale of cost, and what budgets add to the weight of costs.
 
-A decision's own scale knew less of the arms' costs, and none before the first policy. The SQL
-beside this file is frozen.
+A decision's own scale knew less of the arms' costs than later ones, and nothing of them before the
+first policy: an evaluation and the learning curve go by the newest. The SQL beside this file is
+frozen.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROLES = text(
 
 def upgrade() -> None:
     connection = op.get_bind()
-    run_script(connection, (SQL / "0008_cost_scale.sql").read_text(encoding="utf-8"))
+    run_script(connection, (SQL / "0008_utilities.sql").read_text(encoding="utf-8"))
     if connection.execute(ROLES).scalar_one() == 2:
         run_script(connection, (SQL / "0008_roles.sql").read_text(encoding="utf-8"))
 
