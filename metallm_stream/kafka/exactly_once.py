@@ -109,6 +109,7 @@ class ExactlyOnce:
         self._aborting_since_s: float | None = None
         self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
+        self._member_id: str | None = None  # under which the windows were begun
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
         self._paused: set[Partition] = set()
@@ -237,14 +238,28 @@ class ExactlyOnce:
             for (topic, partition), window in self._windows.items()
             if (topic, partition) in self._pending
         ]
+        # A client's methods wait for each other across threads: asked here, not there.
+        metadata = self._consumer.consumer_group_metadata()
+        self._require_same_member()  # as late as this: of whom the metadata tells
         self._committing, self._pending = self._pending, {}
         self._under_way = self._committer.submit(
             self._transactions.write,
             list(chain.from_iterable(self._committing.values())),
             offsets,
-            # A client's methods wait for each other across threads: asked here, not there.
-            self._consumer.consumer_group_metadata(),
+            metadata,
         )
+
+    def _require_same_member(self) -> None:
+        """Raise `Fenced` where the group has put this member out, and let it in again as another.
+
+        It goes on without a member that is silent in the middle of a rebalance, and the client
+        then believes in what it had kept, and would commit under the new membership what somebody
+        else has done meanwhile: the broker compares members, not whose a partition is.
+        """
+        if self._windows and self._consumer.memberid() != self._member_id:
+            raise Fenced(
+                "the group has gone on without this member, and others may have done its work"
+            )
 
     def _settle(self) -> None:
         """Wait for the transaction under way, and take its work back if it must be aborted."""
@@ -318,6 +333,8 @@ class ExactlyOnce:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_closing:
             return  # a rebalance that ends while we leave; the broker no longer answers us
+        self._require_same_member()
+        self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
         starts = [self._start(consumer, item) for item in self._committed(consumer, keys)]
         for start in starts:
@@ -359,6 +376,8 @@ class ExactlyOnce:
         return TopicPartition(where.topic, where.partition, low)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not self._is_closing:  # who leaves is no member any more, and has committed all
+            self._require_same_member()
         self._abort_if_needed()
         self._begin_commit()
         self._abort_if_needed()

@@ -133,7 +133,7 @@ class MultiTaskRidge(BatchPolicy):
                 "sums know neither names of features nor ages of events: merge them into a policy "
                 "without half_life and drift, and of arrays or dicts with the keys 0, 1, …"
             )
-        whole = self.sums.copy() if self._n else Sums(shard.dimensions)
+        whole = self.sums.copy() if self.sums.arms else Sums(shard.dimensions)
         whole.merge(shard)
         self._features.add_columns(whole.dimensions)
         self._sums = whole

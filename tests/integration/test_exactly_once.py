@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
-from tests.pipeline import Pipeline
+from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
 COUNT = 20
@@ -198,6 +201,32 @@ def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
             with pytest.raises(Fenced):
                 zombie.flush()
     assert copies(pipeline) == list(range(COUNT))
+
+
+def test_a_member_that_the_group_went_on_without_writes_nothing(pipeline: Pipeline) -> None:
+    """It was stopped in the middle of a rebalance, and its client goes on as if nothing had been.
+
+    Meanwhile another has done the work of the partitions that it had kept.
+    """
+    fill(pipeline)
+    names = pipeline.names
+    given = (pipeline.bootstrap, names.queries, names.results, f"{names.prefix}copier", "1")
+    command = [sys.executable, "-m", "tests.frozen_member", *given, str(COUNT)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as frozen:
+        try:
+            assert frozen.stdout is not None
+            assert frozen.stdout.readline() == "took all\n"
+            with member(pipeline) as other:
+                for work in take(other):
+                    copy(pipeline, other, work)
+                other.flush()
+                assert copies(pipeline) == list(range(COUNT))
+                frozen.send_signal(signal.SIGCONT)
+                eventually(lambda: (other.take(1, 0.1), frozen.poll() is not None)[1], 40)
+        finally:
+            frozen.kill()
+    assert copies(pipeline) == list(range(COUNT))
+    assert frozen.returncode == 70
 
 
 def test_a_member_tells_what_is_left_of_its_partitions(pipeline: Pipeline) -> None:
