@@ -57,9 +57,12 @@ LATEST = datetime(2200, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
 def _within_reason(value: datetime) -> datetime:
-    if not 1970 <= value.year <= LATEST.year:
-        raise ValueError("lies outside the years 1970 to 2200")
-    return value.astimezone(UTC)
+    # The year here first, since that of UTC cannot be told of year 1: then what is read back.
+    if 1969 <= value.year <= LATEST.year + 1:
+        utc = value.astimezone(UTC)
+        if 1970 <= utc.year <= LATEST.year:
+            return utc
+    raise ValueError("lies outside the years 1970 to 2200 of UTC")
 
 
 Id = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]

@@ -28,10 +28,15 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Name
+from metallm_stream.events import Name, Weight
 from metallm_stream.variables import PREFIX, check_variables, refusal
 
 KAFKA_PASSED_THROUGH = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_")
@@ -49,7 +54,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 class Section(BaseModel):
     """Base of the tree's branches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Topics(Section):
@@ -68,8 +73,8 @@ class Topics(Section):
 class Objective(Section):
     """The trade-off of queries that bring none of their own."""
 
-    cost_weight: Annotated[float, Field(ge=0)] = 0.1
-    latency_weight: Annotated[float, Field(ge=0)] = 0.0
+    cost_weight: Weight = 0.1
+    latency_weight: Weight = 0.0
     latency_scale_s: Annotated[float, Field(gt=0)] = 10.0
 
 
@@ -269,6 +274,8 @@ def load() -> Settings:
         return Settings(**values)
     except ValidationError as exc:
         raise ConfigurationError(f"settings: {refusal(exc, Settings, env, file)}") from None
+    except SettingsError as exc:  # a variable that is not in capitals
+        raise ConfigurationError(f"settings: {exc}: a section is given as JSON") from None
 
 
 def _file(name: str | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The variables that a tree of settings is read from, and what is told of those that will not do.
 
-Invariant: a variable that reaches nothing in the tree is refused, and no value is repeated that is
-a secret or may be one in the wrong place.
+Invariant: a variable that reaches nothing in the tree is refused, and no value is repeated of a
+setting that is a secret, or that stands where a key is said to be.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from metallm_stream.evaluate import LogEvaluation, PolicyValue
 from metallm_stream.events import Attempt, Candidate, Decision, Failure, Feedback, Result
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import load_for_update, save_interactions
-from metallm_stream.postgres.outcomes import newest_cost_scale_usd, stream_outcomes
+from metallm_stream.postgres.outcomes import median_cost_scale_usd, stream_outcomes
 from tests.integration.conftest import Sample
 
 TODAY = date(2026, 3, 1)
@@ -105,8 +105,8 @@ def library(engine: Engine, metric: str, batch: int = 64, **chosen: Any) -> list
         name: chosen.pop(name) for name in ("since", "until", "task") if name in chosen
     }
     with engine.connect() as conn:
-        newest = newest_cost_scale_usd(conn, **wanted)
-        scales = {"cost_scale_usd": newest, "latency_scale_s": 10.0} | chosen
+        median = median_cost_scale_usd(conn, **wanted)
+        scales = {"cost_scale_usd": median, "latency_scale_s": 10.0} | chosen
         for decisions in stream_outcomes(conn, batch=batch, **wanted, **scales):
             assert len(decisions.rows) <= batch
             evaluation.add(decisions)

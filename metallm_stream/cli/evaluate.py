@@ -23,8 +23,10 @@ from metallm_stream.cli.numbers import finite
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.evaluate import ALWAYS, METRICS, TARGETS, LogEvaluation, PolicyValue
 from metallm_stream.evaluate.off_policy import ALL
-from metallm_stream.postgres.outcomes import newest_cost_scale_usd, stream_outcomes
+from metallm_stream.postgres.outcomes import median_cost_scale_usd, stream_outcomes
 from metallm_stream.settings import load
+
+COST_SCALES = (1e-12, 1e12)  # USD
 
 
 def _policy(_context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -63,9 +65,9 @@ def _task(_context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option(
     "--cost-scale-usd",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(*COST_SCALES),
     callback=finite,
-    help="The cost that counts as 1 in utilities; that of the newest of the decisions if left out.",
+    help="The cost that counts as 1 in utilities; the decisions' median one if left out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(
@@ -86,7 +88,7 @@ def evaluate(
     evaluation, scale_s = LogEvaluation(metric, policy), settings.objective.latency_scale_s
     chosen: dict[str, Any] = {"since": since, "until": until, "task": task}
     with database(settings, "evaluate") as engine, engine.connect() as conn:
-        scale_usd = cost_scale_usd or newest_cost_scale_usd(conn, **chosen) or 1.0
+        scale_usd = cost_scale_usd or median_cost_scale_usd(conn, **chosen) or 1.0
         for decisions in stream_outcomes(
             conn, cost_scale_usd=scale_usd, latency_scale_s=scale_s, **chosen
         ):
@@ -103,7 +105,7 @@ def evaluate(
         return
     _print(metric, values)
     if metric == "utility":
-        click.echo(f"utility counts {scale_usd:.4g} USD, and {scale_s:g} s unless logged, as 1")
+        click.echo(f"utility counts {scale_usd:.4g} USD, and {scale_s:g} s, as 1")
 
 
 def _require_arm(policy: str, arms: Sequence[str]) -> None:

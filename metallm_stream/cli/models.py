@@ -69,7 +69,9 @@ def add(
         provider=provider,
         model=model,
         price=given or (entry and entry.price),
-        context_window_tokens=context_window or (entry and entry.context_window_tokens),
+        context_window_tokens=(
+            entry and entry.context_window_tokens if context_window is None else context_window
+        ),
         max_output_tokens=max_output,
         tags=tags,
         languages=languages or None,
@@ -212,6 +214,10 @@ def _price(
     if (input_usd is None) != (output_usd is None):
         raise click.UsageError("--input-usd and --output-usd go together")
     if input_usd is None or output_usd is None:
+        if cached_usd is not None or call_usd:
+            raise click.UsageError(
+                "--cached-input-usd and --call-usd need --input-usd and --output-usd beside them"
+            )
         return None
     return Price(
         input_usd_per_mtok=input_usd,

@@ -5,6 +5,7 @@ Invariant: a name stands for one file; adding it again replaces it, and removing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from metallm_stream.cli.database import database
 from metallm_stream.cli.numbers import finite
 from metallm_stream.encode import load_encoder
-from metallm_stream.evaluate import prior, prior_weight, read_logged
+from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, read_logged
 from metallm_stream.evaluate.warm_start import DEFAULT_LIMIT, DEFAULT_WEIGHT
 from metallm_stream.postgres import (
     Warmup,
@@ -111,10 +112,10 @@ def _add(
         sums = prior(logged, contexts, weight, clocks)
         save_warmup(conn, name, sums, queries=len(logged), weight=weight)
         added = next(item for item in load_warmups(conn) if item.name == name)
-        note = _strangers(conn, arms)
+        notes = [note for note in (_strangers(conn, arms), _unjudged(logged, arms)) if note]
     click.echo(f"added {name}: {added.queries:,} queries, each outcome counts {added.weight:.3g}")
     click.echo(f"live labels that it stands for: {_counted(added)}")
-    if note is not None:
+    for note in notes:
         click.echo(note, err=True)
 
 
@@ -126,6 +127,15 @@ def _strangers(conn: Connection, arms: set[str]) -> str | None:
             f"note: not in the catalogue: {strangers} (there are: {', '.join(known) or 'none'}): "
             "what was added of them counts once models of these very names are"
         )
+    return None
+
+
+def _unjudged(logged: Sequence[LoggedQuery], arms: set[str]) -> str | None:
+    """What to tell of arms that the file says nothing of but costs, if anything."""
+    found = (line.outcomes.items() for line in logged)
+    judged = {arm for items in found for arm, outcome in items if outcome.quality is not None}
+    if unjudged := ", ".join(sorted(arms - judged)):
+        return f"note: no outcome of {unjudged} has a quality: nothing but costs was added of them"
     return None
 
 

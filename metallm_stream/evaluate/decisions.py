@@ -37,8 +37,8 @@ class Logged:
     cost_weight, latency_weight
         The query's trade-off, without what budgets added to it while they bound.
     cost_scale_usd, latency_scale_s
-        What counts as 1 in it. Give all decisions the same `cost_scale_usd`, that of the newest
-        for example: the one that a decision went by knew less of the arms' costs, or nothing.
+        What counts as 1 in it. Give all decisions the same `cost_scale_usd`, the median of their
+        own for example: the first ones knew little of the arms' costs, or nothing.
 
     """
 

@@ -89,8 +89,8 @@ class Outcome(BaseModel):
 class LoggedQuery(BaseModel):
     """One query of a file, with the outcomes of some or all arms; other fields are ignored.
 
-    An outcome that has other fields alone, or one like a field that it lacks (`qualty`,
-    `cost_usd`), is refused: it would count for nothing.
+    An outcome with a field that seems to be meant for one that it lacks (`qualty`, `score`,
+    `cost_usd`) is refused: it would count for nothing.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, title="line")
@@ -193,11 +193,17 @@ def _misspelt(outcome: dict[str, Any]) -> str | None:
     return next((field for field in others if _is_meant(field.lower(), lacking)), None)
 
 
+_SYNONYMS = {
+    "quality": {"score", "rating", "reward", "accuracy"},
+    "cost": {"cost_usd", "price", "price_usd", "usd"},
+}
+
+
 @lru_cache(1_000)
 def _is_meant(field: str, lacking: tuple[str, ...]) -> bool:
-    """Whether an unknown field is all there is, or looks like one that is lacking."""
-    alone = len(lacking) == len(Outcome.model_fields)
-    return alone or field.startswith(lacking) or bool(get_close_matches(field, lacking, 1, 0.8))
+    """Whether an unknown field has the spelling or the meaning of one that is lacking."""
+    looks_alike = bool(get_close_matches(field, lacking, 1, 0.8))
+    return looks_alike or any(field in _SYNONYMS[name] for name in lacking)
 
 
 def _is_complete(line: LoggedQuery, arms: list[str]) -> bool:

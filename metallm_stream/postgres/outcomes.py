@@ -41,12 +41,12 @@ def stream_outcomes(
         yield Decisions.of([_logged(row, cost_scale_usd, latency_scale_s) for row in rows])
 
 
-def newest_cost_scale_usd(
+def median_cost_scale_usd(
     conn: Connection, *, since: datetime | None, until: datetime | None, task: str | None
 ) -> float | None:
-    """What the newest of these decisions divided costs by; None where there is no decision."""
+    """What half of these decisions divided costs by, or less; None where there is none."""
     chosen = {"since": since, "until": until, "task": task}
-    scale: float | None = conn.execute(statements.NEWEST_COST_SCALE, chosen).scalar()
+    scale: float | None = conn.execute(statements.MEDIAN_COST_SCALE, chosen).scalar()
     return scale
 
 

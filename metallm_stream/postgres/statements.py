@@ -191,12 +191,10 @@ STREAM_OUTCOMES = text(f"""
     ORDER BY decided_at, query_id COLLATE "C"
 """)  # noqa: S608 - both parts stand above
 
-NEWEST_COST_SCALE = text(f"""
-    SELECT cost_scale_usd
+MEDIAN_COST_SCALE = text(f"""
+    SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY cost_scale_usd)
     FROM metallm.interactions
-    {_chosen} AND cost_scale_usd IS NOT NULL
-    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
-    LIMIT 1
+    {_chosen} AND arm IS NOT NULL
 """)  # noqa: S608 - both parts stand above
 
 _columns = ", ".join(COLUMNS)

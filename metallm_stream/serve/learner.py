@@ -263,7 +263,7 @@ class Learner:
         self._settle()
         starts = []
         for where in partitions:
-            position = claimed(consumer, self._engine, where, KAFKA_TIMEOUT_S)
+            position = claimed(consumer, self._engine, where)
             self._positions[where.topic, where.partition] = position
             self._records.add([(where.topic, where.partition)])
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))

@@ -5,21 +5,23 @@ Invariant: nothing is skipped silently. A log that does not reach back to the po
 
 from __future__ import annotations
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from sqlalchemy import Engine
 
 from metallm_stream.errors import ConfigurationError
+from metallm_stream.kafka import watermarks
 from metallm_stream.postgres import Position, claim_partition
 
+_REFUSALS = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
-def claimed(
-    consumer: Consumer, engine: Engine, where: TopicPartition, timeout_s: float
-) -> Position:
+
+def claimed(consumer: Consumer, engine: Engine, where: TopicPartition) -> Position:
     """Fence the partition's former owner; the position to go on from, which is committed.
 
-    Raises `ConfigurationError` if the log does not hold it, or the broker tells nothing in time.
+    Raises `ConfigurationError` if the log does not hold it, or the broker refuses to tell, and
+    `KafkaException` if it does not tell in time: then a restart may help.
     """
-    low, high = _watermarks(consumer, where, timeout_s)
+    low, high = _watermarks(consumer, where)
     with engine.begin() as conn:
         position = claim_partition(conn, where.topic, where.partition, low)
     if not low <= position.next_offset <= high:
@@ -27,10 +29,12 @@ def claimed(
     return position
 
 
-def _watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:
+def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
     try:
-        return consumer.get_watermark_offsets(where, timeout_s)
+        return watermarks(consumer, where)
     except KafkaException as exc:
+        if exc.args[0].code() not in _REFUSALS:
+            raise
         raise ConfigurationError(
             f"{where.topic}[{where.partition}]: the broker does not tell its offsets: "
             f"{exc.args[0].str()}"

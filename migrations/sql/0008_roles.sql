@@ -8,5 +8,3 @@ GRANT EXECUTE ON FUNCTION metallm.evaluate(
 ) TO metallm_service, metallm_analyst;
 REVOKE EXECUTE ON FUNCTION metallm.explain(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION metallm.explain(text) TO metallm_service, metallm_analyst;
-GRANT SELECT, INSERT, UPDATE, DELETE ON metallm.policy_values TO metallm_service;
-GRANT SELECT ON metallm.policy_values TO metallm_analyst;

@@ -1,8 +1,5 @@
 -- What utilities are made of, which revision 0008 brings: one scale of cost, and budgets' weight.
 
-DROP VIEW metallm.policy_values;
-DROP FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision);
-
 CREATE FUNCTION metallm.evaluate(
     since timestamptz DEFAULT '-infinity', until timestamptz DEFAULT 'infinity',
     metric text DEFAULT 'utility', task text DEFAULT NULL,
@@ -16,16 +13,14 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- One for all decisions: what the newest went by, which knew most of the arms' costs.
+    -- One for all decisions: the median of theirs, since the first knew little of costs.
     cost_unit_usd double precision := coalesce(evaluate.cost_scale_usd, (
-        SELECT i.cost_scale_usd
+        SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY i.cost_scale_usd)
         FROM metallm.interactions AS i
         WHERE i.decided_at >= coalesce(evaluate.since, '-infinity')
           AND i.decided_at < coalesce(evaluate.until, 'infinity')
           AND (evaluate.task IS NULL OR i.task = evaluate.task)
-          AND i.cost_scale_usd IS NOT NULL
-        ORDER BY i.decided_at DESC, i.query_id COLLATE "C" DESC
-        LIMIT 1
+          AND i.arm IS NOT NULL
     ));
 BEGIN
     IF evaluate.metric IS NULL
@@ -38,8 +33,8 @@ BEGIN
         RAISE EXCEPTION 'latency_scale_s is %: it must be a number of seconds above 0',
             evaluate.latency_scale_s USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF NOT (cost_unit_usd > 0 AND cost_unit_usd < 'Infinity') THEN
-        RAISE EXCEPTION 'cost_scale_usd is %: it must be a number of USD above 0',
+    IF NOT cost_unit_usd BETWEEN 1e-12 AND 1e12 THEN
+        RAISE EXCEPTION 'cost_scale_usd is %: it must be a number of USD from 1e-12 to 1e12',
             cost_unit_usd USING ERRCODE = 'invalid_parameter_value';
     END IF;
     RETURN QUERY
@@ -154,29 +149,30 @@ COMMENT ON FUNCTION metallm.evaluate(
     'from decisions since (inclusive) to until (exclusive), null for no bound: value with a 95 % '
     'interval by inverse propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not '
     'trust intervals of few effective decisions (below 100), or where unsupported is above 0. '
-    'Utilities divide all costs by cost_scale_usd, null for that of the newest of the decisions.';
+    'Utilities divide all costs by cost_scale_usd, null for the median of the decisions'' own.';
 
-CREATE VIEW metallm.policy_values AS
+CREATE OR REPLACE VIEW metallm.policy_values AS
 SELECT target, estimator, value, low, high, decisions, effective_decisions, largest_weight,
        unsupported
-FROM metallm.evaluate();
+FROM metallm.evaluate(cost_scale_usd => NULL);
 
 COMMENT ON VIEW metallm.policy_values IS
     'The utility of always each arm, of the greedy, the uniform and the logging policy over all '
     'retained decisions that are labelled, as evaluate() gives it.';
 
+-- Views and rights that others have built on policy_values stay.
+DROP FUNCTION metallm.evaluate(timestamptz, timestamptz, text, text, double precision);
+
 CREATE OR REPLACE VIEW metallm.learning_curve AS
-WITH newest AS (
-    SELECT cost_scale_usd
+WITH usual AS (
+    SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY cost_scale_usd) AS cost_scale_usd
     FROM metallm.interactions
-    WHERE cost_scale_usd IS NOT NULL
-    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
-    LIMIT 1
+    WHERE arm IS NOT NULL
 ), answered AS (
     SELECT (row_number() OVER (ORDER BY decided_at, query_id) - 1) / 100 AS bucket,
            decided_at, quality, cost_usd,
-           quality - coalesce(cost_weight * cost_usd / newest.cost_scale_usd, 0) AS utility
-    FROM metallm.interactions CROSS JOIN newest
+           quality - coalesce(cost_weight * cost_usd / usual.cost_scale_usd, 0) AS utility
+    FROM metallm.interactions CROSS JOIN usual
     WHERE decision IS NOT NULL AND result IS NOT NULL
 ), buckets AS (
     SELECT bucket, min(decided_at) AS from_at, max(decided_at) AS to_at, count(*) AS queries,

@@ -1,7 +1,7 @@
 """What utilities are made of: one scale of cost, and what budgets add to the weight of costs.
 
 A decision's own scale knew less of the arms' costs than later ones, and nothing of them before the
-first policy: an evaluation and the learning curve go by the newest. The SQL beside this file is
+first policy: an evaluation and the learning curve go by the median. The SQL beside this file is
 frozen.
 """
 

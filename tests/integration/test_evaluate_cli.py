@@ -53,7 +53,7 @@ def test_the_table_names_policies_and_says_what_not_to_trust(week: Engine) -> No
     for word in ("greedy", "always:[odd] 'arm'", "dr_weighted", "effective", "utility a query"):
         assert word in result.output
     assert "note: uniform: only " in result.output
-    assert "utility counts 0.01 USD, and 10 s unless logged, as 1" in result.output
+    assert "utility counts 0.01 USD, and 10 s, as 1" in result.output
     assert "counts 0.5 USD" in evaluate(week, "--cost-scale-usd", "0.5").output
 
 
@@ -66,8 +66,7 @@ def test_time_is_told_by_date_or_by_how_long_ago(week: Engine) -> None:
     for words, said in (
         (["--since", "5m"], "no stored decision has its result in that time and task"),
         (["--task", "none"], "widen --since, --until, --task"),
-        (["--cost-scale-usd", "0"], "x>0"),
-        (["--cost-scale-usd", "inf"], "inf is not a finite number"),
+        (["--cost-scale-usd", "0"], "1e-12<=x<=1000000000000.0"),
         (["--since", "yesterday"], "'yesterday' is no moment; write a date such as 2026-03-01"),
         (
             ["--policy", "always:"],

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, Row, text
 from sqlalchemy.exc import DataError
 
 from metallm_stream.evaluate import METRICS, PolicyValue
-from metallm_stream.events import Candidate
+from metallm_stream.events import Candidate, Failure
 from tests.integration.conftest import Sample
 from tests.readme import REPOSITORY, blocks
 from tests.stored_log import ARMS, FAILED, joined, library, save, save_week
@@ -131,8 +131,10 @@ def test_an_unknown_metric_is_refused(engine: Engine) -> None:
 
 
 def test_one_scale_of_cost_counts_for_all_decisions(engine: Engine, sample: Sample) -> None:
-    """That of the newest, whatever was known when others were made; or the caller's."""
+    """The median, whatever was known when each was made, refusals left out; or the caller's."""
     scales = (1.0, 0.0001, 0.01)
+    refusal = Failure(kind="no_arm", message="no model is there")
+    refused = {"arm": None, "propensity": None, "refusal": refusal, "candidates": ()}
     save(
         engine,
         [
@@ -142,7 +144,8 @@ def test_one_scale_of_cost_counts_for_all_decisions(engine: Engine, sample: Samp
                 sample.feedback(i, "A"),
             )
             for i, scale in enumerate(scales)
-        ],
+        ]
+        + [joined(sample.decision(i, cost_scale_usd=1.0, **refused)) for i in range(3, 7)],
     )
     early = sample.start + timedelta(seconds=2)
     for chosen, worth in (
@@ -163,10 +166,12 @@ def test_one_scale_of_cost_counts_for_all_decisions(engine: Engine, sample: Samp
     assert first.utility == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e-307, 1e308, math.nan, math.inf])
 def test_a_scale_of_cost_that_cannot_divide_is_refused(engine: Engine, scale: float) -> None:
     """By name and value."""
-    with pytest.raises(DataError, match=r"cost_scale_usd is .+: it must be .* above 0") as refused:
+    with pytest.raises(
+        DataError, match=r"cost_scale_usd is .+: it must be .* from 1e-12"
+    ) as refused:
         rows(engine, "SELECT * FROM metallm.evaluate(cost_scale_usd => :scale)", scale=scale)
     assert isinstance(refused.value.orig, InvalidParameterValue)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ from tests.property.test_route import ARMS, NAMES, NOW, SEEDS, D, catalogue, pol
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=9
 ) | st.sampled_from(["\x7f\x1f\x01\b\f\n\r\t", '"\\/', "\u2028\ud7ff\ufeff", "\U0010ffff"])
-MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2200, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - Hypothesis puts in the zone
+FIRST, LAST = datetime(1970, 1, 2), datetime(2200, 12, 30)  # noqa: DTZ001 - Hypothesis puts in the zone
+DECIDED = st.datetimes(FIRST, LAST, timezones=st.just(UTC))
+ZONES = st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
+MOMENTS = st.datetimes(FIRST, LAST, timezones=ZONES)
 FORMS = st.one_of(
     st.builds(Number, kind=st.just("number"), tolerance=st.floats(0, 1e12)),
     st.just(Choice(kind="choice", options=("one", "zwei"))),
@@ -81,7 +84,7 @@ def batch(
     windows=ARMS,
     pacer=PACERS,
     seed=SEEDS,
-    now=MOMENTS,
+    now=DECIDED,
 )
 def test_records_are_written_as_the_event_models_write_them(
     queries: list[Query],

@@ -87,6 +87,7 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
         ),
         (["models", "add", "x", "--provider", "p", "--region", "EU"], ["regions.0: ", "'EU'"]),
         (["models", "add", "x", "--provider", "p", "--max-output", "0"], ["(got 0)"]),
+        (["models", "add", "x", "--provider", "p", "--context-window", "0"], ["(got 0)"]),
     ],
     ids=lambda value: " ".join(value)[:40],
 )
@@ -110,6 +111,10 @@ def test_what_a_record_cannot_hold_is_told_in_one_line(words: list[str], said: l
         (["ask", "x", "--timeout", "nan"], "nan is not a finite number"),
         (["models", "add", "x"], "--provider is missing, and 'x' is no PROVIDER/MODEL"),
         (["models", "add", "x", "--provider", "p", "--input-usd", "1"], "go together"),
+        (
+            ["models", "add", "x", "--provider", "p", "--call-usd", "1"],
+            "--call-usd need --input-usd",
+        ),
         (["models", "reprice", "x", "--input-usd", "1"], "Missing option '--output-usd'"),
         (["recorded-llm"], "Missing argument 'FILE...'"),
         (["recorded-llm", "/nowhere"], "does not exist"),

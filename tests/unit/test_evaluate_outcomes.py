@@ -142,6 +142,8 @@ def test_other_files_are_refused_with_line_and_reason(
         ({"quality": 1.0, "costs": 0.1}, "costs"),
         ({"quality": 1.0, "latency_s": 2, "cost_usd": 0.1}, "cost_usd"),
         ({"score": 1.0}, "score"),
+        ({"score": 0.9, "cost": 0.1}, "score"),
+        ({"quality": 1.0, "price": 0.1}, "price"),
     ],
 )
 def test_misspelt_fields_of_an_outcome_are_refused(
@@ -163,6 +165,9 @@ def test_misspelt_fields_of_an_outcome_are_refused(
     [
         {},
         {"quality": None, "error": "timeout"},
+        {"error": "timeout"},
+        {"answer": "x", "latency_s": 2},
+        {"quality": 1.0, "cost_currency": "USD"},
         {"quality": 1.0, "host": "west"},
         {"quality": 1.0, "cost": None, "cost_eur": 0.1, "quality_by": "me"},
     ],

@@ -245,3 +245,25 @@ def test_a_record_keeps_its_own_time() -> None:
     """To the millisecond."""
     message = Message(topic="t", partition=0, offset=0, timestamp=(1, 1_500))
     assert recorded_at(message) == datetime.fromtimestamp(1.5, UTC)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1970-01-01T00:30:00+01:00",
+        "2200-12-31T23:30:00-02:00",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
+def test_moments_lie_within_reason_in_utc(said: str) -> None:
+    """So that what was accepted once can be read back, whatever zone it was written in."""
+    with pytest.raises(ValidationError, match="lies outside the years 1970 to 2200 of UTC"):
+        Feedback(query_id="q", feedback_id="f", label="a", given_at=said)
+
+
+def test_moments_of_the_first_and_last_day_are_taken() -> None:
+    """And read back as they were."""
+    for said in ("1969-12-31T23:30:00-01:00", "2201-01-01T00:30:00+01:00"):
+        given = Feedback(query_id="q", feedback_id="f", label="a", given_at=said)
+        assert Feedback.parse(given.encode()) == given

@@ -172,6 +172,18 @@ def test_sums_of_nothing_are_merged_as_nothing() -> None:
     assert policy.sums.observations("a") == 1
 
 
+def test_what_weighs_little_is_merged_as_well() -> None:
+    """A judge model's scores do, and half of one is still there after the next merge."""
+    light, whole = Sums(2), MultiTaskRidge()
+    light.add_quality("a", np.ones((1, 2)), np.ones(1), np.full(1, 0.25))
+    whole.update_many(["b"], [[1.0, 2.0]], [1.0])
+    policy = MultiTaskRidge()
+    policy.merge(light)
+    policy.merge(whole.sums)
+    assert policy.sums.observations("a") == 0.25
+    assert policy.sums.observations("b") == 1
+
+
 def test_what_cannot_be_merged_is_refused_and_changes_nothing() -> None:
     """Sums of other dimensions; names of features and clocks, which sums do not carry."""
     policy, shard = MultiTaskRidge(), Sums(3)

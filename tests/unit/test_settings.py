@@ -226,6 +226,9 @@ def test_a_file_that_is_missing_or_no_toml_is_told(
         ("METALLM_TOPICS__PREFIX", "a/b", "match pattern"),
         ("METALLM_LEARNER__RETENTION_DAYS", "0", "greater than or equal to 1"),
         ("METALLM_WORKER__CONCURRENCY", "5001", "less than or equal to 5000"),
+        ("METALLM_OBJECTIVE__COST_WEIGHT", "inf", "finite number"),
+        ("METALLM_OBJECTIVE__COST_WEIGHT", "1e9", "less than or equal to 1000000"),
+        ("METALLM_OBJECTIVE__LATENCY_SCALE_S", "inf", "finite number"),
         ("METALLM_BUDGETS__Team__PER", "week", "'query', 'hour' or 'day'"),
     ],
 )
@@ -284,6 +287,14 @@ def test_what_may_be_a_secret_is_not_repeated(
     assert f"{name}: " in message
     assert "hunter2" not in message
     assert "712345" not in message
+
+
+def test_a_variable_in_small_letters_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read, too, and never ends in a traceback."""
+    monkeypatch.setenv("metallm_judge", "sk-anything")
+    message = refusal()
+    assert "a section is given as JSON" in message
+    assert "sk-anything" not in message
 
 
 def test_kafkas_security_settings_are_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:

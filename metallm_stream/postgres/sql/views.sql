@@ -207,17 +207,15 @@ ORDER BY records DESC, topic, service;
 COMMENT ON VIEW metallm.dead_letter_counts IS 'Dead letters per topic and refusing service.';
 
 CREATE VIEW metallm.learning_curve AS
-WITH newest AS (
-    SELECT cost_scale_usd
+WITH usual AS (
+    SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY cost_scale_usd) AS cost_scale_usd
     FROM metallm.interactions
-    WHERE cost_scale_usd IS NOT NULL
-    ORDER BY decided_at DESC, query_id COLLATE "C" DESC
-    LIMIT 1
+    WHERE arm IS NOT NULL
 ), answered AS (
     SELECT (row_number() OVER (ORDER BY decided_at, query_id) - 1) / 100 AS bucket,
            decided_at, quality, cost_usd,
-           quality - coalesce(cost_weight * cost_usd / newest.cost_scale_usd, 0) AS utility
-    FROM metallm.interactions CROSS JOIN newest
+           quality - coalesce(cost_weight * cost_usd / usual.cost_scale_usd, 0) AS utility
+    FROM metallm.interactions CROSS JOIN usual
     WHERE decision IS NOT NULL AND result IS NOT NULL
 ), buckets AS (
     SELECT bucket, min(decided_at) AS from_at, max(decided_at) AS to_at, count(*) AS queries,
