@@ -106,7 +106,7 @@ class WorkerSettings(Section):
     drain_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     share_wait_s: Annotated[float, Field(ge=0, le=600)] = 10.0
     hedge_after_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
-    spend_cap_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
     spend_cap_per: Literal["hour", "day"] = "day"
     circuit_share: Annotated[float, Field(gt=0, le=2)] = 0.5
 
@@ -136,7 +136,7 @@ class JudgeSettings(Section):
 
     provider: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     model: Name | None = None
-    spend_cap_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spend_cap_usd: Annotated[float, Field(gt=0)] | None = None
     spend_cap_per: Literal["hour", "day"] = "day"
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight: Annotated[float, Field(ge=0, le=1)] = 0.25
@@ -168,7 +168,7 @@ class HttpSettings(Section):
 class BudgetEntry(Section):
     """One budget: USD per query, hour or day, for all traffic or each value of a metadata key."""
 
-    amount_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    amount_usd: Annotated[float, Field(gt=0)]
     per: Literal["query", "hour", "day"] = "query"
     metadata_key: Name | None = None
     hard: bool = False
