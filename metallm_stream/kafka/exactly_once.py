@@ -70,6 +70,9 @@ class ExactlyOnce:
         that a process started again in the same slot fences its predecessor.
     slot
         Which of the group's replicas this is.
+    last_records
+        What to write with each transaction after the records of its work, asked for as it begins:
+        the work of different partitions is written in no order.
     on_assigned
         Called with new partitions before their first record is handed out.
     on_committed, on_aborted
@@ -86,6 +89,7 @@ class ExactlyOnce:
         *,
         group: str,
         slot: str,
+        last_records: Callable[[], Sequence[Record]] = tuple,
         on_assigned: Callable[[list[Partition]], None] = lambda _: None,
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
         on_committed: Callable[[float], None] = lambda _: None,
@@ -95,6 +99,7 @@ class ExactlyOnce:
         self._topics = list(topics)
         instance = f"{group}-{slot}"
         self._consumer = connection.group_consumer(group, instance)
+        self._last_records = last_records
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
         self._lifeline = Lifeline(connection, group, instance, self._topics, patience)
@@ -244,7 +249,7 @@ class ExactlyOnce:
         self._committing, self._pending = self._pending, {}
         self._under_way = self._committer.submit(
             self._transactions.write,
-            list(chain.from_iterable(self._committing.values())),
+            [*chain.from_iterable(self._committing.values()), *self._last_records()],
             offsets,
             metadata,
         )

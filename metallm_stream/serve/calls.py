@@ -122,6 +122,7 @@ class Calls(Generic[SubjectT]):
             [topic],
             group=group,
             slot=slot,
+            last_records=self._told,
             on_dropped=self._cancel,
             on_committed=metrics.transaction_s.observe,
             on_aborted=metrics.aborts.inc,
@@ -180,14 +181,17 @@ class Calls(Generic[SubjectT]):
             for work in self._thread.ended(wait_s)
             if work in self._in_flight
         ]
-        for place, (work, subject, call, future) in enumerate(ended):
+        for work, subject, call, future in ended:
             outcome = self._outcome(call, future)
             self._metrics.ended(call, outcome)
-            records = traced(self._end(subject, outcome), work.message)
-            if self._spending is not None and place == len(ended) - 1:
-                spent = self._spending.tell()
-                records.append(Record.of(self._names.health, spent.key, spent))
-            self._loop.complete(work, records)
+            self._loop.complete(work, traced(self._end(subject, outcome), work.message))
+
+    def _told(self) -> list[Record]:
+        """What this process has spent by now."""
+        if self._spending is None:
+            return []
+        spent = self._spending.tell()
+        return [Record.of(self._names.health, spent.key, spent)]
 
     def _commit(self) -> None:
         began_s = time.monotonic()

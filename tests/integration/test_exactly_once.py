@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -20,10 +20,13 @@ COUNT = 20
 
 
 @contextmanager
-def member(pipeline: Pipeline, slot: str = "0") -> Iterator[ExactlyOnce]:
+def member(
+    pipeline: Pipeline, slot: str = "0", last_records: Callable[[], Sequence[Record]] = tuple
+) -> Iterator[ExactlyOnce]:
     """A started member of the group; at the end of the block it forgets all and is gone."""
     group = f"{pipeline.names.prefix}copier"
-    loop = ExactlyOnce(pipeline.kafka, [pipeline.names.queries], group=group, slot=slot)
+    topics = [pipeline.names.queries]
+    loop = ExactlyOnce(pipeline.kafka, topics, group=group, slot=slot, last_records=last_records)
     loop.start()
     try:
         yield loop
@@ -119,6 +122,25 @@ def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline
     with member(pipeline) as second:
         assert second.take(10, 1.0) == []
     assert copies(pipeline) == done
+
+
+def test_the_last_records_come_last(pipeline: Pipeline) -> None:
+    """What is told with a transaction stands behind the records of all its partitions."""
+    fill(pipeline)
+    done = 0
+
+    def so_far() -> list[Record]:
+        return [Record(pipeline.names.results, b"told", b"%d" % done)]
+
+    with member(pipeline, last_records=so_far) as loop:
+        for work in sorted(take(loop), key=lambda work: work.offset):
+            done += 1
+            loop.complete(work, so_far())
+        loop.flush()
+    told = [int(item.value() or b"-1") for item in pipeline.read(pipeline.names.results)]
+    assert sorted(told) == [*range(1, COUNT + 1), COUNT]
+    assert told[:-1] != sorted(told[:-1])  # those of the work stand by its partitions
+    assert told[-1] == COUNT
 
 
 def test_work_that_ends_during_a_commit_goes_into_the_next(pipeline: Pipeline) -> None:
