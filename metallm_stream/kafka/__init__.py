@@ -3,6 +3,7 @@
 from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import (
     ExactlyOnce,
+    Outcome,
     Work,
     offset_of,
     partition_of,
@@ -50,6 +51,7 @@ __all__ = [
     "LeftOutError",
     "Lifeline",
     "NotWrittenError",
+    "Outcome",
     "Partition",
     "Patience",
     "Record",

@@ -8,13 +8,14 @@ transactional id settles what is still open.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from metallm_stream.errors import Fenced, MetallmError
+from metallm_stream.errors import Fenced, MetallmError, Outlived
 from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.watchdog import Watchdog
@@ -52,6 +53,7 @@ class Transactions:
     ) -> None:
         self._producer = producer
         self._watchdog = Watchdog()
+        self._began_s = math.inf
         self._committed_hook = on_committed
         self._aborted_hook = on_aborted
 
@@ -67,10 +69,11 @@ class Transactions:
     ) -> None:
         """Write records and offsets in one transaction; returns when they are visible.
 
-        Raises `AbortNeededError` when they may be written again after `abort`, and `Fenced` when
-        another producer has the transactional id.
+        Raises `AbortNeededError` when they may be written again after `abort`, `Outlived` when the
+        brokers have ended a transaction that took too long, and `Fenced` when another producer has
+        the transactional id.
         """
-        began_s = time.monotonic()
+        began_s = self._began_s = time.monotonic()
         # 1. Begin, and write the records.
         self._producer.begin_transaction()
         for record in records:
@@ -125,7 +128,14 @@ class Transactions:
                 return
 
     def _repeat(self, what: str, call: Callable[[], T]) -> T:
-        return repeat(self._watchdog, what, call)
+        try:
+            return repeat(self._watchdog, what, call)
+        except Fenced as exc:
+            # Brokers end a transaction that takes too long, and fence its producer as if another
+            # had its id.
+            if time.monotonic() - self._began_s > TRANSACTION_TIMEOUT_S:
+                raise Outlived(str(exc)) from exc
+            raise
 
 
 def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:

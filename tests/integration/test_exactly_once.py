@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
-from metallm_stream.errors import Fenced
+from metallm_stream.errors import Fenced, Outlived
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
+from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
+from metallm_stream.kafka.transaction import Transactions
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
@@ -209,6 +212,35 @@ def test_a_commit_that_fails_is_told_at_the_next_turn(pipeline: Pipeline) -> Non
     assert copies(pipeline) == []
 
 
+def test_a_transaction_that_took_too_long_is_told_from_another_in_the_slot(
+    pipeline: Pipeline,
+) -> None:
+    """Brokers fence the producer in both cases."""
+    topic = pipeline.names.results
+
+    def slowly(after: Callable[[], None]) -> Iterator[Record]:
+        yield Record(topic, b"1", b"1")
+        producer.poll(0.5)  # the transaction has begun
+        after()
+        yield Record(topic, b"2", b"2")
+
+    producer = pipeline.kafka.transactional_producer("slow")
+    transactions = Transactions(producer)
+    transactions.start()
+    with pytest.raises(Outlived):
+        transactions.write(slowly(lambda: time.sleep(TRANSACTION_TIMEOUT_S + 2)))
+    transactions.close()
+    producer = pipeline.kafka.transactional_producer("slow")
+    transactions = Transactions(producer)
+    transactions.start()
+    twin = pipeline.kafka.transactional_producer("slow")
+    with pytest.raises(Fenced) as fence:
+        transactions.write(slowly(lambda: twin.init_transactions(30)))
+    assert not isinstance(fence.value, Outlived)
+    transactions.close()
+    assert copies(pipeline) == []
+
+
 def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
     """Whoever starts in the same slot fences its predecessor, which writes nothing."""
     fill(pipeline)
@@ -350,6 +382,6 @@ def test_a_member_whose_place_in_the_group_was_taken_ends(pipeline: Pipeline) ->
         group = f"{pipeline.names.prefix}copier"
         twin = pipeline.kafka.group_consumer(group, f"{group}-0")
         twin.subscribe([pipeline.names.queries])
-        with pytest.raises(KafkaException, match="fenced by other consumer"):
+        with pytest.raises(Fenced, match="fenced by other consumer"):
             eventually(lambda: (loop.take(COUNT, 0.05), twin.poll(0.05)) is None)
         twin.close()
