@@ -6,7 +6,7 @@ Invariant: an interval that cannot be trusted is never printed without saying so
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -84,6 +84,8 @@ def evaluate(
     Each estimate has a 95 % interval. ips, snips and dr need many effective decisions; dr_weighted
     also allows for a policy that never settled, dr_anytime for everything, at the price of width.
     """
+    if since and until and since >= until:
+        raise click.UsageError(f"--since ({since}) is not before --until ({until})")
     settings = load()
     evaluation, scale_s = LogEvaluation(metric, policy), settings.objective.latency_scale_s
     chosen: dict[str, Any] = {"since": since, "until": until, "task": task}
@@ -93,7 +95,7 @@ def evaluate(
             conn, cost_scale_usd=scale_usd, latency_scale_s=scale_s, **chosen
         ):
             evaluation.add(decisions)
-    _require_arm(policy, evaluation.arms)
+    _require_arm(policy, evaluation.arms, chosen)
     values = evaluation.values()
     if as_json:
         shown = {
@@ -108,12 +110,14 @@ def evaluate(
         click.echo(f"utility counts {scale_usd:.4g} USD, and {scale_s:g} s, as 1")
 
 
-def _require_arm(policy: str, arms: Sequence[str]) -> None:
+def _require_arm(policy: str, arms: Sequence[str], chosen: Mapping[str, object]) -> None:
     """Refuse a log that says nothing at all, and an arm that it does not know."""
     if not arms:
+        options = ", ".join(f"--{name}" for name, value in chosen.items() if value is not None)
+        within = f" within {options}: widen that" if options else ": ask something first"
         raise ConfigurationError(
-            "no stored decision has its result in that time and task: widen --since, --until, "
-            "--task, or see the view metallm.lag for how far the learner is behind"
+            f"no stored decision has its result{within}, or see the view metallm.lag for how far "
+            "the learner is behind"
         )
     if policy.startswith(ALWAYS) and policy.removeprefix(ALWAYS) not in arms:
         raise ConfigurationError(

@@ -29,6 +29,7 @@ from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres.migrate import migrate
+from metallm_stream.serve.open_judge import judge_model
 from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 
@@ -205,7 +206,7 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
             console.print(f"No worker for {name}: {exc}", style="yellow", markup=False)
         else:
             wanted.append(("worker", "--provider", name))
-            if name == settings.judge.provider:
+            if name == settings.judge.provider and _has_judge(settings, console):
                 wanted.append(("judge",))
     started = [
         _start_service(stack, here | _http(settings, place), *words)
@@ -215,6 +216,15 @@ def _start_services(stack: EmbeddedStack, settings: Settings, console: Console) 
         child.wait_ready(READY_WITHIN_S)
         if at := address(child.command.log_path):
             console.print(f"  {child.name}: {at}/metrics", highlight=False, soft_wrap=True)
+
+
+def _has_judge(settings: Settings, console: Console) -> bool:
+    try:
+        judge_model(settings.judge)
+    except ConfigurationError as exc:
+        console.print(f"No judge: {exc}", style="yellow", markup=False)
+        return False
+    return True
 
 
 def _http(settings: Settings, place: int) -> dict[str, str]:

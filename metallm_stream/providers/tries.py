@@ -208,14 +208,13 @@ class Tries:
         if self._is_late:
             return Failure(
                 kind="deadline",
-                message=f"the query's deadline passed after {len(self.attempts)} attempts{said}",
+                message="the query's deadline passed after "
+                f"{_counted(len(self.attempts), 'attempt')}{said}",
             )
         kind = "no_arm" if last is None else last.kind
-        arms = len({one.arm for one in self.attempts})
-        return Failure(
-            kind=kind,
-            message=f"no answer in {len(self.attempts)} attempts at {arms} arms{said}",
-        )
+        attempts = _counted(len(self.attempts), "attempt")
+        arms = _counted(len({one.arm for one in self.attempts}), "arm")
+        return Failure(kind=kind, message=f"no answer in {attempts} at {arms}{said}")
 
     async def _try_once(self, model: Model, held: Pass | None) -> str | ProviderFailure:
         self._begun += 1
@@ -294,3 +293,7 @@ def _tokens(call: Call, messages: Sequence[Mapping[str, str]]) -> float:
     generation = call.query.generation
     written = (generation.max_output_tokens or 0) if generation is not None else 0
     return sum(len(turn["content"]) for turn in messages) / _CHARACTERS_A_TOKEN + written
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -64,8 +64,9 @@ def test_time_is_told_by_date_or_by_how_long_ago(week: Engine) -> None:
     )
     assert known["policies"][0]["decisions"] > 300
     for words, said in (
-        (["--since", "5m"], "no stored decision has its result in that time and task"),
-        (["--task", "none"], "widen --since, --until, --task"),
+        (["--since", "5m"], "no stored decision has its result within --since: widen that, or"),
+        (["--task", "none", "--until", "1m"], "within --until, --task: widen that"),
+        (["--since", "1d", "--until", "2d"], "is not before --until ("),
         (["--cost-scale-usd", "0"], "1e-12<=x<=1000000000000.0"),
         (["--since", "yesterday"], "'yesterday' is no moment; write a date such as 2026-03-01"),
         (
