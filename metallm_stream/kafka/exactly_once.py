@@ -31,6 +31,7 @@ from metallm_stream.kafka.transaction import (
     repeat,
 )
 from metallm_stream.kafka.watchdog import Watchdog
+from metallm_stream.kafka.watermarks import watermarks
 
 REJOIN_POLL_S = 0.1
 GATHER_POLL_S = 0.002
@@ -132,6 +133,7 @@ class ExactlyOnce:
         self._full_since: float | None = None
         self._is_closing = False
         self._is_assigned = False
+        self._was_lost = False
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
@@ -256,12 +258,14 @@ class ExactlyOnce:
         return outcomes
 
     def _take_down(self, under_way: Future[None] | None) -> None:
-        if under_way is not None:
-            under_way.exception()
-        self._consumer.close()
-        self._committer.shutdown()
-        self._transactions.close()
-        self._watchdog.close()
+        try:
+            self._consumer.close()
+        finally:
+            if under_way is not None:
+                under_way.exception()
+            self._committer.shutdown()
+            self._transactions.close()
+            self._watchdog.close()
 
     # Committing.
 
@@ -301,13 +305,14 @@ class ExactlyOnce:
             )
 
     def _raise_if_outlived(self, fence: Fenced) -> None:
-        """Raise `Outlived` where the member was fenced, and our producer was not.
+        """Raise `Outlived` where the member was fenced though nobody has its slot.
 
         After an outage a static member may be told of a twin that there never was. A real one has
-        fenced the producer before it joins.
+        fenced the producer before it joins, and takes no partition away before we are told of it.
         """
-        if self._under_way is not None:
-            self._abort_if_needed()
+        is_ours = self._under_way is not None
+        self._abort_if_needed()
+        if is_ours or self._was_lost:
             raise Outlived(str(fence)) from fence
 
     def _settle(self) -> None:
@@ -397,7 +402,7 @@ class ExactlyOnce:
         consumer.incremental_assign(
             [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
         )
-        self._is_assigned = True
+        self._is_assigned, self._was_lost = True, False
 
     def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
         # Times out while a dead member's transaction on these offsets is undecided.
@@ -412,7 +417,7 @@ class ExactlyOnce:
         low, high = repeat(
             self._watchdog,
             "get_watermark_offsets",
-            lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
+            lambda: watermarks(consumer, where, CALL_TIMEOUT_S),
         )
         if low <= committed.offset <= high:
             return committed
@@ -439,7 +444,7 @@ class ExactlyOnce:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("lost %d partitions", len(partitions))
-        self._is_assigned = False
+        self._is_assigned, self._was_lost = False, True
         # Were they assigned to us again meanwhile, offsets from before would pass for new ones.
         self._abort_if_needed()
         keys = [(item.topic, item.partition) for item in partitions]

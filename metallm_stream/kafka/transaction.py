@@ -23,7 +23,14 @@ from metallm_stream.kafka.watchdog import Watchdog
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 GRACE_S = 4.0
 PATIENCE_S = 60.0
-PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
+RETRY_S = 0.05
+PASSING = (
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -94,17 +101,24 @@ class Transactions:
         self._committed_hook(time.monotonic() - began_s)
 
     def abort(self) -> None:
-        """Abort the open transaction; raises `Fenced` when even that is refused."""
+        """Abort the open transaction.
+
+        Raises `Outlived` when even that is refused, or takes too long: after an outage a client may
+        never end it, and its successor's start does.
+        """
         try:
             self._repeat(
-                "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)
+                "abort_transaction",
+                lambda: self._producer.abort_transaction(CALL_TIMEOUT_S),
+                patience_s=0.0,
             )
-        except AbortNeededError as exc:
-            raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
+        except (AbortNeededError, KafkaException) as exc:
+            raise Outlived(f"the transaction cannot be aborted: {exc}") from exc
         self._aborted_hook()
 
     def close(self) -> None:
-        """Stop watching over calls that hang."""
+        """Let go of the producer, which may take a while, and watch over no more calls."""
+        del self._producer
         self._watchdog.close()
 
     def _produce(self, record: Record) -> None:
@@ -127,9 +141,9 @@ class Transactions:
             else:
                 return
 
-    def _repeat(self, what: str, call: Callable[[], T]) -> T:
+    def _repeat(self, what: str, call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
         try:
-            return repeat(self._watchdog, what, call)
+            return repeat(self._watchdog, what, call, patience_s)
         except Fenced as exc:
             # Brokers end a transaction that takes too long, and fence its producer as if another
             # had its id.
@@ -138,9 +152,11 @@ class Transactions:
             raise
 
 
-def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:
+def repeat(
+    watchdog: Watchdog, what: str, call: Callable[[], T], patience_s: float = PATIENCE_S
+) -> T:
     """Call until it succeeds, as long as the error is one that passes; then raise it."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             with watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
@@ -151,6 +167,7 @@ def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:
             if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
                 raise _translate(exc) from exc
             log.warning("%s: %s, repeating", what, error.str())
+            time.sleep(RETRY_S)
 
 
 def _translate(exc: KafkaException) -> MetallmError | KafkaException:

@@ -14,7 +14,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +39,8 @@ from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.spent import restore
 
 ANEW_EVERY_S = 60.0
-COMES_AGAIN_WITHIN_S = 60.0
+COMES_AGAIN_WITHIN_S = 30.0
+MAX_UNCOMMITTED = 20_000  # a consumer that is cut off still has read ahead
 _POLL_S = 0.005
 _IDLE_POLL_S = 0.05
 
@@ -163,8 +164,7 @@ class Calls(Generic[SubjectT]):
             self._begin_anew(exc)
 
     def _turn(self) -> None:
-        if time.monotonic() > self._let_go_s:
-            self._let_go()
+        self._let_go_if_due()
         room = self._limits.concurrency - len(self._in_flight)
         is_busy = bool(self._in_flight) or self._loop.has_pending
         wait_s = _POLL_S if is_busy else _IDLE_POLL_S
@@ -180,9 +180,11 @@ class Calls(Generic[SubjectT]):
     def close(self) -> None:
         """Let calls in flight end for a while, commit them, and leave."""
         deadline = time.monotonic() + self._limits.drain_s
-        while self._in_flight and time.monotonic() < deadline:
-            self._loop.take(0, 0.0)
+        while (self._in_flight or self._kept) and time.monotonic() < deadline:
+            for work in self._loop.take(self._kept, 0.0):
+                self._go_on(work)  # or leave it to others
             self._collect(_POLL_S)
+            self._let_go_if_due()
             self._commit()
             self._metrics.stepped(self._loop.lags)
         self._loop.close()
@@ -236,7 +238,7 @@ class Calls(Generic[SubjectT]):
 
     def _begin_anew(self, reason: Outlived) -> None:
         """Join again, and keep what need not be done again."""
-        self._keep([work.partition for work in self._in_flight], self._loop.abandon())
+        self._keep({work.partition for work in self._in_flight}, self._loop.abandon())
         now_s = time.monotonic()
         if now_s < self._anew_s + ANEW_EVERY_S:
             raise reason
@@ -245,12 +247,20 @@ class Calls(Generic[SubjectT]):
         self._loop = self._join()
         self._loop.start()
 
-    def _keep(self, partitions: list[Partition], outcomes: list[Outcome]) -> None:
+    @property
+    def _kept(self) -> int:
+        return len(self._calling) + len(self._uncommitted)
+
+    def _keep(self, partitions: Collection[Partition], outcomes: list[Outcome]) -> None:
         """Keep calls of partitions that may come back, and what had ended without a commit."""
         for work in [work for work in self._in_flight if work.partition in partitions]:
             self._calling[_place(work)] = self._in_flight.pop(work)
         self._uncommitted |= {_place(work): records for work, records in outcomes}
         self._let_go_s = math.inf
+        while len(self._calling) > self._limits.concurrency:  # more partitions than come back
+            self._calling.pop(next(iter(self._calling)))[-1].cancel()
+        while len(self._uncommitted) > MAX_UNCOMMITTED:
+            self._uncommitted.pop(next(iter(self._uncommitted)))
 
     def _begin_to_wait(self, _: list[Partition]) -> None:
         """The group has spoken: what comes again comes soon."""
@@ -267,8 +277,10 @@ class Calls(Generic[SubjectT]):
             return False
         return True
 
-    def _let_go(self) -> None:
+    def _let_go_if_due(self) -> None:
         """What has not come again by now was committed, or is another member's to do."""
+        if time.monotonic() < self._let_go_s:
+            return
         for *_, future in self._calling.values():
             future.cancel()
         self._calling, self._uncommitted, self._let_go_s = {}, {}, math.inf

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -241,6 +243,29 @@ def test_a_transaction_that_took_too_long_is_told_from_another_in_the_slot(
     assert copies(pipeline) == []
 
 
+def test_who_leaves_takes_its_clients_along(pipeline: Pipeline) -> None:
+    """Clients and their loop refer to each other, and nobody may ever look for such circles."""
+    fill(pipeline)
+    before = client_threads()
+    gc.disable()
+    try:
+        loop = ExactlyOnce(pipeline.kafka, [pipeline.names.queries], group="leaving", slot="0")
+        loop.start()
+        works = take(loop)
+        copy(pipeline, loop, works[0])
+        assert [work for work, _ in loop.abandon()] == works[:1]
+        del loop, works
+        eventually(lambda: client_threads() <= before)
+    finally:
+        gc.enable()
+
+
+def client_threads() -> int:
+    """How many threads librdkafka has in this process."""
+    names = (thread / "comm" for thread in Path("/proc/self/task").iterdir())
+    return sum(name.read_text().startswith("rdk:") for name in names if name.exists())
+
+
 def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
     """Whoever starts in the same slot fences its predecessor, which writes nothing."""
     fill(pipeline)
@@ -382,6 +407,7 @@ def test_a_member_whose_place_in_the_group_was_taken_ends(pipeline: Pipeline) ->
         group = f"{pipeline.names.prefix}copier"
         twin = pipeline.kafka.group_consumer(group, f"{group}-0")
         twin.subscribe([pipeline.names.queries])
-        with pytest.raises(Fenced, match="fenced by other consumer"):
+        with pytest.raises(Fenced, match="fenced by other consumer") as fence:
             eventually(lambda: (loop.take(COUNT, 0.05), twin.poll(0.05)) is None)
+        assert not isinstance(fence.value, Outlived)
         twin.close()

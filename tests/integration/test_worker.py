@@ -28,7 +28,7 @@ from tests.pipeline import Pipeline, open_pipeline, questions
 from tests.processes import eventually
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SILENCE_S = 13.0  # longer than brokers wait for a transaction, or a group for a member
+SILENCE_S = 8.0  # longer than a group waits for a member
 
 
 async def answer(call: Call, provider: Provider) -> Result | Forward:
@@ -107,7 +107,8 @@ class Counting:
         """Answer."""
         del provider
         self.calls[call.call_id] += 1
-        await asyncio.sleep(self._slow_s if call.query.query_id in ("q0", "q1") else 0.05)
+        is_slow = call.query.query_id in ("q0", "q1")
+        await asyncio.sleep(self._slow_s if is_slow else 0.05)
         return Result(query_id=call.query.query_id, arm="a", text="yes", finished_at=NOW)
 
 
@@ -128,7 +129,7 @@ def test_who_is_fenced_by_another_ends(pipeline: Pipeline) -> None:
 
 def test_an_outage_costs_no_call(database_url: str, tmp_path: Path) -> None:
     """Brokers are silent for so long that the group puts the worker out: it joins again."""
-    answers = Counting(slow_s=25.0)
+    answers = Counting(slow_s=20.0)
     with (
         EmbeddedStack(tmp_path / "state", database_url="postgresql://none") as stack,
         open_pipeline(stack.bootstrap_servers, database_url, tmp_path) as pipeline,
