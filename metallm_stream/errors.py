@@ -56,10 +56,3 @@ class ConfigurationError(MetallmError):
 
 class Fenced(MetallmError):
     """Another process has taken over this slot or partition: stop writing and restart."""
-
-
-class Outlived(Fenced):
-    """Brokers or the group have waited too long for this process, and have gone on without it.
-
-    Nobody else has its slot: it may begin anew.
-    """

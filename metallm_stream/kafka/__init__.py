@@ -3,7 +3,6 @@
 from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import (
     ExactlyOnce,
-    Outcome,
     Work,
     offset_of,
     partition_of,
@@ -14,6 +13,7 @@ from metallm_stream.kafka.follow import (
     read_from_start,
     read_tail,
     read_to_end,
+    watermarks,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
@@ -34,7 +34,6 @@ from metallm_stream.kafka.topics import TopicNames, check, create, providers_wit
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.watermarks import watermarks
 from metallm_stream.kafka.write import NotWrittenError, begin_write, write
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "LeftOutError",
     "Lifeline",
     "NotWrittenError",
-    "Outcome",
     "Partition",
     "Patience",
     "Record",

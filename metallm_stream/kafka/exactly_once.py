@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from threading import Thread
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from metallm_stream.errors import Fenced, Outlived
+from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.lifeline import USUAL, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
@@ -31,7 +30,6 @@ from metallm_stream.kafka.transaction import (
     repeat,
 )
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.watermarks import watermarks
 
 REJOIN_POLL_S = 0.1
 GATHER_POLL_S = 0.002
@@ -58,9 +56,6 @@ class Work:
         return offset_of(self.message)
 
 
-Outcome = tuple[Work, Sequence[Record]]
-
-
 class ExactlyOnce:
     """One group member and its transactional producer; all methods are for one thread.
 
@@ -80,11 +75,6 @@ class ExactlyOnce:
         the work of different partitions is written in no order.
     on_assigned
         Called with new partitions before their first record is handed out.
-    on_dropped
-        Called with partitions that we no longer own.
-    on_lost
-        Called with partitions before they are dropped, and with what was completed of theirs and is
-        not committed, where the group has put us out: they may come back unchanged.
     on_committed, on_aborted
         Called after each transaction, with the seconds from its begin to its commit; the first in
         another thread.
@@ -102,7 +92,6 @@ class ExactlyOnce:
         last_records: Callable[[], Sequence[Record]] = tuple,
         on_assigned: Callable[[list[Partition]], None] = lambda _: None,
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
-        on_lost: Callable[[list[Partition], list[Outcome]], None] = lambda *_: None,
         on_committed: Callable[[float], None] = lambda _: None,
         on_aborted: Callable[[], None] = lambda: None,
         patience: Patience = USUAL,
@@ -113,7 +102,6 @@ class ExactlyOnce:
         self._last_records = last_records
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
-        self._lost_hook = on_lost
         self._lifeline = Lifeline(connection, group, instance, self._topics, patience)
         self._watchdog = Watchdog()
         self._transactions = Transactions(
@@ -124,16 +112,15 @@ class ExactlyOnce:
         self._committer = ThreadPoolExecutor(1, "commit")
         self._under_way: Future[None] | None = None
         self._aborting_since_s: float | None = None
-        self._committing: dict[Partition, list[Outcome]] = {}
+        self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
         self._member_id: str | None = None  # under which the windows were begun
-        self._pending: dict[Partition, list[Outcome]] = {}
+        self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
         self._paused: set[Partition] = set()
         self._full_since: float | None = None
         self._is_closing = False
         self._is_assigned = False
-        self._was_lost = False
 
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
@@ -195,7 +182,7 @@ class ExactlyOnce:
         if self._windows.get(work.partition) is not work.window:
             return False
         work.window.finish(work.offset)
-        self._pending.setdefault(work.partition, []).append((work, records))
+        self._pending.setdefault(work.partition, []).extend(records)
         return True
 
     @property
@@ -240,32 +227,10 @@ class ExactlyOnce:
         """Commit what is done and leave."""
         self.flush()
         self._is_closing = True
-        self._take_down(None)
-
-    def abandon(self) -> list[Outcome]:
-        """Leave at once, without a commit: what was completed and is not known to be committed.
-
-        A member that begins in the same slot settles which of it was, and is given the rest again.
-        """
-        outcomes = [*chain(*self._committing.values(), *self._pending.values())]
-        self._committing, self._pending, self._windows = {}, {}, {}
-        self._dropped_hook, self._lost_hook = lambda _: None, lambda *_: None
-        self._paused = set()
-        self._is_closing = True
-        under_way, self._under_way = self._under_way, None
-        # Clients that were fenced, or lost their brokers, may take minutes to be taken down.
-        Thread(target=self._take_down, args=(under_way,), name="abandoned", daemon=True).start()
-        return outcomes
-
-    def _take_down(self, under_way: Future[None] | None) -> None:
-        try:
-            self._consumer.close()
-        finally:
-            if under_way is not None:
-                under_way.exception()
-            self._committer.shutdown()
-            self._transactions.close()
-            self._watchdog.close()
+        self._consumer.close()
+        self._committer.shutdown()
+        self._transactions.close()
+        self._watchdog.close()
 
     # Committing.
 
@@ -284,36 +249,22 @@ class ExactlyOnce:
         self._committing, self._pending = self._pending, {}
         self._under_way = self._committer.submit(
             self._transactions.write,
-            [
-                *(record for _, records in chain(*self._committing.values()) for record in records),
-                *self._last_records(),
-            ],
+            [*chain.from_iterable(self._committing.values()), *self._last_records()],
             offsets,
             metadata,
         )
 
     def _require_same_member(self) -> None:
-        """Raise `Outlived` where the group has put this member out, and let it in again as another.
+        """Raise `Fenced` where the group has put this member out, and let it in again as another.
 
         It goes on without a member that is silent in the middle of a rebalance, and the client
         then believes in what it had kept, and would commit under the new membership what somebody
         else has done meanwhile: the broker compares members, not whose a partition is.
         """
         if self._windows and self._consumer.memberid() != self._member_id:
-            raise Outlived(
+            raise Fenced(
                 "the group has gone on without this member, and others may have done its work"
             )
-
-    def _raise_if_outlived(self, fence: Fenced) -> None:
-        """Raise `Outlived` where the member was fenced though nobody has its slot.
-
-        After an outage a static member may be told of a twin that there never was. A real one has
-        fenced the producer before it joins, and takes no partition away before we are told of it.
-        """
-        is_ours = self._under_way is not None
-        self._abort_if_needed()
-        if is_ours or self._was_lost:
-            raise Outlived(str(fence)) from fence
 
     def _settle(self) -> None:
         """Wait for the transaction under way, and take its work back if it must be aborted."""
@@ -341,8 +292,8 @@ class ExactlyOnce:
             raise Fenced(f"transactions are aborted again and again: {reason}") from reason
         log.warning("transaction aborted, trying again: %s", reason)
         self._transactions.abort()
-        for key, outcomes in self._committing.items():
-            self._pending[key] = outcomes + self._pending.get(key, [])
+        for key, records in self._committing.items():
+            self._pending[key] = records + self._pending.get(key, [])
         self._committing = {}
 
     def _rejoin(self) -> None:
@@ -359,11 +310,7 @@ class ExactlyOnce:
     def _begin(self, message: Message) -> Work | None:
         error = message.error()
         if error is not None:
-            try:
-                raise_unless_passing(error)
-            except Fenced as exc:
-                self._raise_if_outlived(exc)
-                raise
+            raise_unless_passing(error)
             return None
         window = self._windows.get(partition_of(message))
         if window is None or not window.begin(offset_of(message)):
@@ -402,7 +349,7 @@ class ExactlyOnce:
         consumer.incremental_assign(
             [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
         )
-        self._is_assigned, self._was_lost = True, False
+        self._is_assigned = True
 
     def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
         # Times out while a dead member's transaction on these offsets is undecided.
@@ -417,7 +364,7 @@ class ExactlyOnce:
         low, high = repeat(
             self._watchdog,
             "get_watermark_offsets",
-            lambda: watermarks(consumer, where, CALL_TIMEOUT_S),
+            lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
         )
         if low <= committed.offset <= high:
             return committed
@@ -444,11 +391,9 @@ class ExactlyOnce:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.warning("lost %d partitions", len(partitions))
-        self._is_assigned, self._was_lost = False, True
+        self._is_assigned = False
         # Were they assigned to us again meanwhile, offsets from before would pass for new ones.
         self._abort_if_needed()
-        keys = [(item.topic, item.partition) for item in partitions]
-        self._lost_hook(keys, [*chain(*(self._pending.get(key, ()) for key in keys))])
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
 
@@ -481,13 +426,13 @@ def offset_of(message: Message) -> int:
 
 
 def raise_unless_passing(error: KafkaError) -> None:
-    """Raises an error that does not mend itself: `KafkaException`, or `Fenced` for a member."""
+    """Raises `KafkaException` for a consumer error that does not mend itself."""
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
         return
-    # As a record's error it is told once, and does not call itself fatal.
-    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-        raise Fenced(f"{error.str()}: another process has this slot, or the client has died")
-    if error.code() in (
+    if error.fatal() or error.code() in (
+        # As a record's error it is told once and does not call itself fatal: another has our slot,
+        # or the client has died.
+        KafkaError._FATAL,  # noqa: SLF001
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

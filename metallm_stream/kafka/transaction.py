@@ -8,14 +8,13 @@ transactional id settles what is still open.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from metallm_stream.errors import Fenced, MetallmError, Outlived
+from metallm_stream.errors import Fenced, MetallmError
 from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.watchdog import Watchdog
@@ -23,14 +22,7 @@ from metallm_stream.kafka.watchdog import Watchdog
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 GRACE_S = 4.0
 PATIENCE_S = 60.0
-RETRY_S = 0.05
-PASSING = (
-    KafkaError._TIMED_OUT,  # noqa: SLF001
-    KafkaError._TRANSPORT,  # noqa: SLF001
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
+PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -60,7 +52,6 @@ class Transactions:
     ) -> None:
         self._producer = producer
         self._watchdog = Watchdog()
-        self._began_s = math.inf
         self._committed_hook = on_committed
         self._aborted_hook = on_aborted
 
@@ -76,11 +67,10 @@ class Transactions:
     ) -> None:
         """Write records and offsets in one transaction; returns when they are visible.
 
-        Raises `AbortNeededError` when they may be written again after `abort`, `Outlived` when the
-        brokers have ended a transaction that took too long, and `Fenced` when another producer has
-        the transactional id.
+        Raises `AbortNeededError` when they may be written again after `abort`, and `Fenced` when
+        another producer has the transactional id.
         """
-        began_s = self._began_s = time.monotonic()
+        began_s = time.monotonic()
         # 1. Begin, and write the records.
         self._producer.begin_transaction()
         for record in records:
@@ -101,24 +91,17 @@ class Transactions:
         self._committed_hook(time.monotonic() - began_s)
 
     def abort(self) -> None:
-        """Abort the open transaction.
-
-        Raises `Outlived` when even that is refused, or takes too long: after an outage a client may
-        never end it, and its successor's start does.
-        """
+        """Abort the open transaction; raises `Fenced` when even that is refused."""
         try:
             self._repeat(
-                "abort_transaction",
-                lambda: self._producer.abort_transaction(CALL_TIMEOUT_S),
-                patience_s=0.0,
+                "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)
             )
-        except (AbortNeededError, KafkaException) as exc:
-            raise Outlived(f"the transaction cannot be aborted: {exc}") from exc
+        except AbortNeededError as exc:
+            raise Fenced(f"the transaction cannot be aborted: {exc}") from exc
         self._aborted_hook()
 
     def close(self) -> None:
-        """Let go of the producer, which may take a while, and watch over no more calls."""
-        del self._producer
+        """Stop watching over calls that hang."""
         self._watchdog.close()
 
     def _produce(self, record: Record) -> None:
@@ -141,22 +124,13 @@ class Transactions:
             else:
                 return
 
-    def _repeat(self, what: str, call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-        try:
-            return repeat(self._watchdog, what, call, patience_s)
-        except Fenced as exc:
-            # Brokers end a transaction that takes too long, and fence its producer as if another
-            # had its id.
-            if time.monotonic() - self._began_s > TRANSACTION_TIMEOUT_S:
-                raise Outlived(str(exc)) from exc
-            raise
+    def _repeat(self, what: str, call: Callable[[], T]) -> T:
+        return repeat(self._watchdog, what, call)
 
 
-def repeat(
-    watchdog: Watchdog, what: str, call: Callable[[], T], patience_s: float = PATIENCE_S
-) -> T:
+def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:
     """Call until it succeeds, as long as the error is one that passes; then raise it."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             with watchdog.limit(what, CALL_TIMEOUT_S + GRACE_S):
@@ -167,7 +141,6 @@ def repeat(
             if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
                 raise _translate(exc) from exc
             log.warning("%s: %s, repeating", what, error.str())
-            time.sleep(RETRY_S)
 
 
 def _translate(exc: KafkaException) -> MetallmError | KafkaException:

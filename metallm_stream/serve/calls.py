@@ -1,32 +1,26 @@
 """Calls in flight: records in, a call for each, and what it came to, each as soon as it is done.
 
 Invariant: a record counts as done only when what its call came to is committed together with the
-offsets that say so; calls finish in any order, and a slow one holds back no other. An outage after
-which brokers or group go on without us costs no call: the process joins again, and as records come
-again it goes on with their calls, or with what these came to.
+offsets that say so; calls finish in any order, and a slow one holds back no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Generic, TypeVar
 
-from metallm_stream.errors import Outlived
 from metallm_stream.events import Call, Failure, Result
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
-    Outcome,
     Partition,
     Record,
     TopicNames,
@@ -38,16 +32,11 @@ from metallm_stream.providers import Forward, Provider, Spending
 from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.spent import restore
 
-ANEW_EVERY_S = 60.0
-COMES_AGAIN_WITHIN_S = 30.0
-MAX_UNCOMMITTED = 20_000  # a consumer that is cut off still has read ahead
 _POLL_S = 0.005
 _IDLE_POLL_S = 0.05
 
 SubjectT = TypeVar("SubjectT")
 Answerer = Callable[[Call, Provider], Coroutine[Any, Any, Result | Forward]]
-# Where a record stands, and its value: the same record, also for another member of the group.
-Place = tuple[Partition, int, bytes | None]
 log = logging.getLogger(__name__)
 
 
@@ -127,26 +116,17 @@ class Calls(Generic[SubjectT]):
         self._spending = spending
         self._thread = CallThread(open_provider, answer)
         self._in_flight: dict[Work, tuple[SubjectT, Call, Future[Result | Forward]]] = {}
-        # What waits for its record to come again: calls, and what they came to without a commit.
-        self._calling: dict[Place, tuple[SubjectT, Call, Future[Result | Forward]]] = {}
-        self._uncommitted: dict[Place, Sequence[Record]] = {}
-        self._let_go_s = math.inf
-        self._anew_s = -ANEW_EVERY_S
         self._next_commit_s = 0.0
-        self._join = partial(
-            ExactlyOnce,
+        self._loop = ExactlyOnce(
             connection,
             [topic],
             group=group,
             slot=slot,
             last_records=self._told,
-            on_assigned=self._begin_to_wait,
             on_dropped=self._cancel,
-            on_lost=self._keep,
             on_committed=metrics.transaction_s.observe,
             on_aborted=metrics.aborts.inc,
         )
-        self._loop = self._join()
 
     def start(self) -> None:
         """Open the provider, join the group, and read what was spent before."""
@@ -158,20 +138,12 @@ class Calls(Generic[SubjectT]):
 
     def step(self) -> None:
         """Begin what there is room for, and commit what has ended, if it is time."""
-        try:
-            self._turn()
-        except Outlived as exc:
-            self._begin_anew(exc)
-
-    def _turn(self) -> None:
-        self._let_go_if_due()
         room = self._limits.concurrency - len(self._in_flight)
         is_busy = bool(self._in_flight) or self._loop.has_pending
         wait_s = _POLL_S if is_busy else _IDLE_POLL_S
         works = self._loop.take(room, wait_s)
         for work in works:
-            if not self._go_on(work):
-                self._begin(work)
+            self._begin(work)
         self._collect(0.0 if room > 0 else _POLL_S)
         self._commit()
         self._metrics.turned(self._topic, len(works), in_flight=len(self._in_flight))
@@ -180,11 +152,9 @@ class Calls(Generic[SubjectT]):
     def close(self) -> None:
         """Let calls in flight end for a while, commit them, and leave."""
         deadline = time.monotonic() + self._limits.drain_s
-        while (self._in_flight or self._kept) and time.monotonic() < deadline:
-            for work in self._loop.take(self._kept, 0.0):
-                self._go_on(work)  # or leave it to others
+        while self._in_flight and time.monotonic() < deadline:
+            self._loop.take(0, 0.0)
             self._collect(_POLL_S)
-            self._let_go_if_due()
             self._commit()
             self._metrics.stepped(self._loop.lags)
         self._loop.close()
@@ -192,13 +162,7 @@ class Calls(Generic[SubjectT]):
 
     def ask(self, work: Work, subject: SubjectT, call: Call) -> None:
         """Begin the call for a record."""
-        self._await(work, subject, call, self._thread.submit(call))
-
-    def _await(
-        self, work: Work, subject: SubjectT, call: Call, future: Future[Result | Forward]
-    ) -> None:
-        self._in_flight[work] = subject, call, future
-        future.add_done_callback(lambda _: self._thread.tell(work))
+        self._in_flight[work] = subject, call, self._thread.submit(call, work)
 
     def complete(self, work: Work, records: Sequence[Record]) -> None:
         """The record is done without a call."""
@@ -236,55 +200,6 @@ class Calls(Generic[SubjectT]):
             self._next_commit_s = began_s + self._limits.commit_interval_s
             self._loop.commit()
 
-    def _begin_anew(self, reason: Outlived) -> None:
-        """Join again, and keep what need not be done again."""
-        self._keep({work.partition for work in self._in_flight}, self._loop.abandon())
-        now_s = time.monotonic()
-        if now_s < self._anew_s + ANEW_EVERY_S:
-            raise reason
-        self._anew_s = now_s
-        log.warning("joining again, with %d calls under way: %s", len(self._calling), reason)
-        self._loop = self._join()
-        self._loop.start()
-
-    @property
-    def _kept(self) -> int:
-        return len(self._calling) + len(self._uncommitted)
-
-    def _keep(self, partitions: Collection[Partition], outcomes: list[Outcome]) -> None:
-        """Keep calls of partitions that may come back, and what had ended without a commit."""
-        for work in [work for work in self._in_flight if work.partition in partitions]:
-            self._calling[_place(work)] = self._in_flight.pop(work)
-        self._uncommitted |= {_place(work): records for work, records in outcomes}
-        self._let_go_s = math.inf
-        while len(self._calling) > self._limits.concurrency:  # more partitions than come back
-            self._calling.pop(next(iter(self._calling)))[-1].cancel()
-        while len(self._uncommitted) > MAX_UNCOMMITTED:
-            self._uncommitted.pop(next(iter(self._uncommitted)))
-
-    def _begin_to_wait(self, _: list[Partition]) -> None:
-        """The group has spoken: what comes again comes soon."""
-        self._let_go_s = time.monotonic() + COMES_AGAIN_WITHIN_S
-
-    def _go_on(self, work: Work) -> bool:
-        """Whether the record had come before, to the member that this one follows."""
-        place = _place(work)
-        if (records := self._uncommitted.pop(place, None)) is not None:
-            self._loop.complete(work, records)
-        elif (asked := self._calling.pop(place, None)) is not None:
-            self._await(work, *asked)
-        else:
-            return False
-        return True
-
-    def _let_go_if_due(self) -> None:
-        """What has not come again by now was committed, or is another member's to do."""
-        if time.monotonic() < self._let_go_s:
-            return
-        for *_, future in self._calling.values():
-            future.cancel()
-        self._calling, self._uncommitted, self._let_go_s = {}, {}, math.inf
-
     def _outcome(self, call: Call, future: Future[Result | Forward]) -> Result | Forward:
         """What the call came to. A call that breaks our own code fails alone, not its process."""
         error = future.exception()
@@ -309,10 +224,6 @@ class Calls(Generic[SubjectT]):
             self._in_flight.pop(work)[-1].cancel()
 
 
-def _place(work: Work) -> Place:
-    return work.partition, work.offset, work.message.value()
-
-
 class CallThread:
     """An asyncio loop in a thread of its own, in which the calls run."""
 
@@ -329,14 +240,12 @@ class CallThread:
         self._thread.start()
         return asyncio.run_coroutine_threadsafe(self._open(), self._loop)
 
-    def submit(self, call: Call) -> Future[Result | Forward]:
-        """Begin one call."""
+    def submit(self, call: Call, work: Work) -> Future[Result | Forward]:
+        """Begin one call; `ended` tells when its future is done."""
         assert self._provider is not None
-        return asyncio.run_coroutine_threadsafe(self._answer(call, self._provider), self._loop)
-
-    def tell(self, work: Work) -> None:
-        """The call for this work has ended, as `ended` says."""
-        self._ended.put(work)
+        future = asyncio.run_coroutine_threadsafe(self._answer(call, self._provider), self._loop)
+        future.add_done_callback(lambda _: self._ended.put(work))
+        return future
 
     def ended(self, wait_s: float) -> list[Work]:
         """The work whose calls have ended since, waiting at most `wait_s` for the first one."""

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from metallm_stream.errors import Fenced, Outlived
+from metallm_stream.errors import Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
-from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
-from metallm_stream.kafka.transaction import Transactions
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
@@ -214,58 +209,6 @@ def test_a_commit_that_fails_is_told_at_the_next_turn(pipeline: Pipeline) -> Non
     assert copies(pipeline) == []
 
 
-def test_a_transaction_that_took_too_long_is_told_from_another_in_the_slot(
-    pipeline: Pipeline,
-) -> None:
-    """Brokers fence the producer in both cases."""
-    topic = pipeline.names.results
-
-    def slowly(after: Callable[[], None]) -> Iterator[Record]:
-        yield Record(topic, b"1", b"1")
-        producer.poll(0.5)  # the transaction has begun
-        after()
-        yield Record(topic, b"2", b"2")
-
-    producer = pipeline.kafka.transactional_producer("slow")
-    transactions = Transactions(producer)
-    transactions.start()
-    with pytest.raises(Outlived):
-        transactions.write(slowly(lambda: time.sleep(TRANSACTION_TIMEOUT_S + 2)))
-    transactions.close()
-    producer = pipeline.kafka.transactional_producer("slow")
-    transactions = Transactions(producer)
-    transactions.start()
-    twin = pipeline.kafka.transactional_producer("slow")
-    with pytest.raises(Fenced) as fence:
-        transactions.write(slowly(lambda: twin.init_transactions(30)))
-    assert not isinstance(fence.value, Outlived)
-    transactions.close()
-    assert copies(pipeline) == []
-
-
-def test_who_leaves_takes_its_clients_along(pipeline: Pipeline) -> None:
-    """Clients and their loop refer to each other, and nobody may ever look for such circles."""
-    fill(pipeline)
-    before = client_threads()
-    gc.disable()
-    try:
-        loop = ExactlyOnce(pipeline.kafka, [pipeline.names.queries], group="leaving", slot="0")
-        loop.start()
-        works = take(loop)
-        copy(pipeline, loop, works[0])
-        assert [work for work, _ in loop.abandon()] == works[:1]
-        del loop, works
-        eventually(lambda: client_threads() <= before)
-    finally:
-        gc.enable()
-
-
-def client_threads() -> int:
-    """How many threads librdkafka has in this process."""
-    names = (thread / "comm" for thread in Path("/proc/self/task").iterdir())
-    return sum(name.read_text().startswith("rdk:") for name in names if name.exists())
-
-
 def test_a_zombie_cannot_write(pipeline: Pipeline) -> None:
     """Whoever starts in the same slot fences its predecessor, which writes nothing."""
     fill(pipeline)
@@ -407,7 +350,6 @@ def test_a_member_whose_place_in_the_group_was_taken_ends(pipeline: Pipeline) ->
         group = f"{pipeline.names.prefix}copier"
         twin = pipeline.kafka.group_consumer(group, f"{group}-0")
         twin.subscribe([pipeline.names.queries])
-        with pytest.raises(Fenced, match="fenced by other consumer") as fence:
+        with pytest.raises(KafkaException, match="fenced by other consumer"):
             eventually(lambda: (loop.take(COUNT, 0.05), twin.poll(0.05)) is None)
-        assert not isinstance(fence.value, Outlived)
         twin.close()
