@@ -34,8 +34,8 @@ def test_twenty_kinds_of_faults(open_stage: Callable[..., Stage]) -> None:
     figures = faults.run(open_stage(*faults.PROVIDERS), 300, rate=0.02, seed=4)
     assert len(figures["faults"]) == len(Fault)
     # A request that is malformed, by the vendor's word, is tried nowhere else. Where a third of all
-    # requests fail, some queries run out of arms or, on a busy machine, of time.
-    assert figures["answered"] + figures["failures"]["bad_request"] >= 255
+    # requests fail, a few queries run out of arms or of time.
+    assert figures["answered"] + figures["failures"]["bad_request"] >= 285
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.RESET])
