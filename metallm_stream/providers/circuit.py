@@ -2,17 +2,20 @@
 
 Invariant: an open circuit lets one try pass in each `RETRY_AFTER_S`, whatever became of the one
 before, and closes at the first that is answered; so the end of an outage is noticed a few seconds
-after it, also where a vendor that is down lets every try run into its timeout.
+after it, also where a vendor that is down lets every try run into its timeout. A failure is seen
+among the tries that began with it, ended or not: errors come faster than answers.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import NamedTuple
 
 from metallm_stream.events import ArmHealth, Model
 from metallm_stream.providers.base import Answer, ProviderFailure
@@ -20,7 +23,7 @@ from metallm_stream.providers.clock import Clock
 
 WINDOW = 20  # tries
 WINDOW_S = 30.0
-FEWEST = 5  # tries that say anything
+FEWEST = 10  # tries that a share is taken of: two of the first three may be bad luck
 RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a moment too early
 BEAT_S = 5.0
 VALID_S = 15.0
@@ -40,6 +43,14 @@ class Entry:
     is_probe: bool = False
 
 
+class Try(NamedTuple):
+    """A try that has ended."""
+
+    began_s: float
+    ended_s: float
+    failed: bool
+
+
 @dataclass(slots=True)
 class Circuit:
     """The recent tries of one arm, or of all arms of a provider.
@@ -49,9 +60,13 @@ class Circuit:
     Parameters
     ----------
     share
-        It opens when at least this share of the recent tries has failed.
+        It opens when this share of the recent tries, or of ten if they are fewer, has failed.
     since_s
         When it opened or closed last.
+    tries
+        The recent ones that have ended, by when they began.
+    in_flight
+        When those began that have not ended yet, in order.
     """
 
     share: float
@@ -60,7 +75,8 @@ class Circuit:
     closed_s: float = -math.inf
     retry_at_s: float = 0.0
     reason: str = ""
-    tries: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    tries: list[Try] = field(default_factory=list)
+    in_flight: list[float] = field(default_factory=list)
 
     def admits(self, now_s: float) -> bool:
         """Whether a try may be made now."""
@@ -69,6 +85,14 @@ class Circuit:
     def enter(self, now_s: float) -> None:
         """Note that a try is made."""
         self.retry_at_s = now_s + RETRY_AFTER_S
+
+    def begin(self, began_s: float) -> None:
+        """Note that a try is in flight."""
+        insort(self.in_flight, began_s)
+
+    def end(self, began_s: float) -> None:
+        """Note that a try is in flight no more."""
+        del self.in_flight[bisect_left(self.in_flight, began_s)]
 
     def note(self, reason: str | None, began_s: float, now_s: float) -> bool:
         """Note how a try ended, `None` for well; True if the circuit opened or closed by it."""
@@ -80,16 +104,18 @@ class Circuit:
             return True
         if reason is not None and began_s < self.closed_s:
             return False  # it tells of the outage that is over
-        self.tries.append((now_s, reason is not None))
-        while self.tries[0][0] < now_s - WINDOW_S:
-            self.tries.popleft()
+        insort(self.tries, Try(began_s, now_s, reason is not None), key=attrgetter("began_s"))
+        self.tries = [one for one in self.tries if one.ended_s >= now_s - WINDOW_S][-WINDOW:]
         if reason is None:
             return False
-        failed = sum(one for _, one in self.tries)
-        if len(self.tries) < FEWEST or failed < self.share * len(self.tries):
+        waiting = self.in_flight[: bisect_right(self.in_flight, self.tries[-1].began_s)]
+        recent = [(one.began_s, one.failed) for one in self.tries]
+        recent = sorted(recent + [(began_s, False) for began_s in waiting[-WINDOW:]])[-WINDOW:]
+        failed = sum(has_failed for _, has_failed in recent)
+        if failed < self.share * max(len(recent), FEWEST):
             return False
         self.is_open, self.since_s, self.retry_at_s = True, now_s, now_s + RETRY_AFTER_S
-        self.reason = f"{failed} of {len(self.tries)} tries failed; the last: {reason}"[:500]
+        self.reason = f"{failed} of {len(recent)} tries failed; the last: {reason}"[:500]
         return True
 
 
@@ -133,11 +159,21 @@ class Circuits:
             self._host.enter(now_s)
             return Entry(is_probe=arm.is_open or self._host.is_open)
 
-    def leave(self, model: Model, ended: Answer | ProviderFailure, latency_s: float) -> None:
-        """Note how a try ended that took `latency_s`."""
+    def begin(self, model: Model, began_s: float) -> None:
+        """Note that a try of the arm is in flight; `leave` has to follow."""
+        with self._lock:
+            for circuit in (self._arm(model.arm, began_s), self._host):
+                circuit.begin(began_s)
+
+    def leave(self, model: Model, ended: Answer | ProviderFailure | None, began_s: float) -> None:
+        """Note how a try ended, None if it was broken off."""
         now_s = self._clock.monotonic()
         with self._lock:
-            reason = self._reason(model.arm, ended, latency_s)
+            for circuit in (self._arms[model.arm], self._host):
+                circuit.end(began_s)
+            if ended is None:
+                return
+            reason = self._reason(model.arm, ended, now_s - began_s)
             kind = None if isinstance(ended, Answer) else ended.kind
             if reason is None and kind in _SAYS_NOTHING | {"deadline"}:
                 return
@@ -148,7 +184,7 @@ class Circuits:
             }
             for name, (circuit, said) in both.items():
                 self._used_s[name] = now_s
-                if circuit.note(said, now_s - latency_s, now_s):
+                if circuit.note(said, began_s, now_s):
                     self._changed.add(name)
 
     def news(self) -> list[ArmHealth]:

@@ -77,6 +77,8 @@ class Guard:
             if reason is not None:
                 self._put_back(held)
                 return Failure(kind="spend_cap", message=reason)
+        if isinstance(held, Pass):
+            self._circuits.begin(model, held.began_s)
         return held
 
     async def _wait(
@@ -103,6 +105,7 @@ class Guard:
     def withdraw(self, held: Pass) -> None:
         """Take back a try that was let in and does not begin."""
         self._put_back(held)
+        self._circuits.leave(held.model, None, held.began_s)
         if self._spending is not None:
             self._spending.leave(held.model.arm, None)
 
@@ -121,9 +124,9 @@ class Guard:
         _free_lane(held, ended)
         if self._spending is not None:
             self._spending.leave(held.model.arm, cost_usd)
+        self._circuits.leave(held.model, ended, held.began_s)
         if ended is not None:
             self._shares.settle(held.share, ended, now_s)
-            self._circuits.leave(held.model, ended, now_s - held.began_s)
 
 
 def _free_lane(held: Pass, ended: Answer | ProviderFailure | None) -> None:

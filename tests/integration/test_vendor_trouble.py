@@ -31,11 +31,12 @@ def open_stage(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Callable[..., S
 
 def test_twenty_kinds_of_faults(open_stage: Callable[..., Stage]) -> None:
     """One result a query, nothing retried in vain, and every cent of the vendors' books."""
-    figures = faults.run(open_stage(*faults.PROVIDERS), 300, rate=0.02, seed=4)
+    figures = faults.run(open_stage(*faults.PROVIDERS), 500, rate=0.01, seed=1)
     assert len(figures["faults"]) == len(Fault)
-    # A request that is malformed, by the vendor's word, is tried nowhere else. Where a third of all
-    # requests fail, a few queries run out of arms or of time.
-    assert figures["answered"] + figures["failures"]["bad_request"] >= 285
+    # A request that is malformed, by the vendor's word, is tried nowhere else. Hardly another runs
+    # out of arms, as no circuit opens where a fifth of all requests fail.
+    assert figures["answered"] + figures["failures"]["bad_request"] >= 495
+    assert not figures["skipped"]
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.RESET])

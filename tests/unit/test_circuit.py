@@ -8,12 +8,13 @@ import pytest
 
 from metallm_stream.events import FailureKind, Model
 from metallm_stream.providers import Answer, Circuits, ProviderFailure
-from metallm_stream.providers.circuit import BEAT_S, FEWEST, IDLE_S, LATE_S, RETRY_AFTER_S, VALID_S
+from metallm_stream.providers.circuit import BEAT_S, IDLE_S, LATE_S, RETRY_AFTER_S, VALID_S
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINI = Model(arm="mini", provider="here", model="m")
 MAXI = Model(arm="maxi", provider="here", model="x")
 WELL = Answer("4")
+OPENING = 5  # failures: half of ten tries
 
 
 class HandClock:
@@ -40,9 +41,17 @@ def clock() -> HandClock:
     return HandClock()
 
 
+class Observed(Circuits):
+    """Circuits whose clock a test can read."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__("here", "0", 0.5, clock)
+        self.clock = clock
+
+
 @pytest.fixture
-def circuits(clock: HandClock) -> Circuits:
-    return Circuits("here", "0", 0.5, clock)
+def circuits(clock: HandClock) -> Observed:
+    return Observed(clock)
 
 
 def failed(kind: FailureKind) -> ProviderFailure:
@@ -50,27 +59,29 @@ def failed(kind: FailureKind) -> ProviderFailure:
 
 
 def run(
-    circuits: Circuits, *ended: Answer | FailureKind, model: Model = MINI, latency_s: float = 0.0
+    circuits: Observed, *ended: Answer | FailureKind, model: Model = MINI, latency_s: float = 0.0
 ) -> None:
     """Tries that end like this, one after the other."""
     for one in ended:
-        circuits.leave(model, one if isinstance(one, Answer) else failed(one), latency_s)
+        began_s = circuits.clock.monotonic() - latency_s
+        circuits.begin(model, began_s)
+        circuits.leave(model, one if isinstance(one, Answer) else failed(one), began_s)
 
 
-def is_open(circuits: Circuits, model: Model = MINI) -> bool:
+def is_open(circuits: Observed, model: Model = MINI) -> bool:
     return circuits.enter(model).barred is not None
 
 
-def test_a_high_share_of_failures_opens(circuits: Circuits) -> None:
-    """Half of the recent tries, but not before there are enough of them."""
-    run(circuits, *["server_error"] * (FEWEST - 1))
+def test_a_high_share_of_failures_opens(circuits: Observed) -> None:
+    """Half of the recent tries, or of ten if they are fewer."""
+    run(circuits, WELL, *["server_error"] * (OPENING - 1), WELL)
     assert not is_open(circuits)
     run(circuits, "timeout")
     assert is_open(circuits)
     assert not is_open(circuits, MAXI)
 
 
-def test_single_failures_do_not_open(circuits: Circuits) -> None:
+def test_single_failures_do_not_open(circuits: Observed) -> None:
     """Two of five are below the share."""
     for _ in range(20):
         run(circuits, WELL, WELL, WELL, "server_error", "connection")
@@ -81,14 +92,65 @@ def test_single_failures_do_not_open(circuits: Circuits) -> None:
     "kind", ["bad_request", "refused", "context_too_long", "unsupported", "rate_limited"]
 )
 def test_what_is_not_the_vendors_trouble_does_not_open(
-    circuits: Circuits, kind: FailureKind
+    circuits: Observed, kind: FailureKind
 ) -> None:
     """Refused requests and rate limits have other remedies."""
     run(circuits, *[kind] * 50)
     assert not is_open(circuits)
 
 
-def test_failures_of_long_ago_do_not_count(circuits: Circuits, clock: HandClock) -> None:
+def test_tries_that_hung_before_others_began_do_not_open(
+    circuits: Observed, clock: HandClock
+) -> None:
+    """Their timeouts come together, and later than what tells how the vendor does now."""
+    for second in range(1, 61):
+        clock.seconds = float(second)
+        run(circuits, WELL, latency_s=0.5)
+    run(circuits, *["timeout"] * 20, latency_s=30.0)
+    assert not is_open(circuits)
+    run(circuits, *["timeout"] * 10, latency_s=0.1)
+    assert is_open(circuits)
+
+
+def test_failures_among_tries_that_still_run_do_not_open(
+    circuits: Observed, clock: HandClock
+) -> None:
+    """Errors come at once and answers take their time: of a hundred that began, ten have failed."""
+    for _ in range(100):
+        circuits.begin(MINI, 0.0)
+    clock.seconds = 0.01
+    for _ in range(9):
+        circuits.leave(MINI, failed("server_error"), 0.0)
+    assert not is_open(circuits)
+    clock.seconds = 2.0
+    for _ in range(91):
+        circuits.leave(MINI, WELL, 0.0)
+    assert not is_open(circuits)
+
+
+def test_tries_that_hang_since_before_do_not_hide_an_outage(
+    circuits: Observed, clock: HandClock
+) -> None:
+    """Those that begin now all fail."""
+    for _ in range(100):
+        circuits.begin(MINI, 0.0)
+    clock.seconds = 1.0
+    run(circuits, *["connection"] * 10)
+    assert is_open(circuits)
+
+
+def test_tries_that_all_hang_open(circuits: Observed, clock: HandClock) -> None:
+    """They run into their timeout in the order in which they began, while others wait."""
+    for number in range(100):
+        circuits.begin(MINI, number / 100)
+    for number in range(OPENING):
+        assert not is_open(circuits)
+        clock.seconds = 30 + number / 100
+        circuits.leave(MINI, failed("timeout"), number / 100)
+    assert is_open(circuits)
+
+
+def test_failures_of_long_ago_do_not_count(circuits: Observed, clock: HandClock) -> None:
     """Four failures now and one a minute later are not five."""
     run(circuits, *["timeout"] * 4)
     clock.seconds = 60
@@ -96,28 +158,29 @@ def test_failures_of_long_ago_do_not_count(circuits: Circuits, clock: HandClock)
     assert not is_open(circuits)
 
 
-def test_a_deadline_counts_if_it_left_time(circuits: Circuits) -> None:
+def test_a_deadline_counts_if_it_left_time(circuits: Observed, clock: HandClock) -> None:
     """A query in a hurry is no evidence; one that waited long beyond the usual is."""
     run(circuits, *[WELL] * 20, latency_s=1.0)
     run(circuits, *["deadline"] * 40, latency_s=2.0)
     assert not is_open(circuits)
+    clock.seconds = 10
     run(circuits, *["deadline"] * 20, latency_s=4.0)
     assert is_open(circuits)
 
 
-def test_queries_in_a_hurry_do_not_open_where_nothing_is_known(circuits: Circuits) -> None:
+def test_queries_in_a_hurry_do_not_open_where_nothing_is_known(circuits: Observed) -> None:
     """A cold worker knows no usual latency; what has waited for long has failed all the same."""
     run(circuits, *["deadline"] * 20, latency_s=0.02)
     assert not is_open(circuits)
-    run(circuits, *["deadline"] * FEWEST, latency_s=LATE_S + 1)
+    run(circuits, *["deadline"] * OPENING, latency_s=LATE_S + 1)
     assert is_open(circuits)
 
 
 def test_an_open_circuit_lets_one_try_pass_now_and_then(
-    circuits: Circuits, clock: HandClock
+    circuits: Observed, clock: HandClock
 ) -> None:
     """Also while earlier ones are still waiting for their answer."""
-    run(circuits, *["timeout"] * FEWEST)
+    run(circuits, *["timeout"] * OPENING)
     passed = []
     for tenth in range(100):
         clock.seconds = tenth / 10
@@ -126,9 +189,9 @@ def test_an_open_circuit_lets_one_try_pass_now_and_then(
     assert passed.index(True) == RETRY_AFTER_S * 10
 
 
-def test_the_first_answer_closes(circuits: Circuits, clock: HandClock) -> None:
+def test_the_first_answer_closes(circuits: Observed, clock: HandClock) -> None:
     """And what failed before is forgotten; a late answer to an earlier try does not close."""
-    run(circuits, *["timeout"] * FEWEST)
+    run(circuits, *["timeout"] * OPENING)
     clock.seconds = RETRY_AFTER_S
     run(circuits, WELL, latency_s=30.0)
     assert not is_open(circuits)  # the probe
@@ -139,24 +202,24 @@ def test_the_first_answer_closes(circuits: Circuits, clock: HandClock) -> None:
 
 
 def test_what_began_in_an_outage_says_nothing_after_it(
-    circuits: Circuits, clock: HandClock
+    circuits: Observed, clock: HandClock
 ) -> None:
     """Probes that hang until long after the end do not open the circuit again."""
-    run(circuits, *["timeout"] * FEWEST)
+    run(circuits, *["timeout"] * OPENING)
     clock.seconds = 60.0
     run(circuits, WELL)
     clock.seconds = 90.0
     run(circuits, *["timeout"] * 30, latency_s=60.0)
     assert not is_open(circuits)
-    run(circuits, *["timeout"] * FEWEST, latency_s=20.0)
+    run(circuits, *["timeout"] * OPENING, latency_s=20.0)
     assert is_open(circuits)
 
 
 def test_broken_connections_open_for_the_whole_provider(
-    circuits: Circuits, clock: HandClock
+    circuits: Observed, clock: HandClock
 ) -> None:
     """An arm that was never tried is not asked; any response opens the way again."""
-    run(circuits, *["connection"] * FEWEST)
+    run(circuits, *["connection"] * OPENING)
     assert is_open(circuits, MAXI)
     assert {(h.arm, h.state) for h in circuits.news()} == {("mini", "open"), (None, "open")}
     clock.seconds = RETRY_AFTER_S
@@ -166,12 +229,12 @@ def test_broken_connections_open_for_the_whole_provider(
 
 
 def test_what_changes_is_told_once_and_all_in_use_with_every_beat(
-    circuits: Circuits, clock: HandClock
+    circuits: Observed, clock: HandClock
 ) -> None:
     """With the reason, and for how long it holds; an arm that is not used any more is not told."""
     circuits.news()
     run(circuits, WELL, model=MAXI)
-    run(circuits, *["server_error"] * FEWEST)
+    run(circuits, *["server_error"] * OPENING)
     (told,) = circuits.news()
     assert (told.arm, told.state, told.since, told.slot) == ("mini", "open", NOW, "0")
     assert told.reason == "5 of 5 tries failed; the last: server_error: by the test"

@@ -8,10 +8,10 @@ import pytest
 
 from metallm_stream.events import Failure
 from metallm_stream.providers import Answer, Circuits, Guard, ProviderFailure, Shares, Spending
-from metallm_stream.providers.circuit import FEWEST, RETRY_AFTER_S
+from metallm_stream.providers.circuit import RETRY_AFTER_S
 from metallm_stream.providers.guard import Pass
 from metallm_stream.providers.rate_headers import Quota, RateLimits
-from tests.unit.test_circuit import MINI, WELL, HandClock
+from tests.unit.test_circuit import MINI, OPENING, WELL, HandClock
 
 HUNG = ProviderFailure("timeout", "by the test", retriable=True)
 
@@ -32,7 +32,7 @@ def test_probes_that_hang_stand_in_nobodys_way() -> None:
     async def scene() -> None:
         clock = HandClock()
         shared = guard(clock)
-        for _ in range(FEWEST):
+        for _ in range(OPENING):
             shared.leave(await let_in(shared), HUNG, None)
         hanging = []
         for second in range(1, 31):
