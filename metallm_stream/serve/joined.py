@@ -7,7 +7,7 @@ as much as all that was learned before it.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from confluent_kafka import Message
 
@@ -35,7 +35,7 @@ def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: i
         return Verdict.parse(value)
     decision = Decision.parse(value)
     check_context(decision, encoder, dimensions)
-    if decision.decided_at <= recorded_at(message) + AHEAD:
+    if not _is_ahead(decision.decided_at, message):
         return decision
     return decision.model_copy(update={"decided_at": recorded_at(message)})
 
@@ -49,6 +49,11 @@ def _feedback(message: Message) -> Feedback:
 
 def _result(message: Message) -> Result:
     result = Result.parse(message.value())
-    if result.finished_at <= recorded_at(message) + AHEAD:
+    if not _is_ahead(result.finished_at, message):
         return result
     return result.model_copy(update={"finished_at": recorded_at(message)})
+
+
+def _is_ahead(moment: datetime, message: Message) -> bool:
+    """Whether the record tells of a moment that its topic had not reached."""
+    return moment > recorded_at(message) + AHEAD

@@ -258,7 +258,7 @@ def test_a_record_keeps_its_own_time() -> None:
 )
 def test_moments_lie_within_reason_in_utc(said: str) -> None:
     """So that what was accepted once can be read back, whatever zone it was written in."""
-    with pytest.raises(ValidationError, match="lies outside the years 1970 to 2200 of UTC"):
+    with pytest.raises(ValidationError, match=r"than or equal to (1970-01-01|2200-12-31)"):
         Feedback(query_id="q", feedback_id="f", label="a", given_at=said)
 
 
