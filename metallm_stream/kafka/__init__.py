@@ -13,7 +13,6 @@ from metallm_stream.kafka.follow import (
     read_from_start,
     read_tail,
     read_to_end,
-    watermarks,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.out_of_order import Window
@@ -34,6 +33,7 @@ from metallm_stream.kafka.topics import TopicNames, check, create, providers_wit
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
+from metallm_stream.kafka.watermarks import watermarks
 from metallm_stream.kafka.write import NotWrittenError, begin_write, write
 
 __all__ = [

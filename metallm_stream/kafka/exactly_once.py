@@ -30,6 +30,7 @@ from metallm_stream.kafka.transaction import (
     repeat,
 )
 from metallm_stream.kafka.watchdog import Watchdog
+from metallm_stream.kafka.watermarks import watermarks
 
 REJOIN_POLL_S = 0.1
 GATHER_POLL_S = 0.002
@@ -364,7 +365,7 @@ class ExactlyOnce:
         low, high = repeat(
             self._watchdog,
             "get_watermark_offsets",
-            lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
+            lambda: watermarks(consumer, where, CALL_TIMEOUT_S),
         )
         if low <= committed.offset <= high:
             return committed

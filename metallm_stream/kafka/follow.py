@@ -8,19 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unless_passing
+from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
-TIMEOUT_S = 15.0
 BATCH = 500
-NO_LEADER = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - a broker that starves is left out for a moment
-)
 
 
 class Follower:
@@ -118,7 +113,7 @@ def read_from_start(
     try:
         unread = {partition for partition, end in ends.items() if end > 0}
         for partition in sorted(unread):
-            low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+            low, _ = watermarks(consumer, TopicPartition(topic, partition))
             if low > 0:
                 raise ConfigurationError(
                     f"{topic}[{partition}] begins at offset {low}: the log no longer holds all "
@@ -138,18 +133,6 @@ def read_from_start(
                     unread.discard(partition)
     finally:
         consumer.close()
-
-
-def watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
-    """The first offset and the end; a partition may have no leader for a moment."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return consumer.get_watermark_offsets(where, TIMEOUT_S)
-        except KafkaException as exc:
-            if exc.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
-                raise
-            consumer.list_topics(where.topic, timeout=TIMEOUT_S)  # look who leads it now
 
 
 def _partition_count(consumer: Consumer, topic: str) -> int:

@@ -22,7 +22,15 @@ from metallm_stream.kafka.watchdog import Watchdog
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 GRACE_S = 4.0
 PATIENCE_S = 60.0
-PASSING = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001
+RETRY_S = 0.05
+PASSING = (
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    # A coordinator that has just come back, or has moved.
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -141,6 +149,7 @@ def repeat(watchdog: Watchdog, what: str, call: Callable[[], T]) -> T:
             if not passing or error.txn_requires_abort() or time.monotonic() > deadline:
                 raise _translate(exc) from exc
             log.warning("%s: %s, repeating", what, error.str())
+            time.sleep(RETRY_S)
 
 
 def _translate(exc: KafkaException) -> MetallmError | KafkaException:

@@ -1,0 +1,34 @@
+"""Where a partition begins and ends."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+TIMEOUT_S = 15.0
+_LEAST_S = 0.1
+_NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - a broker that starves is left out for a moment
+)
+
+
+def watermarks(
+    consumer: Consumer, where: TopicPartition, timeout_s: float = TIMEOUT_S
+) -> tuple[int, int]:
+    """The first offset and the end; a partition may have no leader for a moment.
+
+    Raises `KafkaException` if that lasts as long as `timeout_s`, or for another reason.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(_LEAST_S, deadline_s - time.monotonic())
+        try:
+            return consumer.get_watermark_offsets(where, left_s)
+        except KafkaException as exc:
+            if exc.args[0].code() not in _NO_LEADER or time.monotonic() > deadline_s:
+                raise
+        left_s = max(_LEAST_S, deadline_s - time.monotonic())
+        consumer.list_topics(where.topic, timeout=left_s)  # look who leads it now
