@@ -120,10 +120,12 @@ class Pipeline:
         *options: str,
         labels: Sequence[str] | None = None,
         key: str = KEY,
+        arms: Iterable[str] | None = None,
     ) -> None:
         """Start a vendor that answers `{text: {model: {answer, cost, ...}}}`.
 
-        With an empty `key` it takes any.
+        Its models, or those named as `arms`, come into the catalogue. With an empty `key` it takes
+        any.
         """
         recording = self.directory / "recording.jsonl"
         lines = [
@@ -143,7 +145,8 @@ class Pipeline:
         )
         child.wait_ready(30)
         self.vendor_url = f"http://127.0.0.1:{port_file.read_text().strip()}/v1"
-        self.add_models(sorted({model for value in outcomes.values() for model in value}))
+        known = {model for value in outcomes.values() for model in value}
+        self.add_models(sorted(known if arms is None else arms))
 
     def add_models(self, models: Iterable[str]) -> None:
         """Put models of the recorded vendor into the catalogue."""

@@ -63,6 +63,8 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
             missing = stage.settle()
             if not comes_to_zero(lambda: len(asked) - watch.count("results"), STUCK_S):
                 missing.append("somebody who answers")
+            if not comes_to_zero(lambda: watch.count("cases") - watch.count("verdicts"), STUCK_S):
+                missing.append("somebody who judges")
             if not wait_until_learned(stage.pipeline, STUCK_S):
                 missing.append("a learner that learns")
             seconds = time.monotonic() - began_s

@@ -12,7 +12,7 @@ from random import Random
 from typing import Literal
 
 Kind = Literal["kill", "stop", "term", "join", "backend", "reset", "delay", "freeze", "cut"]
-SERVICES = ("router", "worker", "learner")
+SERVICES = ("router", "worker", "learner", "judge")
 SLOTS = ("0", "1")
 REPLICAS = tuple(f"{service}-{slot}" for service in SERVICES for slot in SLOTS)
 PROFILES = ("services", "groups", "servers", "network", "all")
@@ -78,7 +78,7 @@ def draw(seed: int, seconds: float) -> Schedule:
     profile = PROFILES[seed % len(PROFILES)]
     faults = [_opening(seed)]
     at_s = _OPENS_S + _ALONE_S.get(faults[0].victim, 4.0)
-    turn = 4 * (seed // len(PROFILES))
+    turn = 5 * (seed // len(PROFILES))
     while at_s < seconds:
         is_own = rng.random() < _SHARES[profile]
         fault = (_FAULTS[profile] if is_own else _service)(rng, round(at_s, 2), turn)
@@ -103,7 +103,7 @@ def _service(rng: Random, at_s: float, _turn: int = 0) -> Fault:
 
 def _group(rng: Random, at_s: float, turn: int) -> Fault:
     """A third replica joins and leaves; each time another service's, or the vendor dies."""
-    joining = (*SERVICES, "vendor")[turn % 4]
+    joining = (*SERVICES, "vendor")[turn % 5]
     if joining == "vendor":
         return Fault("kill", "vendor", at_s)
     return Fault("join", f"{joining}-2", at_s, rng.choice((3.0, 5.0)))

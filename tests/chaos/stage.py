@@ -22,7 +22,7 @@ from tests.chaos.checker import Event
 from tests.chaos.faults import SLOTS, Fault, Schedule
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Servers
-from tests.chaos.traffic import recording
+from tests.chaos.traffic import ARMS, JUDGE, recording
 from tests.pipeline import Pipeline, fresh_database
 
 PARTITIONS = 4
@@ -30,7 +30,20 @@ READY_WITHIN_S = 90.0
 DELAY_S = 0.2
 _TAIL_LINES = 60
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
-_WORKER = {"WORKER__ATTEMPT_TIMEOUT_S": "3", "WORKER__BACKOFF_S": "0.05"}
+_CALLS = {"WORKER__ATTEMPT_TIMEOUT_S": "3", "WORKER__BACKOFF_S": "0.05"}
+# One budget binds, and is a matter of its own for each team; every free text is judged.
+_ALL = {
+    "BUDGETS__ALL__AMOUNT_USD": "0.005",
+    "BUDGETS__TEAMS__AMOUNT_USD": "10",
+    "BUDGETS__TEAMS__PER": "day",
+    "BUDGETS__TEAMS__METADATA_KEY": "team",
+    "JUDGE__PROVIDER": "recorded",
+    "JUDGE__MODEL": JUDGE,
+    "JUDGE__SPEND_CAP_USD": "100",
+    "JUDGE__INPUT_USD_PER_MTOK": "1",
+    "JUDGE__OUTPUT_USD_PER_MTOK": "1",
+    "JUDGE__SHARE": "1",
+}
 
 
 class Stage:
@@ -64,10 +77,11 @@ class Stage:
         port = f"--port={free_port()}"  # the same after a restart
         books = ("--ledger-file", str(self.ledger), "--retry-after-s", "0.1")
         seed = f"--seed={self.schedule.seed}"
-        self.pipeline.record(recording(queries), *faults, port, *books, seed)
+        self.pipeline.record(recording(queries), *faults, port, *books, seed, arms=ARMS)
         self._children["vendor"] = self.pipeline.supervisor.children["recorded"]
-        for slot in SLOTS:
-            self._start("worker", slot)
+        for service in ("worker", "judge"):
+            for slot in SLOTS:
+                self._start(service, slot)
         for child in tuple(self._children.values()):
             child.wait_ready(READY_WITHIN_S)
 
@@ -127,7 +141,7 @@ class Stage:
 
     def _start(self, service: str, slot: str) -> Child:
         arguments = ("--provider", "recorded") if service == "worker" else ()
-        settings = _WORKER if service == "worker" else {}
+        settings = _ALL | _CALLS
         plain = {"OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         if self.schedule.is_proxied and self.servers.kafka_proxy is not None:
             plain["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{self.servers.kafka_proxy.port}"

@@ -18,20 +18,23 @@ from confluent_kafka import (
 )
 
 from metallm_stream.serve.rebuild import Rebuilt
-from tests.chaos.checker import Event, History, Progress, Seen
+from tests.chaos.checker import Account, Event, History, Progress, Seen
+from tests.chaos.traffic import JUDGE
 from tests.pipeline import Pipeline
 from tests.processes import eventually
 
 PROVIDERS = ("recorded",)
 _ROWS = (
     "SELECT query_id, arm, answered_by, propensity, prediction, cost_usd, quality, problem, "
-    "decision, context, result FROM metallm.interactions"
+    "decision, context, result, judged_by, verdict FROM metallm.interactions"
 )
 _DEAD = "SELECT topic, partition, record_offset FROM metallm.dead_letters"
 _SPEND = (
     "SELECT coalesce(sum(cost_usd), 0) AS usd FROM metallm.spend "
     "WHERE bucket = 'day' AND arm IS NULL"
 )
+_ACCOUNTS = "SELECT budget, key, queries, spent_usd, reserved_usd FROM metallm.budgets"
+_JUDGES = "SELECT coalesce(sum(cost_usd), 0) AS usd FROM metallm.judges"
 _OFFSETS = "SELECT topic, partition, next_offset FROM metallm.offsets"
 _SHIFTS = "SELECT count(*) AS n FROM metallm.drift"
 
@@ -72,7 +75,7 @@ def wait_until_learned(pipeline: Pipeline, stuck_s: float) -> bool:
 
     False when no position of its has moved for so long.
     """
-    learned = ("decisions", "results", "feedback")
+    learned = ("decisions", "results", "feedback", "verdicts")
     ends: dict[tuple[str, int], int] = {}
     for item in read_records(pipeline):
         if item.topic in learned or item.topic.endswith(".dlq"):
@@ -107,6 +110,7 @@ def read_history(
 ) -> History:
     """All that can be seen of the stream now."""
     prefix = pipeline.names.prefix
+    lines = [json.loads(line) for line in ledger.read_bytes().splitlines()]
     stored, logged = pipeline.rebuilt(), pipeline.rebuilt(from_log=True)
     return History(
         asked=frozenset(asked),
@@ -116,7 +120,17 @@ def read_history(
             (str(row["topic"]).removeprefix(prefix), row["partition"], row["record_offset"])
             for row in pipeline.sql(_DEAD)
         ),
-        ledger=tuple(json.loads(line) for line in ledger.read_bytes().splitlines()),
+        ledger=tuple(line for line in lines if line["model"] != JUDGE),
+        judge_ledger=tuple(line for line in lines if line["model"] == JUDGE),
+        accounts={
+            (str(row["budget"]), str(row["key"])): Account(
+                int(str(row["queries"])),
+                float(str(row["spent_usd"])),
+                float(str(row["reserved_usd"])),
+            )
+            for row in pipeline.sql(_ACCOUNTS)
+        },
+        judges_usd=float(str(pipeline.sql(_JUDGES)[0]["usd"])),
         observations=_observations(stored),
         shifts=int(str(pipeline.sql(_SHIFTS)[0]["n"])),
         differences={

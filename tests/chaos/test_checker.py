@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from metallm_stream.providers import idempotency_key
 from tests.chaos.checker import (
     BAD,
     INTENT,
+    Account,
     Event,
     History,
     Progress,
@@ -23,7 +25,10 @@ from tests.chaos.checker import (
 )
 
 CONTEXT = bytes(range(8))
+LABELS = {"labels": ["yes", "no"]}
 COUNT = 4
+FREE = COUNT - 1  # the query that a model judges
+USD, JUDGE_USD, WEIGHT = 0.1, 0.02, 0.25
 
 
 def seen(topic: str, offset: int, value: dict[str, Any] | None, **headers: str) -> Seen:
@@ -33,7 +38,7 @@ def seen(topic: str, offset: int, value: dict[str, Any] | None, **headers: str) 
 
 
 def sound() -> History:
-    """Four queries, each decided, answered and judged once; and a bad record on two topics."""
+    """Four queries decided, answered and judged once, the last by a model; and bad records."""
     records, rows, ledger = [], {}, []
     for number in range(COUNT):
         query_id, call_id = f"q{number}", f"c{number}"
@@ -41,44 +46,54 @@ def sound() -> History:
             "query_id": query_id,
             "arm": "small",
             "propensity": 0.25,
-            "labels": ["yes", "no"],
+            **({} if number == FREE else LABELS),
             "candidates": [
                 {"arm": "small", "probability": 0.25},
                 {"arm": "large", "probability": 0.75},
             ],
         }
-        attempts = [{"arm": "small", "cost_usd": 0.1}]
+        attempts = [{"arm": "small", "cost_usd": USD}]
         result = {
             "query_id": query_id,
             "call_id": call_id,
             "arm": "small",
             "prediction": "yes",
-            "cost_usd": 0.1,
+            "cost_usd": USD,
             "attempts": attempts,
         }
         call = {"call_id": call_id, "query": {"query_id": query_id}, "ranking": [{"arm": "small"}]}
-        given = {"query_id": query_id, "label": "yes", "given_at": "2026-01-01T00:00:00Z"}
+        asked = {"query_id": query_id, "text": "Is it so?", "metadata": {"team": f"t{number % 2}"}}
         context = base64.urlsafe_b64encode(CONTEXT).decode()
         records += [
-            seen("queries", number, {"query_id": query_id, "text": "Is it so?"}),
+            seen("queries", number, asked | ({} if number == FREE else LABELS)),
             seen("decisions", number, decision | {"context": context}),
             seen("calls.recorded", number, call),
             seen("results", number, result),
-            seen("feedback", number, given),
         ]
+        if number != FREE:
+            given = {"query_id": query_id, "label": "yes", "given_at": "2026-01-01T00:00:00Z"}
+            records.append(seen("feedback", number, given))
         rows[query_id] = {
             "query_id": query_id,
             "arm": "small",
             "answered_by": "small",
             "propensity": 0.25,
             "prediction": "yes",
-            "cost_usd": 0.1,
-            "quality": 1.0,
+            "cost_usd": USD,
+            "quality": None if number == FREE else 1.0,
+            "judged_by": "model" if number == FREE else "user",
+            "verdict": verdict() if number == FREE else None,
             "decision": decision,
             "context": CONTEXT,
             "result": result,
         }
         ledger.append({"idempotency_key": idempotency_key(call_id, "small")})
+    records += [
+        seen("cases", 0, {"query_id": f"q{FREE}", "call_id": f"c{FREE}", "arm": "small"}),
+        seen("verdicts", 0, verdict()),
+        *(seen("health", number, told(0.01 * number)) for number in (1, 2)),
+    ]
+    judged = hashlib.sha256(f"c{FREE}\nverdict@1".encode()).hexdigest()[:32]
     for topic in ("queries", "feedback"):
         records += [
             seen(topic, COUNT, None, **{INTENT: BAD}),
@@ -91,13 +106,40 @@ def sound() -> History:
         rows=rows,
         dead_rows=(("queries", 0, COUNT), ("feedback", 0, COUNT)),
         ledger=tuple(ledger),
-        observations={"small": float(COUNT)},
+        judge_ledger=({"idempotency_key": idempotency_key(judged, "judge:strict")},),
+        accounts={
+            ("all", ""): Account(COUNT, USD * COUNT, 0.0),
+            ("teams", "t0"): Account(COUNT // 2, USD * COUNT / 2, 1e-12),
+            ("teams", "t1"): Account(COUNT // 2, USD * COUNT / 2, 0.0),
+        },
+        judges_usd=JUDGE_USD,
+        observations={"small": FREE + WEIGHT},
         shifts=0,
         differences={"SQL": 1e-16, "the log": 0.0},
-        spend_usd=0.1 * COUNT,
+        spend_usd=USD * COUNT,
         progress=tuple(Progress(1_000.0 + n, "learner", "decisions[0]", n) for n in (0, 2, 2, 4)),
         events=(Event(1_001.5, "kill router-0"),),
     )
+
+
+def verdict() -> dict[str, Any]:
+    """What the judge model says of the free text."""
+    return {
+        "query_id": f"q{FREE}",
+        "call_id": f"c{FREE}",
+        "arm": "small",
+        "judge": "recorded/strict",
+        "template": "verdict@1",
+        "score": 0.9,
+        "weight": WEIGHT,
+        "cost_usd": JUDGE_USD,
+    }
+
+
+def told(spent_usd: float) -> dict[str, Any]:
+    """What the judge says that it has spent."""
+    since = "2026-01-01T00:00:00Z"
+    return {"kind": "spend", "slot": "judge-0", "since": since, "spent_usd": spent_usd}
 
 
 def letter(offset: int) -> dict[str, str]:
@@ -141,6 +183,11 @@ def changed(history: History, topic: str, offset: int, **fields: Any) -> History
 def row(history: History, query_id: str, **fields: Any) -> History:
     """The history with other values in one row."""
     return replace(history, rows={**history.rows, query_id: {**history.rows[query_id], **fields}})
+
+
+def account(history: History, told: Account) -> History:
+    """The history with other figures of the budget for all."""
+    return replace(history, accounts={**history.accounts, ("all", ""): told})
 
 
 def both(history: History, **fields: Any) -> History:
@@ -214,7 +261,7 @@ PLANTED: dict[str, tuple[str, str, Callable[[History], History]]] = {
     "label counted twice in the model": (
         "labels in the model",
         "",
-        lambda h: replace(h, observations={"small": COUNT + 1.0}),
+        lambda h: replace(h, observations={"small": FREE + WEIGHT + 1.0}),
     ),
     "a model that is not its log": (
         "model",
@@ -226,7 +273,47 @@ PLANTED: dict[str, tuple[str, str, Callable[[History], History]]] = {
         "",
         lambda h: replace(h, differences={"SQL": float("nan")}),
     ),
-    "spend booked twice": ("spend", "", lambda h: replace(h, spend_usd=0.1 * (COUNT + 1))),
+    "spend booked twice": ("spend", "", lambda h: replace(h, spend_usd=USD * (COUNT + 1))),
+    "judges' spend in the users'": (
+        "spend",
+        "",
+        lambda h: replace(h, spend_usd=USD * COUNT + JUDGE_USD),
+    ),
+    "a query twice in a budget": ("budget", "", lambda h: account(h, Account(5, 0.4, 0.0))),
+    "a cost twice in a budget": ("budget", "", lambda h: account(h, Account(4, 0.5, 0.0))),
+    "a reserve that stays": ("budget", "", lambda h: account(h, Account(4, 0.4, 0.1))),
+    "no account": ("budget", "", lambda h: replace(h, accounts={})),
+    "no case": ("case", "q3", lambda h: without(h, "cases", 0)),
+    "two cases": ("case", "q3", lambda h: doubled(h, "cases", 0)),
+    "a case of another answer": ("case", "q3", lambda h: changed(h, "cases", 0, arm="large")),
+    "a case for a label": ("case", "q1", lambda h: changed(h, "cases", 0, query_id="q1")),
+    "no verdict": ("verdict", "q3", lambda h: without(h, "verdicts", 0)),
+    "two verdicts": ("verdict", "q3", lambda h: doubled(h, "verdicts", 0)),
+    "a verdict on another answer": (
+        "verdict",
+        "q3",
+        lambda h: changed(h, "verdicts", 0, call_id="c1"),
+    ),
+    "a verdict that nobody gave": ("verdict", "q3", lambda h: replace(h, judge_ledger=())),
+    "a judge asked for nobody": (
+        "stray call",
+        "",
+        lambda h: replace(h, judge_ledger=(*h.judge_ledger, {"idempotency_key": "nobody's"})),
+    ),
+    "another verdict in SQL": ("row", "q3", lambda h: row(h, "q3", verdict={"score": 0.9})),
+    "a user's word taken for a model's": ("row", "q1", lambda h: row(h, "q1", judged_by="model")),
+    "a verdict counted whole": (
+        "labels in the model",
+        "",
+        lambda h: replace(h, observations={"small": float(COUNT)}),
+    ),
+    "verdicts booked twice": ("spend", "", lambda h: replace(h, judges_usd=2 * JUDGE_USD)),
+    "a judge that tells of too little": ("told spend", "", lambda h: without(h, "health", 2)),
+    "a judge's spending that goes back": (
+        "told spend",
+        "",
+        lambda h: more(h, seen("health", 3, told(0.01))),
+    ),
     "spend lost in a row": ("spend", "", lambda h: row(h, "q1", cost_usd=None)),
     "bad record without dead letter": (
         "dead letter",

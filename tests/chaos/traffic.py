@@ -12,8 +12,8 @@ from random import Random
 
 import orjson
 
-from metallm_stream.events import Choice, Extraction, Feedback, Number, Query
-from metallm_stream.judge import prompt
+from metallm_stream.events import Case, Choice, Extraction, Feedback, Number, Query
+from metallm_stream.judge import judge_prompt, prompt, shipped
 from metallm_stream.kafka import Record, TopicNames
 from tests.chaos.checker import BAD, INTENT
 
@@ -21,6 +21,10 @@ ARMS = {"large": 0.011, "medium": 0.004, "small": 0.0007}
 RIGHT = {"labels": "yes", "choice": "B", "number": "42", "words": "harbour", "free": "Hello."}
 WRONG = {"labels": "no", "choice": "A", "number": "17", "words": "mountain", "free": "Goodbye."}
 KINDS = tuple(RIGHT)
+TEAMS = 3
+# What the judge model says of a free text, and what it takes for that.
+JUDGE, JUDGE_USD = "strict", 0.002
+_REPLIES = {RIGHT["free"]: "Short, and polite.\nScore: 9", WRONG["free"]: "Score: 2"}
 _UNJUDGEABLE = {"label": "perhaps", "score": None}
 _BAD_HEADER = ((INTENT, BAD.encode()),)
 RUBBISH: tuple[bytes | None, ...] = (
@@ -64,12 +68,16 @@ def query(number: int) -> Query:
         labels=("yes", "no") if kind == "labels" else None,
         answer=form.get(kind),
         cost_weight=(None, 0.0, 1.0)[number % 3],
+        metadata={"team": f"t{number % TEAMS}"},
     )
 
 
 def recording(count: int) -> dict[str, dict[str, dict[str, object]]]:
-    """`large` is right, `medium` on two of three, `small` on every other; costs differ."""
-    outcomes = {}
+    """`large` is right, `medium` on two of three, `small` on every other; costs differ.
+
+    And what the judge model says of their free texts.
+    """
+    outcomes: dict[str, dict[str, dict[str, object]]] = {}
     for number in range(count):
         kind = kind_of(number)
         right = {"large": True, "medium": number % 3 > 0, "small": number % 2 == 0}
@@ -77,7 +85,19 @@ def recording(count: int) -> dict[str, dict[str, dict[str, object]]]:
             arm: {"answer": (RIGHT if right[arm] else WRONG)[kind], "cost": cost_usd}
             for arm, cost_usd in ARMS.items()
         }
+        if kind == "free":
+            outcomes |= {
+                _shown(query(number), answer): {JUDGE: {"answer": reply, "cost": JUDGE_USD}}
+                for answer, reply in _REPLIES.items()
+            }
     return outcomes
+
+
+def _shown(asked: Query, answer: str) -> str:
+    """What the judge model is asked about an answer."""
+    texts = {"question": asked.text, "answer": answer}
+    case = Case(query_id=asked.query_id, call_id="c", arm="a", model="m", **texts)
+    return judge_prompt(case, shipped().by_kind["verdict"])
 
 
 def steps(names: TopicNames, count: int, *, chunk: int, seed: int, bad: float) -> list[Step]:

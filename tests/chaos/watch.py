@@ -29,7 +29,8 @@ class Watch:
     Attributes
     ----------
     arrivals
-        When each (topic, partition, offset) of decisions and results came to a committed reader.
+        When each (topic, partition, offset) of what services say of a query came to a committed
+        reader.
     progress
         Positions as they were seen.
     """
@@ -62,7 +63,7 @@ class Watch:
     def _watch_topics(self) -> None:
         names = self._pipeline.names
         consumer = self._reader("watch")
-        topics = (names.decisions, names.results)
+        topics = (names.decisions, names.results, names.cases, names.verdicts)
         listed = consumer.list_topics(timeout=15).topics
         consumer.assign(
             [TopicPartition(t, p, OFFSET_BEGINNING) for t in topics for p in listed[t].partitions]
@@ -97,6 +98,7 @@ class Watch:
     def _watch_groups(self) -> None:
         groups = {"router": self._pipeline.names.queries}
         groups |= {"worker-recorded": self._pipeline.names.calls("recorded")}
+        groups |= {"judge": self._pipeline.names.cases}
         readers = {name: self._reader(f"{self._prefix}metallm-{name}") for name in groups}
         while not self._is_over.wait(_GROUPS_EVERY_S):
             for name, topic in groups.items():

@@ -36,7 +36,7 @@ def rows_equal_topics(history: History) -> Iterator[Violation]:
         if base64.urlsafe_b64encode(row["context"] or b"").decode() != context:
             yield Violation("row", "another context in SQL than on the topic", query_id)
         for part, value in said.items():
-            if _without_nulls(row[part] or {}) != value:
+            if without_nulls(row[part] or {}) != value:
                 yield Violation("row", f"{part} in SQL: {row[part]}", query_id)
         for column, (part, name) in FLAT.items():
             if row[column] != said[part].get(name):
@@ -47,9 +47,12 @@ def rows_equal_topics(history: History) -> Iterator[Violation]:
 
 
 def labels_count_once(history: History) -> Iterator[Violation]:
-    """The judgement in force is the quality in SQL, and the model has learned each one once."""
+    """The judgement in force is the quality in SQL, and the model has learned each one once.
+
+    Where no user has judged, a verdict counts its weight.
+    """
     feedback = by_query(item for item in history.of("feedback") if not item.is_bad)
-    counted: dict[str, int] = {}
+    counted: dict[str, float] = {}
     for query_id in sorted(history.accepted()):
         row = history.rows.get(query_id)
         if row is None or not row["decision"] or not row["result"]:
@@ -58,12 +61,13 @@ def labels_count_once(history: History) -> Iterator[Violation]:
         if row["quality"] != expected:
             said = f"quality in SQL: {row['quality']}, by the topics: {expected}"
             yield Violation("label", said, query_id)
-        if expected is not None and row["answered_by"] is not None:
-            counted[row["answered_by"]] = counted.get(row["answered_by"], 0) + 1
+        weight = 1.0 if expected is not None else verdict_weight(row, feedback.get(query_id, []))
+        if weight and row["answered_by"] is not None:
+            counted[row["answered_by"]] = counted.get(row["answered_by"], 0.0) + weight
     if history.shifts:
         return  # what was learned before a shift counts less
     for arm in sorted(counted.keys() | history.observations.keys()):
-        learned, given = history.observations.get(arm, 0.0), counted.get(arm, 0)
+        learned, given = history.observations.get(arm, 0.0), counted.get(arm, 0.0)
         if not math.isclose(learned, given, rel_tol=SAME, abs_tol=1e-6):
             yield Violation("labels in the model", f"{arm}: {learned} learned, {given} given")
 
@@ -90,14 +94,7 @@ def quality(
     decision: Mapping[str, Any], result: Mapping[str, Any], feedback: list[Seen]
 ) -> float | None:
     """The quality by the feedback, for labels that are right as they stand or else wrong."""
-    newest: dict[str | None, tuple[datetime, Mapping[str, Any]]] = {}
-    for item in feedback:
-        value = item.value or {}
-        at = _given_at(item)
-        held = newest.get(value.get("feedback_id"))
-        if held is None or at > held[0]:
-            newest[value.get("feedback_id")] = (at, value)
-    valid = [one for one in newest.values() if not one[1].get("withdrawn")]
+    valid = _standing(feedback)
     if not valid:
         return None
     _, deciding = max(valid, key=lambda one: one[0])
@@ -111,6 +108,26 @@ def quality(
     return float(result.get("prediction") == deciding["label"])
 
 
+def verdict_weight(row: Mapping[str, Any], feedback: list[Seen]) -> float:
+    """What the verdict in a row teaches; nothing once a user has said something that stands."""
+    verdict = row["verdict"] or {}
+    if verdict.get("score") is None or _standing(feedback):
+        return 0.0
+    return float(verdict.get("weight", 0.0))
+
+
+def _standing(feedback: list[Seen]) -> list[tuple[datetime, Mapping[str, Any]]]:
+    """The newest of each feedback id, with its time, unless that is a withdrawal."""
+    newest: dict[str | None, tuple[datetime, Mapping[str, Any]]] = {}
+    for item in feedback:
+        value = item.value or {}
+        at = _given_at(item)
+        held = newest.get(value.get("feedback_id"))
+        if held is None or at > held[0]:
+            newest[value.get("feedback_id")] = (at, value)
+    return [one for one in newest.values() if not one[1].get("withdrawn")]
+
+
 def _given_at(item: Seen) -> datetime:
     told = (item.value or {}).get("given_at")
     if told is not None:
@@ -119,12 +136,13 @@ def _given_at(item: Seen) -> datetime:
 
 
 def _value(found: list[Seen] | None) -> dict[str, Any]:
-    return {} if not found else _without_nulls(dict(found[0].value or {}))
+    return {} if not found else without_nulls(dict(found[0].value or {}))
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """The value without what is null, at any depth."""
     if isinstance(value, Mapping):
-        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list):
-        return [_without_nulls(inner) for inner in value]
+        return [without_nulls(inner) for inner in value]
     return value

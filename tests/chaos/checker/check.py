@@ -8,7 +8,9 @@ from tests.chaos.checker.books import (
     rows_equal_topics,
     spend_adds_up,
 )
+from tests.chaos.checker.budgets import accounts_add_up
 from tests.chaos.checker.history import History, Violation
+from tests.chaos.checker.judged import cases_once, judge_spend, verdicts_in_sql, verdicts_once
 from tests.chaos.checker.once import lost_and_doubled, propensities
 from tests.chaos.checker.positions import nothing_goes_back, versions_grow
 from tests.chaos.checker.refused import dead_letters
@@ -23,6 +25,11 @@ INVARIANTS = (
     labels_count_once,
     model_is_the_fold,
     spend_adds_up,
+    accounts_add_up,
+    cases_once,
+    verdicts_once,
+    verdicts_in_sql,
+    judge_spend,
     nothing_goes_back,
     versions_grow,
 )

@@ -75,6 +75,15 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What SQL says that a budget has taken in, for one value of its metadata key."""
+
+    queries: int
+    spent_usd: float
+    reserved_usd: float
+
+
+@dataclass(frozen=True)
 class History:
     """A whole stream, after its end.
 
@@ -88,8 +97,12 @@ class History:
         `metallm.interactions` by query_id.
     dead_rows
         Topic (without prefix), partition and offset of each of `metallm.dead_letters`.
-    ledger
-        The vendor's book, a line a request.
+    ledger, judge_ledger
+        The vendor's book, a line a request; those for the judge model apart.
+    accounts
+        Each budget's, by its name and the value of its metadata key.
+    judges_usd
+        The total of the view `judges`.
     observations
         Labels in the live model, by arm.
     shifts
@@ -109,6 +122,9 @@ class History:
     rows: Mapping[str, Mapping[str, Any]]
     dead_rows: tuple[tuple[str, int, int], ...]
     ledger: tuple[Mapping[str, Any], ...]
+    judge_ledger: tuple[Mapping[str, Any], ...]
+    accounts: Mapping[tuple[str, str], Account]
+    judges_usd: float
     observations: Mapping[str, float]
     shifts: int
     differences: Mapping[str, float]
