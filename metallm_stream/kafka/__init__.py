@@ -1,13 +1,7 @@
 """Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · trace · write."""
 
 from metallm_stream.kafka.connect import Admin, Connection
-from metallm_stream.kafka.exactly_once import (
-    ExactlyOnce,
-    Work,
-    offset_of,
-    partition_of,
-    raise_unless_passing,
-)
+from metallm_stream.kafka.exactly_once import ExactlyOnce, Work
 from metallm_stream.kafka.follow import (
     Follower,
     read_from_start,
@@ -15,6 +9,7 @@ from metallm_stream.kafka.follow import (
     read_to_end,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
+from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import (
     OFFSET,

@@ -15,22 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.lifeline import USUAL, Lifeline, Patience
+from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition, Record
-from metallm_stream.kafka.transaction import (
-    CALL_TIMEOUT_S,
-    PATIENCE_S,
-    AbortNeededError,
-    Transactions,
-    repeat,
-)
+from metallm_stream.kafka.starts import starts_of
+from metallm_stream.kafka.transaction import PATIENCE_S, AbortNeededError, Transactions
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.watermarks import watermarks
 
 REJOIN_POLL_S = 0.1
 GATHER_POLL_S = 0.002
@@ -342,7 +337,7 @@ class ExactlyOnce:
         self._require_same_member()
         self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
-        starts = [self._start(consumer, item) for item in self._committed(consumer, keys)]
+        starts = starts_of(consumer, keys, self._watchdog)
         for start in starts:
             self._windows[start.topic, start.partition] = Window(start.offset, start.metadata)
         self._assigned_hook(keys)
@@ -351,35 +346,6 @@ class ExactlyOnce:
             [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
         )
         self._is_assigned = True
-
-    def _committed(self, consumer: Consumer, keys: list[Partition]) -> list[TopicPartition]:
-        # Times out while a dead member's transaction on these offsets is undecided.
-        return repeat(
-            self._watchdog,
-            "committed",
-            lambda: consumer.committed([TopicPartition(*key) for key in keys], CALL_TIMEOUT_S),
-        )
-
-    def _start(self, consumer: Consumer, committed: TopicPartition) -> TopicPartition:
-        where = TopicPartition(committed.topic, committed.partition)
-        low, high = repeat(
-            self._watchdog,
-            "get_watermark_offsets",
-            lambda: watermarks(consumer, where, CALL_TIMEOUT_S),
-        )
-        if low <= committed.offset <= high:
-            return committed
-        if committed.offset >= 0:
-            log.error(
-                "%s[%d]: offset %d was committed but %d to %d exist: records were deleted or the "
-                "topic was made anew; going on at %d",
-                *(where.topic, where.partition, committed.offset, low, high, low),
-            )
-            if committed.offset < low:
-                window = Window(committed.offset, committed.metadata)
-                window.begin_at(low)
-                return TopicPartition(where.topic, where.partition, low, window.encode())
-        return TopicPartition(where.topic, where.partition, low)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._is_closing:  # who leaves is no member any more, and has committed all
@@ -409,36 +375,3 @@ class ExactlyOnce:
             self._committing.pop(key, None)
         self._backlog = [work for work in self._backlog if work.partition in self._windows]
         self._dropped_hook(keys)
-
-
-def partition_of(message: Message) -> Partition:
-    """Topic and partition of a record that was read."""
-    topic, partition = message.topic(), message.partition()
-    assert topic is not None
-    assert partition is not None
-    return topic, partition
-
-
-def offset_of(message: Message) -> int:
-    """Offset of a record that was read."""
-    offset = message.offset()
-    assert offset is not None
-    return offset
-
-
-def raise_unless_passing(error: KafkaError) -> None:
-    """Raises `KafkaException` for a consumer error that does not mend itself."""
-    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-        return
-    if error.fatal() or error.code() in (
-        # As a record's error it is told once and does not call itself fatal: another has our slot,
-        # or the client has died.
-        KafkaError._FATAL,  # noqa: SLF001
-        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._AUTHENTICATION,  # noqa: SLF001
-    ):
-        raise KafkaException(error)
-    log.warning("consumer: %s", error.str())

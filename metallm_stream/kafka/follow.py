@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka.connect import Connection
-from metallm_stream.kafka.exactly_once import offset_of, partition_of, raise_unless_passing
+from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
 from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500

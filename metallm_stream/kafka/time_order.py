@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from metallm_stream.kafka.exactly_once import partition_of, raise_unless_passing
+from metallm_stream.kafka.messages import partition_of, raise_unless_passing
 from metallm_stream.kafka.records import Partition
 
 # What one partition may hold here; it is paused until a quarter of that is left.

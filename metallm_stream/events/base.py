@@ -1,0 +1,84 @@
+"""How all records are read and written.
+
+Invariant: what parses is immutable, has finite numbers and a known version; what does not is told
+by field, value and reason.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from metallm_stream.errors import InvalidEvent
+from metallm_stream.events.bounds import NO_NUL
+
+SCHEMA_VERSION: Final = 1
+
+
+class Event(BaseModel):
+    """Base of all records: immutable, finite numbers, versioned."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
+    _extra: ClassVar[Literal["ignore", "forbid"]] = "ignore"
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self:
+        """Read one record's value; raises `InvalidEvent` that names field, value and reason."""
+        if value is None:
+            raise InvalidEvent(f"empty value (tombstone) where a {cls.__name__} was expected")
+        try:
+            return cls.model_validate_json(value, strict=True, extra=cls._extra)
+        except ValidationError as exc:
+            raise InvalidEvent(explain(exc)) from exc
+
+    def encode(self) -> bytes:
+        """The record's value as UTF-8 JSON, unset optional fields left out."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class UserEvent(Event):
+    """Base of the records that users write: unknown fields are refused when one is read.
+
+    Inside a call, which a newer router may have written, they are ignored like all others.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    _extra = "forbid"
+
+
+def explain(error: ValidationError, *, limit: int = 3) -> str:
+    """A validation error in one line: field, reason and the start of the value.
+
+    The value of an unknown field is not shown: it may be a secret under a misspelt name.
+
+    >>> from metallm_stream.events import Query
+    >>> try:
+    ...     Query.parse(b'{"query_id": "q", "text": "t", "cost_weight": -1}')
+    ... except InvalidEvent as exc:
+    ...     print(exc.reason)
+    cost_weight: Input should be greater than or equal to 0 (got -1)
+    """
+    parts = []
+    for item in error.errors(include_url=False)[:limit]:
+        where = ".".join(str(step) for step in item["loc"]) or error.title
+        is_shown = item["type"] != "extra_forbidden" and not isinstance(item["input"], dict | list)
+        got = repr(item["input"]) if is_shown else ""
+        shown = f" (got {got[:80]})" if got else ""
+        parts.append(f"{where}: {_reason(item)}{shown}")
+    hidden = error.error_count() - limit
+    return "; ".join(parts) + (f"; and {hidden} more" if hidden > 0 else "")
+
+
+def _reason(error: ErrorDetails) -> str:
+    if error.get("ctx", {}).get("pattern") == NO_NUL:
+        return "contains a NUL character, which PostgreSQL cannot store; remove it"
+    return error["msg"].removeprefix("Value error, ")
