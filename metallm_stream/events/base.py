@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events.bounds import NO_NUL
 
 SCHEMA_VERSION: Final = 1
 
@@ -73,12 +71,6 @@ def explain(error: ValidationError, *, limit: int = 3) -> str:
         is_shown = item["type"] != "extra_forbidden" and not isinstance(item["input"], dict | list)
         got = repr(item["input"]) if is_shown else ""
         shown = f" (got {got[:80]})" if got else ""
-        parts.append(f"{where}: {_reason(item)}{shown}")
+        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}")
     hidden = error.error_count() - limit
     return "; ".join(parts) + (f"; and {hidden} more" if hidden > 0 else "")
-
-
-def _reason(error: ErrorDetails) -> str:
-    if error.get("ctx", {}).get("pattern") == NO_NUL:
-        return "contains a NUL character, which PostgreSQL cannot store; remove it"
-    return error["msg"].removeprefix("Value error, ")

@@ -18,6 +18,7 @@ from metallm_stream.errors import Fenced, MetallmError
 from metallm_stream.kafka.connect import TRANSACTION_TIMEOUT_S
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.watchdog import Watchdog
+from metallm_stream.kafka.watermarks import NO_LEADER
 
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 GRACE_S = 4.0
@@ -30,6 +31,7 @@ PASSING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    *NO_LEADER,
 )
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 TIMEOUT_S = 15.0
 _LEAST_S = 0.1
-_NO_LEADER = (
+_RETRY_S = 0.05
+NO_LEADER = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - a broker that starves is left out for a moment
@@ -28,7 +29,8 @@ def watermarks(
         try:
             return consumer.get_watermark_offsets(where, left_s)
         except KafkaException as exc:
-            if exc.args[0].code() not in _NO_LEADER or time.monotonic() > deadline_s:
+            if exc.args[0].code() not in NO_LEADER or time.monotonic() > deadline_s:
                 raise
         left_s = max(_LEAST_S, deadline_s - time.monotonic())
         consumer.list_topics(where.topic, timeout=left_s)  # look who leads it now
+        time.sleep(_RETRY_S)

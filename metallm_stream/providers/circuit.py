@@ -3,7 +3,8 @@
 Invariant: an open circuit lets one try pass in each `RETRY_AFTER_S`, whatever became of the one
 before, and closes at the first that is answered; so the end of an outage is noticed a few seconds
 after it, also where a vendor that is down lets every try run into its timeout. A failure is seen
-among the tries that began with it, ended or not: errors come faster than answers.
+among the tries that began with it, ended or not, as errors come faster than answers, and timeouts
+slower.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from metallm_stream.events import ArmHealth, Model
@@ -30,6 +31,7 @@ VALID_S = 15.0
 IDLE_S = 60.0  # after so long without a try nothing is said of an arm
 LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual,
 LATE_S = 5.0  # or so many seconds where the usual is not known
+COLD_S = 20.0  # a try in flight of which that is not known counts as failed after so long
 
 _FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
 _SAYS_NOTHING = {"rate_limited", "superseded"}
@@ -49,6 +51,9 @@ class Try(NamedTuple):
     began_s: float
     ended_s: float
     failed: bool
+
+
+_BEGAN = attrgetter("began_s")
 
 
 @dataclass(slots=True)
@@ -94,8 +99,11 @@ class Circuit:
         """Note that a try is in flight no more."""
         del self.in_flight[bisect_left(self.in_flight, began_s)]
 
-    def note(self, reason: str | None, began_s: float, now_s: float) -> bool:
-        """Note how a try ended, `None` for well; True if the circuit opened or closed by it."""
+    def note(self, reason: str | None, began_s: float, now_s: float, late_s: float) -> bool:
+        """Note how a try ended, `None` for well; True if the circuit opened or closed by it.
+
+        Tries that are in flight for longer than `late_s` count as failed.
+        """
         if self.is_open:
             if reason is not None or began_s < self.since_s:
                 return False
@@ -104,19 +112,31 @@ class Circuit:
             return True
         if reason is not None and began_s < self.closed_s:
             return False  # it tells of the outage that is over
-        insort(self.tries, Try(began_s, now_s, reason is not None), key=attrgetter("began_s"))
-        self.tries = [one for one in self.tries if one.ended_s >= now_s - WINDOW_S][-WINDOW:]
+        insort(self.tries, Try(began_s, now_s, reason is not None), key=_BEGAN)
+        del self.tries[: max(0, self._begun(now_s - late_s) - WINDOW)]
         if reason is None:
             return False
-        waiting = self.in_flight[: bisect_right(self.in_flight, self.tries[-1].began_s)]
-        recent = [(one.began_s, one.failed) for one in self.tries]
-        recent = sorted(recent + [(began_s, False) for began_s in waiting[-WINDOW:]])[-WINDOW:]
-        failed = sum(has_failed for _, has_failed in recent)
-        if failed < self.share * max(len(recent), FEWEST):
-            return False
-        self.is_open, self.since_s, self.retry_at_s = True, now_s, now_s + RETRY_AFTER_S
-        self.reason = f"{failed} of {len(recent)} tries failed; the last: {reason}"[:500]
-        return True
+        # Of those before it: who fails. Of those that have had their time: who hangs.
+        for until_s in {max(began_s, now_s - late_s), now_s - late_s}:
+            recent = self._recent(until_s, now_s, late_s)
+            failed = sum(recent)
+            if failed >= self.share * max(len(recent), FEWEST):
+                self.is_open, self.since_s, self.retry_at_s = True, now_s, now_s + RETRY_AFTER_S
+                self.reason = f"{failed} of {len(recent)} tries failed; the last: {reason}"[:500]
+                return True
+        return False
+
+    def _recent(self, until_s: float, now_s: float, late_s: float) -> list[bool]:
+        """Whether each of the last tries that had begun by then has failed."""
+        ended = self.tries[: self._begun(until_s)][-WINDOW:]
+        waiting = self.in_flight[: bisect_right(self.in_flight, until_s)][-WINDOW:]
+        told = [(one.began_s, one.failed) for one in ended if now_s - one.ended_s <= WINDOW_S]
+        told += [(began_s, now_s - began_s > late_s) for began_s in waiting]
+        return [has_failed for _, has_failed in sorted(told, key=itemgetter(0))[-WINDOW:]]
+
+    def _begun(self, until_s: float) -> int:
+        """How many of the ended tries had begun by then."""
+        return bisect_right(self.tries, until_s, key=_BEGAN)
 
 
 class Circuits:
@@ -178,13 +198,15 @@ class Circuits:
             if reason is None and kind in _SAYS_NOTHING | {"deadline"}:
                 return
             broken = reason if kind == "connection" else None
-            both: Mapping[str | None, tuple[Circuit, str | None]] = {
-                model.arm: (self._arm(model.arm, now_s), reason),
-                None: (self._host, broken),
+            usual_s = self._usual_s.get(model.arm)
+            late_s = COLD_S if usual_s is None else max(LATE_S, LATE * usual_s)
+            both: Mapping[str | None, tuple[Circuit, str | None, float]] = {
+                model.arm: (self._arm(model.arm, now_s), reason, late_s),
+                None: (self._host, broken, math.inf),  # who waits has a connection
             }
-            for name, (circuit, said) in both.items():
+            for name, (circuit, said, late_s) in both.items():
                 self._used_s[name] = now_s
-                if circuit.note(said, began_s, now_s):
+                if circuit.note(said, began_s, now_s, late_s):
                     self._changed.add(name)
 
     def news(self) -> list[ArmHealth]:

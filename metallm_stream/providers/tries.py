@@ -221,14 +221,14 @@ class Tries:
         started_at, began_s = self._clock.now(), self._clock.monotonic()
         try:
             ended = await self._complete(model, self._left_s())
+            limit = self._settings.max_text_bytes
+            read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
+            booked = self._book(model, read, started_at, began_s)
         except BaseException as exc:
             self._leave(held, None, None)
             if isinstance(exc, asyncio.CancelledError):
                 self._book(model, _SUPERSEDED, started_at, began_s)
             raise
-        limit = self._settings.max_text_bytes
-        read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
-        booked = self._book(model, read, started_at, began_s)
         self._leave(held, ended, booked.cost_usd)
         return storable(read.text) if isinstance(read, Answer) else read
 

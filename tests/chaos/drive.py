@@ -19,7 +19,7 @@ from tests.chaos.faults import Schedule
 from tests.chaos.recovery import recoveries
 from tests.chaos.servers import Servers
 from tests.chaos.stage import Stage, open_stage
-from tests.chaos.stranger import comes_to_zero, read_history, wait_until_learned
+from tests.chaos.stranger import comes_to_zero, read_history, unjudged, wait_until_learned
 from tests.chaos.traffic import query, steps
 from tests.chaos.watch import Watch
 
@@ -63,7 +63,7 @@ def run(servers: Servers, schedule: Schedule, queries: int, directory: Path) -> 
             missing = stage.settle()
             if not comes_to_zero(lambda: len(asked) - watch.count("results"), STUCK_S):
                 missing.append("somebody who answers")
-            if not comes_to_zero(lambda: watch.count("cases") - watch.count("verdicts"), STUCK_S):
+            if not comes_to_zero(lambda: unjudged(stage.pipeline), STUCK_S):
                 missing.append("somebody who judges")
             if not wait_until_learned(stage.pipeline, STUCK_S):
                 missing.append("a learner that learns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def wait_until_learned(pipeline: Pipeline, stuck_s: float) -> bool:
         return sum(max(0, end - reached.get(key, 0)) for key, end in ends.items())
 
     return comes_to_zero(left, stuck_s)
+
+
+def unjudged(pipeline: Pipeline) -> int:
+    """How many answers are put before the judge model and have no verdict yet."""
+    seen = Counter(item.topic for item in read_records(pipeline))
+    return seen["cases"] - seen["verdicts"]
 
 
 def comes_to_zero(left: Callable[[], int], stuck_s: float) -> bool:

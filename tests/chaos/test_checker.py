@@ -57,6 +57,7 @@ def sound() -> History:
             "query_id": query_id,
             "call_id": call_id,
             "arm": "small",
+            "text": "Hello." if number == FREE else "yes",
             "prediction": "yes",
             "cost_usd": USD,
             "attempts": attempts,
@@ -89,7 +90,7 @@ def sound() -> History:
         }
         ledger.append({"idempotency_key": idempotency_key(call_id, "small")})
     records += [
-        seen("cases", 0, {"query_id": f"q{FREE}", "call_id": f"c{FREE}", "arm": "small"}),
+        seen("cases", 0, case()),
         seen("verdicts", 0, verdict()),
         *(seen("health", number, told(0.01 * number)) for number in (1, 2)),
     ]
@@ -120,6 +121,12 @@ def sound() -> History:
         progress=tuple(Progress(1_000.0 + n, "learner", "decisions[0]", n) for n in (0, 2, 2, 4)),
         events=(Event(1_001.5, "kill router-0"),),
     )
+
+
+def case() -> dict[str, Any]:
+    """The free text as the judge model is shown it."""
+    whose = {"query_id": f"q{FREE}", "call_id": f"c{FREE}", "arm": "small"}
+    return whose | {"question": "Is it so?", "answer": "Hello."}
 
 
 def verdict() -> dict[str, Any]:
@@ -286,6 +293,17 @@ PLANTED: dict[str, tuple[str, str, Callable[[History], History]]] = {
     "no case": ("case", "q3", lambda h: without(h, "cases", 0)),
     "two cases": ("case", "q3", lambda h: doubled(h, "cases", 0)),
     "a case of another answer": ("case", "q3", lambda h: changed(h, "cases", 0, arm="large")),
+    "a case with another answer": ("case", "q3", lambda h: changed(h, "cases", 0, answer="yes")),
+    "a case with another question": ("case", "q3", lambda h: changed(h, "cases", 0, question="?")),
+    "a score of another answer": ("score", "q3", lambda h: changed(h, "verdicts", 0, score=0.2)),
+    "another weight": ("score", "q3", lambda h: changed(h, "verdicts", 0, weight=1.0)),
+    "no score at all": (
+        "verdict",
+        "",
+        lambda h: more(
+            without(h, "verdicts", 0), *(seen("cases", n, case()) for n in range(1, 20))
+        ),
+    ),
     "a case for a label": ("case", "q1", lambda h: changed(h, "cases", 0, query_id="q1")),
     "no verdict": ("verdict", "q3", lambda h: without(h, "verdicts", 0)),
     "two verdicts": ("verdict", "q3", lambda h: doubled(h, "verdicts", 0)),

@@ -29,8 +29,7 @@ class Watch:
     Attributes
     ----------
     arrivals
-        When each (topic, partition, offset) of what services say of a query came to a committed
-        reader.
+        When each (topic, partition, offset) of decisions and results came to a committed reader.
     progress
         Positions as they were seen.
     """
@@ -63,7 +62,7 @@ class Watch:
     def _watch_topics(self) -> None:
         names = self._pipeline.names
         consumer = self._reader("watch")
-        topics = (names.decisions, names.results, names.cases, names.verdicts)
+        topics = (names.decisions, names.results)
         listed = consumer.list_topics(timeout=15).topics
         consumer.assign(
             [TopicPartition(t, p, OFFSET_BEGINNING) for t in topics for p in listed[t].partitions]

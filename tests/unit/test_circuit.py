@@ -140,13 +140,37 @@ def test_tries_that_hang_since_before_do_not_hide_an_outage(
 
 
 def test_tries_that_all_hang_open(circuits: Observed, clock: HandClock) -> None:
-    """They run into their timeout in the order in which they began, while others wait."""
+    """By the first that runs into its timeout: the others wait for as long."""
     for number in range(100):
+        circuits.begin(MINI, number / 100)
+    clock.seconds = 30
+    assert not is_open(circuits)
+    circuits.leave(MINI, failed("timeout"), 0.0)
+    assert is_open(circuits)
+
+
+def test_an_outage_in_which_most_tries_hang_opens(circuits: Observed, clock: HandClock) -> None:
+    """Though newer ones hang than those that fail at once: soon after they should have ended."""
+    for _ in range(20):
+        run(circuits, WELL, latency_s=0.5)
+    for tenth in range(100):
+        clock.seconds = 1 + tenth / 10
+        circuits.begin(MINI, clock.seconds)
+        if tenth % 5 == 0:
+            circuits.leave(MINI, failed("server_error"), clock.seconds)
+        if is_open(circuits):
+            break
+    assert LATE_S < clock.seconds < 3 * LATE_S
+
+
+def test_errors_that_take_as_long_as_answers_open(circuits: Observed, clock: HandClock) -> None:
+    """However many are in flight: those that began before have had as much time."""
+    for number in range(200):
         circuits.begin(MINI, number / 100)
     for number in range(OPENING):
         assert not is_open(circuits)
-        clock.seconds = 30 + number / 100
-        circuits.leave(MINI, failed("timeout"), number / 100)
+        clock.seconds = 2 + number / 100
+        circuits.leave(MINI, failed("server_error"), number / 100)
     assert is_open(circuits)
 
 

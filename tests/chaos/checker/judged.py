@@ -13,6 +13,10 @@ from tests.chaos.checker.books import verdict_weight, without_nulls
 from tests.chaos.checker.history import History, Seen, Violation, by_query
 
 SAME = 1e-9
+# What the judge model of the traffic says of an answer, and what its word weighs.
+SCORES = {"Hello.": 0.9, "Goodbye.": 0.2}
+WEIGHT = 0.25
+ENOUGH = 20  # cases, of which one at least must have a score
 
 
 def cases_once(history: History) -> Iterator[Violation]:
@@ -27,12 +31,16 @@ def cases_once(history: History) -> Iterator[Violation]:
         if len(found) != (len(answered) if is_free else 0):
             yield Violation("case", f"{len(found)} for {len(answered)} answers", query_id)
         for item in found:
-            if _whose(item) not in [(one.get("call_id", ""), one["arm"]) for one in answered]:
+            case = item.value or {}
+            said = [(one.get("call_id", ""), one["arm"], one.get("text")) for one in answered]
+            if (*_whose(item), case.get("answer")) not in said:
                 yield Violation("case", "of another answer", query_id)
+            if is_free and case.get("question") != (accepted[query_id].value or {}).get("text"):
+                yield Violation("case", "with another question", query_id)
 
 
 def verdicts_once(history: History) -> Iterator[Violation]:
-    """One verdict for each case, which the judge model was asked for."""
+    """One verdict for each case, with the score that the judge model gives its answer."""
     cases, verdicts = (by_query(history.of(topic)) for topic in ("cases", "verdicts"))
     for query_id in sorted(cases.keys() | verdicts.keys()):
         judged, found = (
@@ -40,6 +48,14 @@ def verdicts_once(history: History) -> Iterator[Violation]:
         )
         if judged != found:
             yield Violation("verdict", f"{len(found)} for {len(judged)} cases", query_id)
+        answers = {
+            _whose(item): (item.value or {}).get("answer") for item in cases.get(query_id, ())
+        }
+        for item in verdicts.get(query_id, ()):
+            yield from _wrong_score(item, answers.get(_whose(item)))
+    scored = sum("score" in (item.value or {}) for item in history.of("verdicts"))
+    if not scored and len(history.of("cases")) >= ENOUGH:
+        yield Violation("verdict", "none of all has a score")
     booked = Counter(line["idempotency_key"] for line in history.judge_ledger)
     asked = {_key(item): item for item in history.of("verdicts")}
     for key, item in sorted(asked.items()):
@@ -47,6 +63,14 @@ def verdicts_once(history: History) -> Iterator[Violation]:
             yield Violation("verdict", "the judge model was never asked", item.query_id)
     for key in sorted(booked.keys() - asked.keys()):
         yield Violation("stray call", f"the judge model was asked with a key of nobody's: {key}")
+
+
+def _wrong_score(item: Seen, answer: str | None) -> Iterator[Violation]:
+    value = item.value or {}
+    right = SCORES.get(answer or ""), WEIGHT
+    if "score" in value and (value["score"], value.get("weight")) != right:
+        said = f"{value['score']} with weight {value.get('weight')} instead of {right}"
+        yield Violation("score", said, item.query_id)
 
 
 def verdicts_in_sql(history: History) -> Iterator[Violation]:
@@ -80,7 +104,9 @@ def judge_spend(history: History) -> Iterator[Violation]:
                 said = f"{item.key}: {value['spent_usd']!r} USD after {told[place]!r}"
                 yield Violation("told spend", said)
             told[place] = value["spent_usd"]
-    if math.fsum(told.values()) < spent_usd - SAME:
+    # What is booked before midnight and told after it is told of neither day.
+    is_one_day = len({since for _, since in told}) == 1
+    if is_one_day and math.fsum(told.values()) < spent_usd - SAME:
         yield Violation("told spend", f"{told} for verdicts of {spent_usd!r} USD")
 
 
