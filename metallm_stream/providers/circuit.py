@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
@@ -35,6 +34,7 @@ COLD_S = 20.0  # a try in flight of which that is not known counts as failed aft
 
 _FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
 _SAYS_NOTHING = {"rate_limited", "superseded"}
+_SAYS_NOTHING_OF_HOSTS = {"timeout", "deadline"}  # who waits may have a connection, or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +200,14 @@ class Circuits:
             broken = reason if kind == "connection" else None
             usual_s = self._usual_s.get(model.arm)
             late_s = COLD_S if usual_s is None else max(LATE_S, LATE * usual_s)
-            both: Mapping[str | None, tuple[Circuit, str | None, float]] = {
-                model.arm: (self._arm(model.arm, now_s), reason, late_s),
-                None: (self._host, broken, math.inf),  # who waits has a connection
-            }
-            for name, (circuit, said, late_s) in both.items():
-                self._used_s[name] = now_s
-                if circuit.note(said, began_s, now_s, late_s):
-                    self._changed.add(name)
+            self._note(model.arm, reason, began_s, late_s)
+            if kind not in _SAYS_NOTHING_OF_HOSTS:
+                self._note(None, broken, began_s, math.inf)
+
+    def _note(self, name: str | None, reason: str | None, began_s: float, late_s: float) -> None:
+        now_s = self._used_s[name] = self._clock.monotonic()
+        if self._circuit(name).note(reason, began_s, now_s, late_s):
+            self._changed.add(name)
 
     def news(self) -> list[ArmHealth]:
         """What is to be published now: what has changed, and everything in use every 5 s."""

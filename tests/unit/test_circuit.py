@@ -99,6 +99,17 @@ def test_what_is_not_the_vendors_trouble_does_not_open(
     assert not is_open(circuits)
 
 
+def test_a_timeout_says_nothing_of_the_host(circuits: Observed, clock: HandClock) -> None:
+    """Neither that it is reached nor that it is not: only an answer closes its circuit."""
+    run(circuits, *["connection"] * OPENING)
+    clock.seconds = RETRY_AFTER_S
+    run(circuits, "timeout")
+    assert not is_open(circuits, MAXI)  # the probe
+    assert is_open(circuits, MAXI)
+    run(circuits, WELL)
+    assert not is_open(circuits, MAXI)
+
+
 def test_tries_that_hung_before_others_began_do_not_open(
     circuits: Observed, clock: HandClock
 ) -> None:
