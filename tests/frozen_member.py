@@ -34,13 +34,13 @@ def main() -> int:
     loop.start()
     works: list[Work] = []
     deadline_s = time.monotonic() + WITHIN_S
-    while len(works) < int(count) or not dropped:
-        works += loop.take(int(count), 0.1)
-        if len(works) == int(count):
-            os.write(1, b"took all\n")
-        if time.monotonic() > deadline_s:
-            return 1
     try:
+        while len(works) < int(count) or not dropped:
+            works += loop.take(int(count), 0.1)
+            if len(works) == int(count):
+                os.write(1, b"took all\n")
+            if time.monotonic() > deadline_s:
+                return 1
         for work in works:
             record = Record(results, work.message.key(), work.message.value())
             loop.complete(work, [record])
