@@ -1,4 +1,8 @@
-"""Where a partition begins and ends."""
+"""Where a partition begins and ends.
+
+Invariant: nothing here calls back. The group's callbacks ask for this, and a call that itself may
+call back, such as `list_topics`, ends the process in the next callback of the same poll.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,4 @@ def watermarks(
         except KafkaException as exc:
             if exc.args[0].code() not in NO_LEADER or time.monotonic() > deadline_s:
                 raise
-        left_s = max(_LEAST_S, deadline_s - time.monotonic())
-        consumer.list_topics(where.topic, timeout=left_s)  # look who leads it now
-        time.sleep(_RETRY_S)
+        time.sleep(_RETRY_S)  # the client looks who leads it now

@@ -103,6 +103,7 @@ class Learner:
         retention_days: int,
     ) -> None:
         self.metrics = LearnerMetrics(fold.slot)
+        self._connection = connection
         self._names = names
         self._engine = engine
         self._fold = fold
@@ -270,7 +271,7 @@ class Learner:
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
         consumer.incremental_assign(starts)
         self._is_assigned = True
-        self._require_all(consumer)
+        self._require_all()
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._is_assigned = False
@@ -284,14 +285,15 @@ class Learner:
         self._records.forget(keys)
         consumer.incremental_unassign(partitions)
         if self._positions and not self._is_closing:  # somebody has taken the others
-            self._require_all(consumer)
+            self._require_all()
 
-    def _require_all(self, consumer: Consumer) -> None:
+    def _require_all(self) -> None:
         """Some pupils must learn from every partition."""
         joined = self._names.joined
 
         def existing() -> int:
-            topics = consumer.list_topics(timeout=KAFKA_TIMEOUT_S).topics
+            # Of another client: in a callback, this one's answer would end the process.
+            topics = self._connection.admin().list_topics(timeout=KAFKA_TIMEOUT_S).topics
             return sum(len(topics[topic].partitions) for topic in joined)
 
         self._fold.pupil.require_all(sum(topic in joined for topic, _ in self._positions), existing)
