@@ -25,7 +25,7 @@ _FILTERED = re.compile(
     r"|responsibleaipolicy|moderation|flagged|usage polic"
 )
 _UNSUPPORTED = re.compile(
-    r"unsupported|not support|model_not_found|does not exist|no longer available|unknown model"
+    r"unsupported|n[o']t support|model_not_found|does not exist|no longer available|unknown model"
 )
 _OUT_OF_MONEY = re.compile(
     r"insufficient_quota|servicequotaexceeded|billing|insufficient (credit|balance|fund)"
@@ -64,6 +64,8 @@ def classify(
     ('rate_limited', False)
     >>> classify(400, message="This model's maximum context length is 8192 tokens.")
     ('context_too_long', False)
+    >>> classify(400, message="This model doesn't support system messages.")
+    ('unsupported', False)
     """
     said = f"{code or ''} {message}".lower()
     if status in {400, 403, 422} and _FILTERED.search(said):
