@@ -71,6 +71,8 @@ class ExactlyOnce:
         the work of different partitions is written in no order.
     on_assigned
         Called with new partitions before their first record is handed out.
+    on_dropped
+        Called with partitions that we no longer own.
     on_committed, on_aborted
         Called after each transaction, with the seconds from its begin to its commit; the first in
         another thread.

@@ -15,7 +15,6 @@ from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition
 from metallm_stream.kafka.transaction import CALL_TIMEOUT_S, repeat
 from metallm_stream.kafka.watchdog import Watchdog
-from metallm_stream.kafka.watermarks import watermarks
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,9 @@ def starts_of(
 def _start(consumer: Consumer, committed: TopicPartition, watchdog: Watchdog) -> TopicPartition:
     where = TopicPartition(committed.topic, committed.partition)
     low, high = repeat(
-        watchdog, "get_watermark_offsets", lambda: watermarks(consumer, where, CALL_TIMEOUT_S)
+        watchdog,
+        "get_watermark_offsets",
+        lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
     )
     if low <= committed.offset <= high:
         return committed
