@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 import orjson
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, make_url, text
 
@@ -250,8 +250,7 @@ class Pipeline:
         """All committed records of a topic."""
         consumer = self.kafka.reader("stranger")
         try:
-            found = consumer.list_topics(topic, timeout=15).topics[topic]
-            starts = [TopicPartition(topic, partition, 0) for partition in found.partitions]
+            starts = self._starts(consumer, topic)
             consumer.assign(starts)
             return read_to_end(consumer, starts, 60)
         finally:
@@ -278,8 +277,7 @@ class Pipeline:
         consumer = self.kafka.reader("stranger")
         seen = 0
         try:
-            partitions = consumer.list_topics(topic, timeout=15).topics[topic].partitions
-            consumer.assign([TopicPartition(topic, part, 0) for part in partitions])
+            consumer.assign(self._starts(consumer, topic))
             deadline = time.monotonic() + timeout_s
             while seen < count:
                 assert time.monotonic() < deadline, f"{seen} of {count} in {topic}: {self.logs()}"
@@ -338,6 +336,17 @@ class Pipeline:
             for path in sorted(self.directory.glob("*.log"))
         ]
         return "\n".join(tails)
+
+    def _starts(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
+        """Where each partition begins; a broker without time may leave some out of its list."""
+        listed: set[int] = set()
+
+        def are_all() -> bool:
+            listed.update(consumer.list_topics(topic, timeout=15).topics[topic].partitions)
+            return len(listed) >= self.partitions
+
+        eventually(are_all)
+        return [TopicPartition(topic, partition, 0) for partition in sorted(listed)]
 
     def _ends(self, topic: str) -> list[tuple[int, int]]:
         """One past the last committed record of each partition that has any."""

@@ -91,6 +91,9 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
     ]
     pipeline.judge(*(late[place] for place in rng.permutation(len(late))))
     pipeline.wait_until_learned()
+    rows = pipeline.sql("SELECT query_id, quality FROM metallm.interactions")
+    kept = {f"q{number}": final[number] for number in {*range(QUERIES)} - {*withdrawn.tolist()}}
+    assert {row["query_id"]: row["quality"] for row in rows if row["quality"] is not None} == kept
     assert live(pipeline).difference(expected(contexts, final, set(withdrawn.tolist()))) <= 1e-9
     assert pipeline.rebuilt().max_relative_difference <= 1e-9
     assert pipeline.rebuilt(from_log=True).max_relative_difference <= 1e-9
