@@ -235,7 +235,7 @@ class Settings(BaseSettings):
 
     def bootstrap(self) -> str:
         """Kafka's address; raises `ConfigurationError` when none is set."""
-        if self.kafka_bootstrap_servers is None:
+        if not self.kafka_bootstrap_servers:
             raise ConfigurationError(
                 "KAFKA_BOOTSTRAP_SERVERS is not set; set it, or run `metallm up` for an embedded "
                 "Kafka and source the file it names"
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
 
     def database(self) -> SecretStr:
         """PostgreSQL's URL; raises `ConfigurationError` when none is set."""
-        if self.database_url is None:
+        if self.database_url is None or not self.database_url.get_secret_value():
             raise ConfigurationError(
                 "DATABASE_URL is not set; set it, or run `metallm up` for an embedded PostgreSQL "
                 "and source the file it names"

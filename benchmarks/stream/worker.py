@@ -13,6 +13,8 @@ Five runs:
   creation until its result can be read, less the vendor's own time;
 - blocked: the same with 1 % of calls that take 30 s; what is added to the others.
 
+The worker commits every 10 ms instead of 20: an idle machine has the time for twice the commits.
+
 Prints one JSON object. Rates are those between the first and the last tenth of the results. The
 worker has one core; vendor, Kafka and this reader have the other. `core_share` near 1 says that the
 worker was the bound, `vendor_core_share` that the vendor was; if neither is, others were using the
@@ -46,6 +48,7 @@ ARM = Model(arm="m", provider="recorded", model="m")
 MEAN_S, SIGMA = 0.8, 1.43  # the 99th percentile is 8 s
 SLOW_S = 30.0
 SLOW = tuple(f"Slow question {number}" for number in range(1_000))
+COMMIT_INTERVAL_S = 0.01
 WORKER_CORE, OTHER_CORE = "0", "1"
 
 
@@ -68,6 +71,7 @@ def main() -> None:
             *("--provider", "recorded"),
             core=WORKER_CORE,
             WORKER__CONCURRENCY=str(options.concurrency),
+            WORKER__COMMIT_INTERVAL_S=str(COMMIT_INTERVAL_S),
         )
         run = Run(stage, worker, vendor, own_s)
         figures["full"] = run.ask("full", texts, rate=None)

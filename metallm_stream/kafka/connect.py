@@ -5,17 +5,21 @@ Invariant: nothing is committed or stored behind our back, and only committed re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
+
+from metallm_stream.errors import ConfigurationError
 
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 SESSION_TIMEOUT_S = 6.0
 TRANSACTION_TIMEOUT_S = 10.0
+
+ClientT = TypeVar("ClientT")
 
 _RELIABLE = {
     "topic.metadata.propagation.max.ms": 1_000,
@@ -35,6 +39,8 @@ class Connection:
         librdkafka security properties, passed through.
     client_id
         What the broker's logs call us.
+
+    Every client raises `ConfigurationError` as it is made where a property will not do.
     """
 
     bootstrap_servers: str
@@ -68,7 +74,8 @@ class Connection:
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 10,
             }
-        return Consumer(
+        return _made(
+            Consumer,
             self._base()
             | fetch
             | {
@@ -84,12 +91,13 @@ class Connection:
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 50,
                 "topic.metadata.refresh.interval.ms": 10_000,
-            }
+            },
         )
 
     def reader(self, group: str = "metallm-reader") -> Consumer:
         """A read_committed consumer for manual assignment: it joins no group, commits nothing."""
-        return Consumer(
+        return _made(
+            Consumer,
             self._base()
             | {
                 "group.id": group,
@@ -100,12 +108,13 @@ class Connection:
                 "isolation.level": "read_committed",
                 "fetch.message.max.bytes": MAX_RECORD_BYTES,
                 "fetch.wait.max.ms": 50,
-            }
+            },
         )
 
     def transactional_producer(self, transactional_id: str) -> Producer:
         """A producer whose records become visible together, with the offsets sent with them."""
-        return Producer(
+        return _made(
+            Producer,
             self._base()
             | _RELIABLE
             | {
@@ -119,7 +128,7 @@ class Connection:
                 # A transaction is a batch by itself: waiting for more only makes it later.
                 "linger.ms": 0,
                 "compression.type": "lz4",
-            }
+            },
         )
 
     def producer(
@@ -130,7 +139,8 @@ class Connection:
         linger_ms: int = 5,
     ) -> Producer:
         """An idempotent producer: in order, acknowledged by all in-sync replicas."""
-        return Producer(
+        return _made(
+            Producer,
             self._base()
             | _RELIABLE
             | {
@@ -138,12 +148,25 @@ class Connection:
                 "message.max.bytes": max_record_bytes,
                 "linger.ms": linger_ms,
                 "compression.type": compression,
-            }
+            },
         )
 
     def admin(self) -> Admin:
         """The administrative client."""
-        return Admin(self._base())
+        return _made(Admin, self._base())
+
+
+def _made(make: Callable[[dict[str, Any]], ClientT], settings: dict[str, Any]) -> ClientT:
+    """A client. Raises `ConfigurationError` if librdkafka does not take the settings."""
+    try:
+        return make(settings)
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError._INVALID_ARG:  # noqa: SLF001
+            raise
+        raise ConfigurationError(
+            f"Kafka's client does not take its settings: {exc.args[0].str()}; property x.y comes "
+            "from the variable KAFKA_X_Y: mend KAFKA_SECURITY_*, KAFKA_SASL_* or KAFKA_SSL_*"
+        ) from None
 
 
 class Admin(AdminClient):

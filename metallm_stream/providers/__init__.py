@@ -10,7 +10,7 @@ from metallm_stream.providers.circuit import Circuits
 from metallm_stream.providers.clock import Clock, SystemClock
 from metallm_stream.providers.guard import Guard
 from metallm_stream.providers.pricing import Listed, cost_usd, listed
-from metallm_stream.providers.registry import WIRES, open_provider
+from metallm_stream.providers.registry import WIRES, open_provider, opener
 from metallm_stream.providers.shares import Shares
 from metallm_stream.providers.spending import Spending
 from metallm_stream.providers.tries import AnswerSettings, idempotency_key
@@ -36,4 +36,5 @@ __all__ = [
     "idempotency_key",
     "listed",
     "open_provider",
+    "opener",
 ]

@@ -6,7 +6,7 @@ this one and one line below. A vendor's SDK is imported only when a provider spe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
@@ -39,6 +39,11 @@ def open_provider(settings: ProviderSettings) -> Provider:
 
     Raises `ConfigurationError` for a wire that nobody speaks or whose extra is not installed.
     """
+    return opener(settings)(settings)
+
+
+def opener(settings: ProviderSettings) -> Callable[[ProviderSettings], Provider]:
+    """What opens such a provider, without opening it. Raises as `open_provider`."""
     try:
         wire = WIRES[settings.wire]
     except KeyError as exc:
@@ -54,5 +59,5 @@ def open_provider(settings: ProviderSettings) -> Provider:
             f"provider {settings.name!r}: the wire {settings.wire!r} needs the package "
             f"{missing!r}, which is not installed: pip install 'metallm-stream[{wire.extra}]'"
         ) from exc
-    provider: Provider = getattr(module, wire.provider)(settings)
-    return provider
+    found: Callable[[ProviderSettings], Provider] = getattr(module, wire.provider)
+    return found

@@ -40,7 +40,12 @@ def provider_settings(settings: Settings, name: str, *, max_connections: int) ->
     except ConfigurationError as exc:
         raise ConfigurationError(f"provider {name!r}: {exc}") from None
     except ValidationError as exc:
-        raise ConfigurationError(f"provider {name!r}: {exc}") from None  # hides the inputs
+        wrong = [
+            f"METALLM_PROVIDERS__{name.upper()}__{str(error['loc'][0]).upper()}: "
+            + error["msg"].removeprefix("Value error, ")
+            for error in exc.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError(f"provider {name!r}: {'; '.join(wrong)}") from None
 
 
 def api_key(entry: ProviderEntry) -> SecretStr | None:

@@ -226,6 +226,25 @@ def test_doctor_finds_nothing_wrong_where_all_runs(running: Pipeline) -> None:
         ({"RECORDED_KEY": None}, "warning  provider recorded: RECORDED_KEY is not set"),
         ({"DATABASE_URL": None}, "problem  postgresql: DATABASE_URL is not set"),
         ({"KAFKA_BOOTSTRAP_SERVERS": None}, "problem  kafka: KAFKA_BOOTSTRAP_SERVERS is not set"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "problem  kafka: KAFKA_BOOTSTRAP_SERVERS is not set"),
+        ({"KAFKA_SASL_MECHANSIM": "PLAIN"}, "problem  kafka: Kafka's client does not take its"),
+        ({"METALLM_ROUTER__POLICY": "best"}, "problem  router: unknown policy 'best'"),
+        (
+            {"METALLM_TEMPLATES_DIR": "/none"},
+            "problem  templates: templates: /none is no directory",
+        ),
+        (
+            {
+                "METALLM_JUDGE__PROVIDER": "openai",
+                "METALLM_JUDGE__MODEL": "unpriced",
+                "METALLM_JUDGE__SPEND_CAP_USD": "1",
+            },
+            "problem  judge: the price of the judge model 'unpriced'",
+        ),
+        (
+            {"METALLM_PROVIDERS__RECORDED__BASE_URL": "localhost/v1"},
+            "problem  provider recorded: provider 'recorded': METALLM_PROVIDERS__RECORDED__BASE_URL",
+        ),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "problem  kafka: nothing answers: 127.0.0.1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -241,7 +260,7 @@ def test_doctor_names_what_is_wrong_and_goes_on(
     assert "Traceback" not in result.output
     if "DATABASE_URL" not in broken:
         assert "ok       schema: revision" in result.stdout
-    if "KAFKA_BOOTSTRAP_SERVERS" not in broken:
+    if not any(name.startswith("KAFKA_") for name in broken):
         assert "ok       kafka: " in result.stdout
 
 
@@ -302,6 +321,7 @@ def test_doctor_sees_topics_that_will_not_do(pipeline: Pipeline) -> None:
 
 def test_doctor_shows_the_policys_age_and_the_learners_lag(running: Pipeline) -> None:
     """The newest manifest's, and what stands behind the learner's position."""
+    running.probe()  # something to learn from, whichever tests ran before
     eventually(lambda: running.sql("SELECT 1 AS one FROM metallm.policy_now"))
     newest = max(
         PolicyManifest.parse(message.value()).version

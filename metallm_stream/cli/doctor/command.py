@@ -53,6 +53,7 @@ def examine() -> Iterator[Finding]:
         return
     yield ok("settings", "read without complaint")
     yield from installation.keys(settings)
+    yield from installation.services(settings)
     encoder, found = installation.encoder(settings)
     yield found
     connection = None

@@ -6,7 +6,7 @@ Invariant: whether a key is set is told, never what it is.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import confluent_kafka
@@ -14,7 +14,12 @@ import confluent_kafka
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
 from metallm_stream.encode import load_encoder
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.serve.vendors import api_key
+from metallm_stream.providers import opener
+from metallm_stream.serve.answerer import templates_of
+from metallm_stream.serve.open_judge import judge_model
+from metallm_stream.serve.open_router import open_chooser
+from metallm_stream.serve.surroundings import budgets
+from metallm_stream.serve.vendors import api_key, provider_settings
 from metallm_stream.settings import Settings
 
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "numpy", "river", "openai")
@@ -40,6 +45,27 @@ def encoder(settings: Settings) -> tuple[str | None, Finding]:
     return loaded.name, ok("encoder", f"{loaded.name} loads, {loaded.dimensions} dimensions")
 
 
+def services(settings: Settings) -> Iterator[Finding]:
+    """What a service would refuse to start with; nothing where all would start."""
+    checks: tuple[tuple[str, Callable[[Settings], object]], ...] = (
+        ("router", open_chooser),
+        ("budgets", budgets),
+        ("templates", templates_of),
+        ("judge", _judge),
+    )
+    for about, check in checks:
+        try:
+            check(settings)
+        except ConfigurationError as exc:
+            yield problem(about, str(exc))
+
+
+def _judge(settings: Settings) -> None:
+    model = judge_model(settings.judge)
+    if model is not None and model.provider not in settings.providers:  # others have their line
+        provider_settings(settings, model.provider, max_connections=1)
+
+
 def keys(settings: Settings) -> Iterator[Finding]:
     """Whether a worker could run here for each provider of the settings."""
     for name, entry in settings.providers.items():
@@ -49,6 +75,11 @@ def keys(settings: Settings) -> Iterator[Finding]:
             key = api_key(entry)
         except ConfigurationError as exc:
             yield warning(about, f"{exc}: no worker can run here", remedy)
+            continue
+        try:
+            opener(provider_settings(settings, name, max_connections=1))
+        except ConfigurationError as exc:
+            yield problem(about, f"{exc}: no worker starts")
             continue
         if key is None:
             needs = "AWS' own credentials" if entry.wire == "bedrock" else "no key"
