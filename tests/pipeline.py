@@ -340,10 +340,11 @@ class Pipeline:
     def _starts(self, consumer: Consumer, topic: str) -> list[TopicPartition]:
         """Where each partition begins; a broker without time may leave some out of its list."""
         listed: set[int] = set()
+        expected = 1 if topic in self.names.compacted else self.partitions
 
         def are_all() -> bool:
             listed.update(consumer.list_topics(topic, timeout=15).topics[topic].partitions)
-            return len(listed) >= self.partitions
+            return len(listed) >= expected
 
         eventually(are_all)
         return [TopicPartition(topic, partition, 0) for partition in sorted(listed)]

@@ -243,7 +243,7 @@ def test_doctor_finds_nothing_wrong_where_all_runs(running: Pipeline) -> None:
         ),
         (
             {"METALLM_PROVIDERS__RECORDED__BASE_URL": "localhost/v1"},
-            "problem  provider recorded: provider 'recorded': METALLM_PROVIDERS__RECORDED__BASE_URL",
+            "problem  provider recorded: provider 'recorded': METALLM_PROVIDERS__RECORDED__BASE",
         ),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "problem  kafka: nothing answers: 127.0.0.1"),
     ],
