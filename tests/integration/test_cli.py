@@ -203,6 +203,7 @@ def test_an_arm_that_is_not_there_cannot_be_repriced_or_removed(running: Pipelin
 
 def test_doctor_finds_nothing_wrong_where_all_runs(running: Pipeline) -> None:
     """Each part has its line, and the exit code is 0."""
+    running.probe()  # whoever says that it is ready may yet have to join its group
     eventually(lambda: running.sql("SELECT 1 AS one FROM metallm.policy_now"))
     result = run(running, "doctor")
     assert result.exit_code == 0, result.output
