@@ -41,11 +41,17 @@ def provider_settings(settings: Settings, name: str, *, max_connections: int) ->
         raise ConfigurationError(f"provider {name!r}: {exc}") from None
     except ValidationError as exc:
         wrong = [
-            f"METALLM_PROVIDERS__{name.upper()}__{str(error['loc'][0]).upper()}: "
-            + error["msg"].removeprefix("Value error, ")
+            f"{_source(name, entry, error['loc'][0])}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError(f"provider {name!r}: {'; '.join(wrong)}") from None
+
+
+def _source(name: str, entry: ProviderEntry, field: int | str) -> str:
+    """The variable or file that a field's value came from."""
+    if field != "api_key":
+        return f"METALLM_PROVIDERS__{name.upper()}__{str(field).upper()}"
+    return f"api_key_file {entry.api_key_file}" if entry.api_key_file else str(entry.api_key_env)
 
 
 def api_key(entry: ProviderEntry) -> SecretStr | None:

@@ -62,6 +62,19 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "directory" in refusal(ProviderEntry(api_key_file=tmp_path))
 
 
+def test_a_value_that_will_not_do_is_told_by_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's variable or file, and the variable of an address."""
+    monkeypatch.setenv("THE_KEY", f" {KEY}")
+    assert "THE_KEY: must be" in refusal(ProviderEntry(api_key_env="THE_KEY"))
+    path = tmp_path / "key"
+    path.write_text(f" {KEY}")
+    assert f"api_key_file {path}: must be" in refusal(ProviderEntry(api_key_file=path))
+    address = ProviderEntry(base_url="host/v1")
+    assert "METALLM_PROVIDERS__X__BASE_URL: must be an http" in refusal(address)
+
+
 def test_a_key_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not set, or empty, is told."""
     entry = ProviderEntry(api_key_env="X_KEY")
