@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
 
 pytest_plugins = ["tests.servers"]
+
+
+def pytest_configure() -> None:
+    """End as with Ctrl-C where somebody else ends the run: fixtures stop what they have started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

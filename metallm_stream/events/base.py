@@ -6,6 +6,8 @@ by field, value and reason.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,7 +38,7 @@ class Event(BaseModel):
         try:
             return cls.model_validate_json(value, strict=True, extra=cls._extra)
         except ValidationError as exc:
-            raise InvalidEvent(explain(exc)) from exc
+            raise InvalidEvent(explain(exc, known=cls.model_fields)) from exc
 
     def encode(self) -> bytes:
         """The record's value as UTF-8 JSON, unset optional fields left out."""
@@ -53,10 +55,11 @@ class UserEvent(Event):
     _extra = "forbid"
 
 
-def explain(error: ValidationError, *, limit: int = 3) -> str:
+def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = ()) -> str:
     """A validation error in one line: field, reason and the start of the value.
 
-    The value of an unknown field is not shown: it may be a secret under a misspelt name.
+    The value of an unknown field is not shown: it may be a secret under a misspelt name. Which of
+    the `known` fields may have been meant is told.
 
     >>> from metallm_stream.events import Query
     >>> try:
@@ -64,12 +67,20 @@ def explain(error: ValidationError, *, limit: int = 3) -> str:
     ... except InvalidEvent as exc:
     ...     print(exc.reason)
     cost_weight: Input should be greater than or equal to 0 (got -1)
+    >>> try:
+    ...     Query.parse(b'{"query_id": "q", "text": "t", "max_cost": 0.1}')
+    ... except InvalidEvent as exc:
+    ...     print(exc.reason)
+    max_cost: no such field; did you mean max_cost_usd?
     """
     parts = []
     for item in error.errors(include_url=False)[:limit]:
-        where = ".".join(str(step) for step in item["loc"]) or error.title
-        is_shown = item["type"] != "extra_forbidden" and not isinstance(item["input"], dict | list)
-        got = repr(item["input"]) if is_shown else ""
+        where = ".".join(str(step) for step in item["loc"])[:200] or error.title
+        if item["type"] == "extra_forbidden":
+            meant = get_close_matches(where, known, 1)
+            parts.append(f"{where}: no such field" + "".join(f"; did you mean {m}?" for m in meant))
+            continue
+        got = "" if isinstance(item["input"], dict | list) else repr(item["input"])
         shown = f" (got {got[:80]})" if got else ""
         parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}")
     hidden = error.error_count() - limit
