@@ -31,6 +31,7 @@ IDLE_S = 60.0  # after so long without a try nothing is said of an arm
 LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual,
 LATE_S = 5.0  # or so many seconds where the usual is not known
 COLD_S = 20.0  # a try in flight of which that is not known counts as failed after so long
+KEPT_S = 60.0  # a connection that breaks later than that is compared with few others
 
 _FAILING = {"timeout", "connection", "server_error", "authentication", "malformed_answer"}
 _SAYS_NOTHING = {"rate_limited", "superseded"}
@@ -102,7 +103,7 @@ class Circuit:
     def note(self, reason: str | None, began_s: float, now_s: float, late_s: float) -> bool:
         """Note how a try ended, `None` for well; True if the circuit opened or closed by it.
 
-        Tries that are in flight for longer than `late_s` count as failed.
+        Tries that are in flight for longer than `late_s` count as failed: none, if it is infinite.
         """
         if self.is_open:
             if reason is not None or began_s < self.since_s:
@@ -113,7 +114,8 @@ class Circuit:
         if reason is not None and began_s < self.closed_s:
             return False  # it tells of the outage that is over
         insort(self.tries, Try(began_s, now_s, reason is not None), key=_BEGAN)
-        del self.tries[: max(0, self._begun(now_s - late_s) - WINDOW)]
+        kept_s = late_s if late_s < math.inf else KEPT_S
+        del self.tries[: max(0, self._begun(now_s - kept_s) - WINDOW)]
         if reason is None:
             return False
         # Of those before it: who fails. Of those that have had their time: who hangs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -285,3 +286,22 @@ def test_what_changes_is_told_once_and_all_in_use_with_every_beat(
     }
     clock.seconds = BEAT_S + IDLE_S
     assert {h.arm for h in circuits.news()} == {"mini"}
+
+
+def test_what_is_remembered_does_not_grow(circuits: Observed, clock: HandClock) -> None:
+    """Ten tries a second: after some minutes as many are forgotten as are added."""
+
+    def serve(seconds: int) -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(10 * seconds):
+            clock.seconds += 0.1
+            run(circuits, WELL, latency_s=0.5)
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    try:
+        warm_up, later = serve(300), serve(900)
+    finally:
+        tracemalloc.stop()
+    assert warm_up > 10_000
+    assert later < warm_up / 2
