@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--arms", type=int, default=5)
     arms = [f"arm-{number}" for number in range(parser.parse_args().arms)]
-    decided = [Decided(decision(row, arms[row % len(arms)]), (), 0.1) for row in range(BATCH)]
+    decided = [chosen(row, arms[row % len(arms)]) for row in range(BATCH)]
     router, worker, learner = RouterMetrics("0"), CallMetrics("worker", "0"), LearnerMetrics("0")
     show("router, a decision", lambda: router.decided(decided), router)
     calls = [(call(arm), result(arm)) for arm in arms] * (BATCH // len(arms))
@@ -55,6 +55,12 @@ def show(what: str, count: Callable[[], object], metrics: LoopMetrics) -> None:
     scrape_s = min(timeit.repeat(lambda: generate_latest(metrics.registry), number=5, repeat=5)) / 5
     size = len(generate_latest(metrics.registry))
     print(f"{what:<26} {took_s * 1e6:6.2f} µs   scrape {scrape_s * 1e3:5.2f} ms, {size:,} bytes")
+
+
+def chosen(row: int, arm: str) -> Decided:
+    """The choice of the arm, as a router writes it."""
+    model = Model(arm=arm, provider="p", model="m")
+    return Decided(decision(row, arm).encode(), None, (model,), 0.1)
 
 
 def decision(row: int, arm: str) -> Decision:

@@ -33,7 +33,7 @@ from metallm_stream.kafka import (
     TopicNames,
     create,
     partition_of,
-    read_to_end,
+    to_end,
     write,
 )
 from metallm_stream.postgres import open_engine
@@ -252,7 +252,7 @@ class Pipeline:
         try:
             starts = self._starts(consumer, topic)
             consumer.assign(starts)
-            return read_to_end(consumer, starts, 60)
+            return list(to_end(consumer, starts, 60))
         finally:
             consumer.close()
 

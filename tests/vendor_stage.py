@@ -18,10 +18,12 @@ from metallm_stream.events import Attempt, Call, Generation, Model, Query, Resul
 from metallm_stream.judge.dispatch import parse, prompt
 from metallm_stream.providers import (
     AnswerSettings,
+    Circuits,
     Forward,
     Guard,
     Provider,
     ProviderSettings,
+    Shares,
     answer_call,
     open_provider,
 )
@@ -84,6 +86,7 @@ class Stage:
     ) -> Result | Forward:
         """The same in a loop that runs already; `scripts` are of single models."""
         assert self.provider is not None
+        clock = SkippingClock() if clock is None else clock
         self.seen.clear()
         self.scripts = {name: list(own) for name, own in (scripts or {}).items()}
         self.script = itertools.chain(faults, itertools.repeat(None))
@@ -93,9 +96,9 @@ class Stage:
             prompt=prompt,
             parse=parse,
             settings=AnswerSettings(**changed),
-            clock=clock if clock is not None else SkippingClock(),
+            clock=clock,
             rng=np.random.default_rng(5),
-            guard=guard,
+            guard=guard or open_guard(clock),
         )
 
 
@@ -118,6 +121,11 @@ def open_stage() -> Iterator[Stage]:
         yield stage
         runner.run(stage.provider.close())
         runner.run(server.__aexit__(None, None, None))
+
+
+def open_guard(clock: Any) -> Guard:
+    """A guard without limits."""
+    return Guard(Circuits("here", "0", 0.5, clock), Shares(), 64, clock)
 
 
 def arm(name: str, provider: str = "here") -> Model:

@@ -17,7 +17,7 @@ from benchmarks.stream.load import Load
 from benchmarks.stream.stage import Stage
 from metallm_stream.encode import load_encoder
 from metallm_stream.events import Decision, Result
-from metallm_stream.kafka import read_to_end
+from metallm_stream.kafka import to_end
 from metallm_stream.postgres import open_engine
 from metallm_stream.serve.rebuild import rebuild, rebuild_from_log
 
@@ -72,7 +72,7 @@ def _values(stage: Stage, topic: str) -> list[bytes]:
     with stage.reader(topic) as consumer:
         found = consumer.list_topics(topic, timeout=15).topics[topic].partitions
         starts = [TopicPartition(topic, partition, 0) for partition in found]
-        messages = read_to_end(consumer, starts, READ_WITHIN_S)
+        messages = list(to_end(consumer, starts, READ_WITHIN_S))
     return [value for message in messages if (value := message.value()) is not None]
 
 

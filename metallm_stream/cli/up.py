@@ -14,8 +14,7 @@ import time
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 import click
 from rich.console import Console
@@ -84,7 +83,7 @@ def run_up(
         When they cannot be started; the message has the remedy.
     """
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = given_servers(settings, state_dir / "env")
     try:
         with (
@@ -140,12 +139,7 @@ class StepBars:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -257,8 +251,3 @@ def _tell(stack: EmbeddedStack, console: Console, seconds: float, given: Collect
     say(f"  DATABASE_URL={make_url(here['DATABASE_URL']).render_as_string()}")
     say(f"In another shell:  source {shlex.quote(str(stack.state.env_file))}")
     say(f"Logs: {stack.logs}   Stop: Ctrl-C")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    del number, frame
-    raise KeyboardInterrupt

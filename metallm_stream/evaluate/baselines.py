@@ -27,6 +27,12 @@ class Value:
     cost_usd: float | None
     arm: str | None = None
 
+    def as_json(self) -> dict[str, object]:
+        """The means as plain values; costs are USD a query, null where not known."""
+        shown: dict[str, object] = {"utility": self.utility}
+        shown |= {"quality": self.quality, "cost": self.cost_usd}
+        return shown if self.arm is None else {**shown, "arm": self.arm}
+
 
 @dataclass(frozen=True, eq=False)
 class Utilities:

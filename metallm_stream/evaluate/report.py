@@ -41,8 +41,8 @@ class Part:
     def as_json(self) -> dict[str, object]:
         """The part as plain values; costs are USD a query, null where not known."""
         shown: dict[str, object] = {
-            **_plain(self.policy),
-            "baselines": {name: _plain(value) for name, value in self.baselines.items()},
+            **self.policy.as_json(),
+            "baselines": {name: value.as_json() for name, value in self.baselines.items()},
             "shares": dict(self.shares),
         }
         if self.standard_error is not None:
@@ -104,12 +104,3 @@ def _mean(values: Sequence[Value]) -> Value:
         cost_usd=float(np.mean(costs)) if len(costs) == len(values) else None,
         arm=arms.pop() if len(arms) == 1 else None,
     )
-
-
-def _plain(value: Value) -> dict[str, object]:
-    shown: dict[str, object] = {
-        "utility": value.utility,
-        "quality": value.quality,
-        "cost": value.cost_usd,
-    }
-    return shown if value.arm is None else {**shown, "arm": value.arm}

@@ -6,7 +6,7 @@ from metallm_stream.kafka.follow import (
     Follower,
     read_from_start,
     read_tail,
-    read_to_end,
+    to_end,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
@@ -65,8 +65,8 @@ __all__ = [
     "raise_unless_passing",
     "read_from_start",
     "read_tail",
-    "read_to_end",
     "recorded_at",
+    "to_end",
     "traced",
     "watermarks",
     "write",

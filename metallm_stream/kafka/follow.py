@@ -68,19 +68,12 @@ def read_tail(connection: Connection, topic: str, partition: int, count: int) ->
         while True:
             where.offset = max(low, high - span)
             consumer.assign([where])
-            messages = read_to_end(consumer, [where], 60.0)
+            messages = list(to_end(consumer, [where], 60.0))
             if len(messages) >= count or where.offset == low:
                 return messages
             span *= 2
     finally:
         consumer.close()
-
-
-def read_to_end(
-    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
-) -> list[Message]:
-    """Records of assigned partitions up to their present ends."""
-    return list(to_end(consumer, partitions, timeout_s))
 
 
 def to_end(

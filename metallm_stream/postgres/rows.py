@@ -57,23 +57,21 @@ COLUMNS: dict[str, str] = {
     "verdict": "jsonb",
 }
 
-DECIDED = frozenset(
-    {
-        "task",
-        "arm",
-        "propensity",
-        "policy",
-        "policy_version",
-        "encoder",
-        "cost_weight",
-        "latency_weight",
-        "cost_scale_usd",
-        "asked_at",
-        "decided_at",
-        "decision",
-        "context",
-    }
+_OF_DECISIONS = (
+    "task",
+    "arm",
+    "propensity",
+    "policy",
+    "policy_version",
+    "encoder",
+    "cost_weight",
+    "latency_weight",
+    "cost_scale_usd",
+    "asked_at",
+    "decided_at",
+    "context",
 )
+DECIDED = frozenset((*_OF_DECISIONS, "decision"))
 ANSWERED = frozenset(
     {
         "answered_by",
@@ -215,21 +213,8 @@ def _cleaned(value: object) -> object:
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
-    return {
-        "task": decision.task,
-        "arm": decision.arm,
-        "propensity": decision.propensity,
-        "policy": decision.policy,
-        "policy_version": decision.policy_version,
-        "encoder": decision.encoder,
-        "cost_weight": decision.cost_weight,
-        "latency_weight": decision.latency_weight,
-        "cost_scale_usd": decision.cost_scale_usd,
-        "asked_at": decision.asked_at,
-        "decided_at": decision.decided_at,
-        "decision": storable_json(decision, without="context"),
-        "context": decision.context,
-    }
+    own = {name: getattr(decision, name) for name in _OF_DECISIONS}
+    return own | {"decision": storable_json(decision, without="context")}
 
 
 def _answered(result: Result) -> dict[str, Any]:

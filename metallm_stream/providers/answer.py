@@ -47,7 +47,7 @@ async def answer_call(
     settings: AnswerSettings,
     clock: Clock,
     rng: np.random.Generator,
-    guard: Guard | None = None,
+    guard: Guard,
 ) -> Result | Forward:
     """Try the arms of `call.ranking` in order until one answers.
 

@@ -91,8 +91,7 @@ class AnthropicProvider:
             max_retries=0,
             default_headers=headers,
             http_client=http_client(
-                settings.max_connections,
-                max_answer_bytes=settings.max_answer_bytes,
+                settings,
                 headers=(*headers, *_OWN_HEADERS),
                 prefixes=("x-stainless-",),
             ),

@@ -68,8 +68,7 @@ class BedrockClient:
         self._boto = _boto(session, settings)
         self._boto.meta.events.register("before-send.bedrock-runtime", self._before_send)
         self._http = http_client(
-            settings.max_connections,
-            max_answer_bytes=settings.max_answer_bytes,
+            settings,
             headers=(*self._headers, *_SIGNED),
             prefixes=("x-amz",),
         )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx2
 
-from metallm_stream.providers.base import ProviderFailure
+from metallm_stream.providers.base import ProviderFailure, ProviderSettings
 from metallm_stream.providers.bounded_body import bound_body
 from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.known_headers import only_known_headers
@@ -27,9 +27,8 @@ _NEVER_PROXIED = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 def http_client(
-    connections: int,
+    settings: ProviderSettings,
     *,
-    max_answer_bytes: int,
     headers: Iterable[str],
     prefixes: tuple[str, ...],
 ) -> httpx2.AsyncClient:
@@ -38,12 +37,12 @@ def http_client(
     Proxies come from the usual variables, never for loopback addresses.
     """
     return AiohttpClient(
-        limits=httpx2.Limits(max_connections=connections),
+        limits=httpx2.Limits(max_connections=settings.max_connections),
         follow_redirects=False,
         mounts=dict.fromkeys(_NEVER_PROXIED),
         event_hooks={
             "request": [only_known_headers(headers, prefixes)],
-            "response": [bound_body(max_answer_bytes)],
+            "response": [bound_body(settings.max_answer_bytes)],
         },
     )
 

@@ -96,8 +96,7 @@ class OpenAIProvider:
             max_retries=0,
             default_headers=headers,
             http_client=http_client(
-                settings.max_connections,
-                max_answer_bytes=settings.max_answer_bytes,
+                settings,
                 headers=(*headers, "Idempotency-Key"),
                 prefixes=("x-stainless-",),
             ),

@@ -90,7 +90,7 @@ class Tries:
         settings: AnswerSettings,
         clock: Clock,
         rng: np.random.Generator,
-        guard: Guard | None,
+        guard: Guard,
     ) -> None:
         self.attempts: list[Attempt] = list(call.attempts)
         self.skipped: list[Skip] = list(call.skipped)
@@ -138,7 +138,7 @@ class Tries:
                     self.shut_out = model
                 return
             if self.over:  # by a rival, or while it waited
-                self._withdraw(held)
+                self._guard.withdraw(held)
                 return
             ended = await self._try_once(model, held)
             if isinstance(ended, str):
@@ -175,11 +175,7 @@ class Tries:
                 task.result()
         return len(tasks) == 2
 
-    async def _enter(
-        self, model: Model, *, is_last: bool, at_any_rate: bool
-    ) -> Pass | Failure | None:
-        if self._guard is None:
-            return None
+    async def _enter(self, model: Model, *, is_last: bool, at_any_rate: bool) -> Pass | Failure:
         settings = self._settings
         longest_s = settings.retry_budget_s if is_last else settings.share_wait_s
         return await self._guard.enter(
@@ -216,7 +212,7 @@ class Tries:
         arms = _counted(len({one.arm for one in self.attempts}), "arm")
         return Failure(kind=kind, message=f"no answer in {attempts} at {arms}{said}")
 
-    async def _try_once(self, model: Model, held: Pass | None) -> str | ProviderFailure:
+    async def _try_once(self, model: Model, held: Pass) -> str | ProviderFailure:
         self._begun += 1
         started_at, began_s = self._clock.now(), self._clock.monotonic()
         try:
@@ -225,11 +221,11 @@ class Tries:
             read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
             booked = self._book(model, read, started_at, began_s)
         except BaseException as exc:
-            self._leave(held, None, None)
+            self._guard.leave(held, None, None)
             if isinstance(exc, asyncio.CancelledError):
                 self._book(model, _SUPERSEDED, started_at, began_s)
             raise
-        self._leave(held, ended, booked.cost_usd)
+        self._guard.leave(held, ended, booked.cost_usd)
         return storable(read.text) if isinstance(read, Answer) else read
 
     def _book(
@@ -239,16 +235,6 @@ class Tries:
         booked = attempt(model, ended, started_at=started_at, latency_s=latency_s)
         self.attempts.append(booked)
         return booked
-
-    def _leave(
-        self, held: Pass | None, ended: Answer | ProviderFailure | None, cost_usd: float | None
-    ) -> None:
-        if self._guard is not None and held is not None:
-            self._guard.leave(held, ended, cost_usd)
-
-    def _withdraw(self, held: Pass | None) -> None:
-        if self._guard is not None and held is not None:
-            self._guard.withdraw(held)
 
     async def _complete(self, model: Model, left_s: float) -> Answer | ProviderFailure:
         try:

@@ -183,20 +183,8 @@ def counted(account: Account, budget: Budget, item: Reserve) -> Account:
 
 def account_of(record: BudgetAccount, budget: Budget) -> Account:
     """The account in a record, in the unit that the budget is set in today."""
-    account = Account(
-        queries=record.queries,
-        spent_usd=record.spent_usd,
-        reserved_usd=record.reserved_usd,
-        over_usd=record.over_usd,
-        ahead_usd=record.ahead_usd,
-        period_usd=record.period_usd,
-        at=record.at,
-        reserved_squares=record.reserved_squares,
-        expected_squares=record.expected_squares,
-        error_squares=record.error_squares,
-        next_offsets=record.next_offsets,
-    )
-    return account.in_unit_of(budget, record.per)
+    fields = {name: getattr(record, name) for name in Account.__dataclass_fields__}
+    return Account(**fields).in_unit_of(budget, record.per)
 
 
 def record_of(budget: Budget, key: str, account: Account) -> BudgetAccount:

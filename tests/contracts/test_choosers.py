@@ -47,7 +47,7 @@ def situations(draw: st.DrawFn) -> Situation:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_are_distributions_over_the_allowed_arms(name: str, situation: Situation) -> None:
     """Rows sum to one, nothing is negative, and what is not allowed has probability zero."""
     beliefs, allowed = situation
@@ -60,7 +60,7 @@ def test_rows_are_distributions_over_the_allowed_arms(name: str, situation: Situ
 
 @pytest.mark.parametrize("name", EXPLORING)
 @given(situation=situations())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_allowed_arm_may_be_tried(name: str, situation: Situation) -> None:
     """A rule that explores gives each allowed arm at least its part of the floor."""
     beliefs, allowed = situation
@@ -71,7 +71,7 @@ def test_every_allowed_arm_may_be_tried(name: str, situation: Situation) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_query_is_decided_alike_alone_and_in_a_batch(name: str, situation: Situation) -> None:
     """The row of a query does not depend on the other queries of its batch."""
     beliefs, allowed = situation
@@ -84,7 +84,7 @@ def test_a_query_is_decided_alike_alone_and_in_a_batch(name: str, situation: Sit
 
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_believed_of_excluded_arms_does_not_matter(name: str, situation: Situation) -> None:
     """NaN, 0 and other numbers where an arm is not allowed change nothing."""
     beliefs, allowed = situation
@@ -100,7 +100,7 @@ def test_what_is_believed_of_excluded_arms_does_not_matter(name: str, situation:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(situation=situations())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_mask_is_a_mask_that_allows_all(name: str, situation: Situation) -> None:
     """To the last digit: a decision is the same whatever the others of its batch exclude."""
     beliefs, allowed = situation

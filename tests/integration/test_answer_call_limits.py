@@ -28,6 +28,7 @@ from tests.vendor_stage import (
     arm,
     call_of,
     kinds,
+    open_guard,
     open_stage,
 )
 
@@ -114,6 +115,7 @@ def test_many_calls_at_a_time_keep_apart(stage: Stage) -> None:
                     settings=AnswerSettings(),
                     clock=SkippingClock(),
                     rng=np.random.default_rng(n),
+                    guard=open_guard(SkippingClock()),
                 )
                 for n in range(60)
             )
@@ -123,7 +125,7 @@ def test_many_calls_at_a_time_keep_apart(stage: Stage) -> None:
     assert [one.call_id for one in results] == [f"call-{n}" for n in range(60)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ranking=st.lists(
         st.tuples(st.sampled_from(NAMES), st.sampled_from(["here", "here", "elsewhere"])),

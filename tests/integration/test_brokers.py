@@ -16,7 +16,7 @@ from metallm_stream.embedded import EmbeddedStack, StateDirectory
 from metallm_stream.embedded.kafka_cluster import place_brokers
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Feedback
-from metallm_stream.kafka import Connection, Record, TopicNames, create, read_to_end, write
+from metallm_stream.kafka import Connection, Record, TopicNames, create, to_end, write
 from tests.processes import eventually
 
 RECORDS = 50
@@ -76,7 +76,7 @@ def test_a_killed_broker_is_stood_in_for_and_comes_back(cluster: EmbeddedStack) 
     reader = kafka.reader()
     starts = [TopicPartition(names.feedback, partition, 0) for partition in range(3)]
     reader.assign(starts)
-    messages = read_to_end(reader, starts, 30)
+    messages = list(to_end(reader, starts, 30))
     reader.close()
     assert sorted(message.key() for message in messages) == sorted(
         f"q{number}".encode() for number in range(2 * RECORDS)

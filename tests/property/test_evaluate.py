@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metallm_stream.evaluate import BanditLog, Estimate, PolicyEvaluation, PolicyValue
@@ -76,7 +76,6 @@ def numbers(found: PolicyValue) -> list[float]:
 
 
 @given(SEEDS, SIZES)
-@settings(deadline=None)
 def test_the_order_of_arms_changes_nothing(seed: int, n: int) -> None:
     """Columns are names, not places."""
     log = random_log(seed, n)
@@ -85,7 +84,6 @@ def test_the_order_of_arms_changes_nothing(seed: int, n: int) -> None:
 
 
 @given(SEEDS, SIZES, st.lists(st.integers(0, 400), max_size=4))
-@settings(deadline=None)
 def test_cutting_the_log_changes_nothing(seed: int, n: int, places: list[int]) -> None:
     """Pieces of any size, empty ones included, add up to the whole."""
     log = random_log(seed, n)
@@ -95,7 +93,6 @@ def test_cutting_the_log_changes_nothing(seed: int, n: int, places: list[int]) -
 
 
 @given(SEEDS, SIZES)
-@settings(deadline=None)
 def test_an_exact_model_makes_the_doubly_robust_estimate_exact(seed: int, n: int) -> None:
     """Where rewards are as predicted, the estimate is the target's mean prediction."""
     log = random_log(seed, n)
@@ -111,7 +108,6 @@ def test_an_exact_model_makes_the_doubly_robust_estimate_exact(seed: int, n: int
 
 
 @given(SEEDS, SIZES)
-@settings(deadline=None)
 def test_the_logging_policy_is_worth_what_it_brought(seed: int, n: int) -> None:
     """Its own weights are 1, so ips and snips are the mean reward, and every decision counts."""
     log = random_log(seed, n)
@@ -122,7 +118,6 @@ def test_the_logging_policy_is_worth_what_it_brought(seed: int, n: int) -> None:
 
 
 @given(SEEDS, SIZES)
-@settings(deadline=None)
 def test_estimates_lie_in_their_intervals_and_snips_among_the_rewards(seed: int, n: int) -> None:
     """Intervals are about their estimates; a weighted mean is no larger than the largest."""
     log = random_log(seed, n)

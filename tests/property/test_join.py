@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from itertools import pairwise
 
-from hypothesis import given, settings
+import numpy as np
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Decision, Feedback, Result, Verdict
-from metallm_stream.join import Interaction, change
-from metallm_stream.policy import Sums, merged
+from metallm_stream.join import Interaction, change, lesson, moment, usage
+from metallm_stream.policy import (
+    NOTHING_FORGOTTEN,
+    Forgetting,
+    HalfLife,
+    Shift,
+    Sums,
+    Usage,
+    merged,
+)
 from tests.records import (
     DIMENSIONS,
     ENCODER,
     FAILED,
     REFUSED,
+    START,
     at,
     attempt,
     decision,
@@ -28,17 +39,19 @@ from tests.records import (
 
 Event = Decision | Result | Feedback | Verdict
 SAME = 1e-9
+YEAR_S = 365 * 86_400
 
 IDS = st.sampled_from(["a", "b", "c"])
 ARMS = st.sampled_from(["mini", "maxi"])
 SECONDS = st.integers(0, 4)
+TIMES = st.one_of(st.integers(0, 7_200), st.integers(-YEAR_S, 5 * YEAR_S)).map(at)
 CONTEXTS = st.sampled_from([[0.6, 0.8], [1.0, 0.0], [-0.8, 0.6]]).map(context_to_bytes)
 
 CHOSEN = st.builds(
     decision,
     IDS,
     arm=ARMS,
-    decided_at=SECONDS.map(at),
+    decided_at=TIMES,
     query_offset=st.integers(0, 2),
     context=CONTEXTS,
     encoder=st.sampled_from([ENCODER, ENCODER, "other-2"]),
@@ -50,7 +63,7 @@ REFUSALS = st.builds(
     arm=st.none(),
     propensity=st.none(),
     refusal=st.just(REFUSED),
-    decided_at=SECONDS.map(at),
+    decided_at=TIMES,
 )
 ATTEMPTS = st.builds(
     attempt,
@@ -64,7 +77,7 @@ RESULTS = st.builds(
     IDS,
     st.sampled_from(["mini", "maxi", None]),
     attempts=st.lists(ATTEMPTS, max_size=3).map(tuple),
-    finished_at=SECONDS.map(at),
+    finished_at=TIMES,
 )
 JUDGEMENTS = st.one_of(
     st.builds(dict, label=st.sampled_from(["yes", "no", "perhaps"])),
@@ -86,41 +99,53 @@ VERDICTS = st.builds(
     st.sampled_from([None, 0.0, 0.7, 1.0]),
     arm=ARMS,
     weight=st.sampled_from([0.0, 0.25, 1.0]),
-    finished_at=SECONDS.map(at),
+    finished_at=TIMES,
 )
 EVENTS = st.lists(
     st.one_of(CHOSEN, CHOSEN, REFUSALS, RESULTS, RESULTS, FEEDBACK, FEEDBACK, VERDICTS, VERDICTS)
 )
 
 
+HALF_LIVES = st.lists(
+    st.builds(HalfLife, TIMES, st.sampled_from([None, 60.0, 3_600.0, 86_400.0, 1e9])),
+    max_size=3,
+    unique_by=lambda row: row.effective_at,
+)
+AGEING_S = st.sampled_from([1.0, 90.0, 86_400.0, math.inf])
+SHIFTS = st.lists(st.builds(Shift, ARMS, TIMES, st.floats(0.01, 1), AGEING_S), max_size=4)
+CLOCKS = st.builds(Forgetting, HALF_LIVES, SHIFTS)
+
+
 class Fold:
-    """A learner without servers: interactions, and the sums that they add up to."""
+    """A learner without servers."""
 
-    def __init__(self) -> None:
+    def __init__(self, forgetting: Forgetting = NOTHING_FORGOTTEN, shards: int = 1) -> None:
+        self.forgetting = forgetting
         self.known: dict[str, Interaction] = {}
-        self.sums = Sums(DIMENSIONS)
+        self.shards = [Sums(DIMENSIONS) for _ in range(shards)]
 
-    def take(self, batch: Iterable[Event]) -> None:
-        """One transaction."""
+    def take(self, batch: Iterable[Event], shard: int = 0) -> None:
+        """One transaction of one learner; it stores its sums and reads them back."""
         after: dict[str, Interaction] = {}
         for event in batch:
             held = after.get(event.query_id) or self.known.get(event.query_id)
             after[event.query_id] = (held or Interaction(event.query_id)).merged(event)
         pairs = [(self.known.get(query_id), now) for query_id, now in after.items()]
-        self.sums.merge(change(pairs, ENCODER, DIMENSIONS))
+        restored = Sums(DIMENSIONS)
+        for arm in self.shards[shard].arms:
+            restored.add_from_bytes(arm, self.shards[shard].arm_to_bytes(arm))
+        restored.merge(change(pairs, ENCODER, DIMENSIONS, self.forgetting))
+        self.shards[shard] = restored
         self.known |= after
 
-    def restarted(self) -> Fold:
-        """What another process reads back from the stored rows and sums."""
-        again = Fold()
-        again.known = dict(self.known)
-        for arm in self.sums.arms:
-            again.sums.add_from_bytes(arm, self.sums.arm_to_bytes(arm))
-        return again
+    @property
+    def sums(self) -> Sums:
+        """The model."""
+        return merged(self.shards, DIMENSIONS)
 
 
-def folded(events: Sequence[Event]) -> Fold:
-    fold = Fold()
+def folded(events: Sequence[Event], forgetting: Forgetting = NOTHING_FORGOTTEN) -> Fold:
+    fold = Fold(forgetting)
     fold.take(events)
     return fold
 
@@ -130,60 +155,43 @@ def assert_same(one: Fold, other: Fold) -> None:
     assert one.sums.difference(other.sums) <= SAME
 
 
-@settings(deadline=None)
-@given(events=EVENTS, again=st.lists(st.integers(0)), order=st.randoms(use_true_random=False))
-def test_order_and_repetition_change_nothing(events, again, order) -> None:
+@given(
+    events=EVENTS,
+    clocks=CLOCKS,
+    again=st.lists(st.integers(0)),
+    order=st.randoms(use_true_random=False),
+)
+def test_order_and_repetition_change_nothing(events, clocks, again, order) -> None:
     """Across topics and within one, at-least-once and in any order."""
     repeated = events + [events[choice % len(events)] for choice in again if events]
     order.shuffle(repeated)
-    assert_same(folded(repeated), folded(events))
+    assert_same(folded(repeated, clocks), folded(events, clocks))
 
 
-@settings(deadline=None)
-@given(events=EVENTS, cuts=st.lists(st.integers(0, 20), max_size=5))
-def test_batches_change_nothing(events, cuts) -> None:
-    """One transaction for all, one for each, or anything between."""
-    places = sorted({min(cut, len(events)) for cut in cuts} | {0, len(events)})
-    fold = Fold()
-    for start, end in pairwise(places):
-        fold.take(events[start:end])
-    assert_same(fold, folded(events))
+@given(
+    events=EVENTS,
+    clocks=CLOCKS,
+    cuts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2)), max_size=6),
+)
+def test_batches_restarts_and_shards_change_nothing(events, clocks, cuts) -> None:
+    """Each transaction by any of three learners; a rebuild finds the sum of theirs."""
+    owners = {min(cut, len(events)): owner for cut, owner in cuts} | {0: 0, len(events): 0}
+    fold = Fold(clocks, shards=3)
+    for start, end in pairwise(sorted(owners)):
+        fold.take(events[start:end], owners[start])
+    rebuilt = change(((None, item) for item in fold.known.values()), ENCODER, DIMENSIONS, clocks)
+    assert fold.sums.difference(rebuilt) <= SAME
+    assert fold.sums.difference(folded(events, clocks).sums) <= SAME
 
 
-@settings(max_examples=50, deadline=None)
-@given(events=EVENTS)
-def test_a_restart_at_any_point_changes_nothing(events) -> None:
-    """Fold a prefix, snapshot, restore, fold the rest: for every prefix."""
-    whole = folded(events)
-    for cut in range(len(events) + 1):
-        resumed = folded(events[:cut]).restarted()
-        resumed.take(events[cut:])
-        assert_same(resumed, whole)
-
-
-@settings(deadline=None)
-@given(events=EVENTS, owners=st.lists(st.integers(0, 2), min_size=3, max_size=3))
-def test_shards_add_up_to_the_whole(events, owners) -> None:
-    """However the changes are spread over learners, the model is the sum of theirs."""
-    known: dict[str, Interaction] = {}
-    shards: dict[int, Sums] = defaultdict(lambda: Sums(DIMENSIONS))
-    for number, event in enumerate(events):
-        before = known.get(event.query_id)
-        after = (before or Interaction(event.query_id)).merged(event)
-        known[event.query_id] = after
-        shards[owners[number % 3]].merge(change([(before, after)], ENCODER, DIMENSIONS))
-    whole = merged(shards.values(), DIMENSIONS)
-    assert whole.difference(folded(events).sums) <= SAME
-
-
-@settings(deadline=None)
 @given(
     answers=st.lists(st.tuples(CHOSEN, st.sampled_from(["yes", "no"])), max_size=8),
     final=st.lists(JUDGEMENTS, min_size=8, max_size=8),
+    clocks=CLOCKS,
 )
-def test_corrections_and_withdrawals_are_exact(answers, final) -> None:
+def test_corrections_and_withdrawals_are_exact(answers, final, clocks) -> None:
     """The model equals the one that saw only the final labels."""
-    corrected, direct = Fold(), Fold()
+    corrected, direct = Fold(clocks), Fold(clocks)
     for number, ((chosen, first), last) in enumerate(zip(answers, final, strict=False)):
         query_id = f"q{number}"
         made = chosen.model_copy(update={"query_id": query_id})
@@ -195,7 +203,6 @@ def test_corrections_and_withdrawals_are_exact(answers, final) -> None:
     assert corrected.sums.difference(direct.sums) <= SAME
 
 
-@settings(deadline=None)
 @given(
     events=st.lists(st.one_of(st.just(decision("a")), RESULTS, FEEDBACK, VERDICTS)),
     label=st.sampled_from(["yes", "no", "perhaps"]),
@@ -213,12 +220,22 @@ def test_a_users_word_leaves_nothing_of_a_verdict(events, label, order) -> None:
     assert fold.sums.difference(folded(without).sums) <= SAME
 
 
-@settings(deadline=None)
-@given(events=EVENTS)
-def test_the_sums_are_those_of_the_interactions_alone(events) -> None:
-    """A rebuild from the stored rows finds what the live learner has."""
-    fold = Fold()
-    for event in events:
-        fold.take([event])
-    rebuilt = change(((None, item) for item in fold.known.values()), ENCODER, DIMENSIONS)
-    assert fold.sums.difference(rebuilt) <= SAME
+@given(events=EVENTS, clocks=CLOCKS, read_after_s=st.integers(0, YEAR_S))
+def test_a_reader_sees_each_event_at_the_weight_of_its_age(events, clocks, read_after_s) -> None:
+    """The same as weighing every interaction afresh at the reader's time."""
+    fold = folded(events, clocks)
+    now = START + timedelta(seconds=5 * YEAR_S + read_after_s)
+    read = fold.sums.as_of(clocks.reading(["mini", "maxi"], now))
+    for arm in read.arms:
+        clock = clocks.reading([arm], now)[arm]
+        observations, calls = 0.0, 0.0
+        for item in fold.known.values():
+            time = moment(item)
+            weight = 0.0 if time is None else np.exp2(clocks.log2_weight(arm, time) - clock)
+            taught = lesson(item, ENCODER)
+            if taught is not None and taught.arm == arm:
+                observations += weight * taught.weight
+            tried = () if item.result is None else item.result.attempts
+            calls += weight * usage(tried).get(arm, np.zeros(len(Usage)))[Usage.CALLS]
+        assert abs(read.observations(arm) - observations) <= SAME * max(1.0, observations)
+        assert abs(read.usage(arm)[Usage.CALLS] - calls) <= SAME * max(1.0, calls)

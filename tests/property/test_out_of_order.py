@@ -94,10 +94,9 @@ class Partition(RuleBasedStateMachine):
 
 
 TestPartition = Partition.TestCase
-TestPartition.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestPartition.settings = settings(max_examples=150, stateful_step_count=60)
 
 
-@settings(deadline=None)
 @given(
     gaps=st.lists(GAPS, min_size=1, max_size=60),
     order=st.randoms(use_true_random=False),

@@ -46,7 +46,7 @@ class Adversary(RuleBasedStateMachine):
 
 
 TestAdversary = Adversary.TestCase
-TestAdversary.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+TestAdversary.settings = settings(max_examples=200, stateful_step_count=20)
 
 
 class CountsDuplicates(Core):

@@ -105,7 +105,7 @@ def test_wider_contexts_leave_the_rest_alone(items: list[tuple]) -> None:
 
 
 @given(items=events)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_fit_is_finite_whatever_the_sums(items: list[tuple]) -> None:
     """No events, one, equal ones, more dimensions than events: predictions are finite numbers."""
     found = fit(folded(items), ARMS)
@@ -115,7 +115,7 @@ def test_a_fit_is_finite_whatever_the_sums(items: list[tuple]) -> None:
 
 
 @given(items=events)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_fit_of_withdrawn_events_is_the_fit_of_none(items: list[tuple]) -> None:
     """When every label is withdrawn, round-off does not pass for knowledge."""
     sums = folded(items)

@@ -12,8 +12,10 @@ from metallm_stream.events import Call, Model, Query, Result
 from metallm_stream.judge.dispatch import parse, prompt
 from metallm_stream.providers import Answer, AnswerSettings, SystemClock, answer_call
 from tests.unit.test_circuit import WELL
+from tests.vendor_stage import open_guard
 
 ARMS = tuple(Model(arm=name, provider="here", model=name) for name in ("a", "b", "c"))
+
 SOON_S = 0.01
 
 
@@ -52,6 +54,7 @@ def answered(provider: Patient, **settings: float) -> Result:
             settings=AnswerSettings(**settings),  # type: ignore[arg-type]
             clock=SystemClock(),
             rng=np.random.default_rng(0),
+            guard=open_guard(SystemClock()),
         )
     )
     assert isinstance(result, Result)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -83,7 +81,7 @@ def demo(
     database that are removed at the end.
     """
     plots()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Wanted(
         queries=queries,
         rate=rate,
@@ -96,8 +94,3 @@ def demo(
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     run(wanted, load(), console)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    del number, frame
-    raise KeyboardInterrupt

@@ -26,7 +26,6 @@ from metallm_stream.cli.demo.schedule import MEAN_DELAY_S
 from metallm_stream.cli.demo.services import FAULTS, LATENCY_MEAN_S
 from metallm_stream.cli.demo.stage import COST_WEIGHT
 from metallm_stream.embedded.downloads import KAFKA_VERSION
-from metallm_stream.evaluate import Value
 
 PACKAGES = (
     "metallm-stream",
@@ -136,10 +135,5 @@ def versions(engine: Engine, *, is_embedded: bool) -> dict[str, str]:
 
 
 def _part(stream: Stream, rows: NDArray[np.int64]) -> dict[str, Any]:
-    others = {name: _value(value) for name, value in stream.baselines(rows).items()}
-    return {"service": _value(stream.service(rows)), "baselines": others}
-
-
-def _value(value: Value) -> dict[str, Any]:
-    named = {} if value.arm is None else {"arm": value.arm}
-    return {"utility": value.utility, "quality": value.quality, "cost": value.cost_usd, **named}
+    others = {name: value.as_json() for name, value in stream.baselines(rows).items()}
+    return {"service": stream.service(rows).as_json(), "baselines": others}
