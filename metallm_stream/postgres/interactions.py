@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from types import MappingProxyType
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection
 
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import statements
@@ -71,17 +71,8 @@ def save_interactions(
 
 def stream_interactions(conn: Connection, batch: int = 1_000) -> Iterator[Interaction]:
     """All retained interactions in no particular order, at most `batch` in memory at a time."""
-    yield from stream(conn, statements.STREAM_INTERACTIONS, {}, batch)
-
-
-def stream(
-    conn: Connection, statement: TextClause, values: dict[str, date], batch: int
-) -> Iterator[Interaction]:
-    """The interactions that a statement selects, through a cursor of the server's."""
-    found = conn.execute(
-        statement, values, execution_options={"stream_results": True, "max_row_buffer": batch}
-    )
-    for row in found:
+    options = {"stream_results": True, "max_row_buffer": batch}
+    for row in conn.execute(statements.STREAM_INTERACTIONS, execution_options=options):
         yield from_row(*row)
 
 

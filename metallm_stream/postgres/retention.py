@@ -1,24 +1,43 @@
 """Partitions by day: made before they are needed, archived before they are dropped.
 
-Invariant: archive + fold(retained interactions) is the same before and after a day is dropped.
+Invariant: archive + fold(retained interactions) is the same before and after each transaction here,
+and none takes longer than a few tenths of a second, whatever a day holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import islice
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from metallm_stream.join import Interaction, change
 from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums
 from metallm_stream.postgres import statements
 from metallm_stream.postgres.clocks import load_forgetting
-from metallm_stream.postgres.interactions import stream
-from metallm_stream.postgres.slots import ARCHIVE_SLOT, claim_slot, load_slot_sums, save_sums
+from metallm_stream.postgres.rows import from_row
+from metallm_stream.postgres.slots import (
+    ARCHIVE_SLOT,
+    SlotLease,
+    claim_slot,
+    load_slot_sums,
+    save_sums,
+)
 
 BATCH = 1_000
+MOST = 2_000  # a few tenths of a second
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What one transaction of retention did: interactions archived, days dropped."""
+
+    interactions: int
+    days: tuple[date, ...]
+    has_more: bool
 
 
 def ensure_day(conn: Connection, day: date) -> bool:
@@ -30,28 +49,47 @@ def ensure_day(conn: Connection, day: date) -> bool:
 
 
 def drop_days_before(
-    conn: Connection, day: date, encoder: str, dimensions: int
-) -> tuple[date, ...]:
-    """Fold the days before `day` into the archive and drop them; the days dropped.
+    conn: Connection, day: date, encoder: str, dimensions: int, most: int = MOST
+) -> Dropped:
+    """Archive up to `most` interactions of the days before `day`, and drop the days that are empty.
 
-    All in the caller's transaction, which holds up learners that touch those days. Feedback that
-    comes later finds no query and is kept as feedback for an unknown one. Dead letters of those
-    days go too. Raises `ConfigurationError` if the archive is of other dimensions.
+    All in the caller's transaction, which waits for no learner: what one has in work is left for
+    the next time. Feedback that comes later finds no query and is kept as feedback for an unknown
+    one. Dead letters of those days go too.
+
+    Raises
+    ------
+    ConfigurationError
+        If the archive is of other dimensions.
+    sqlalchemy.exc.OperationalError
+        If somebody reads an empty day for half a second; then nothing has changed.
     """
-    days = tuple(conn.execute(statements.DAYS_BEFORE, {"day": day}).scalars())
     conn.execute(statements.DELETE_DEAD_LETTERS, {"day": day})
-    if not days:
-        return ()
-    conn.execute(statements.FORGET_QUERIES, {"day": day})
     lease = claim_slot(conn, ARCHIVE_SLOT)
+    old = conn.execute(statements.FORGET_QUERIES, {"day": day, "most": most}).all()
+    if old:
+        _archive(conn, lease, old, encoder, dimensions)
+    days: tuple[date, ...] = ()
+    if len(old) < most:
+        days = tuple(conn.execute(statements.EMPTY_DAYS, {"day": day}).scalars())
+        conn.execute(statements.WAIT_SHORTLY)
+        for empty in days:
+            conn.execute(statements.DROP_DAY, {"day": empty})
+    return Dropped(len(old), days, has_more=len(old) == most)
+
+
+def _archive(
+    conn: Connection, lease: SlotLease, old: Sequence[Row[Any]], encoder: str, dimensions: int
+) -> None:
+    """Move what these queries have taught from their rows to the archive."""
     archive = Sums(dimensions)
     for arm, raw in load_slot_sums(conn, ARCHIVE_SLOT).items():
         archive.add_from_bytes(arm, raw)
-    forgetting = load_forgetting(conn)
-    for dropped in days:
-        rows = stream(conn, statements.STREAM_DAY, {"day": dropped}, BATCH)
-        archive.merge(fold(rows, encoder, dimensions, forgetting))
-        conn.execute(statements.DROP_DAY, {"day": dropped})
+    wanted = {"days": sorted({row.day for row in old}), "query_ids": [row.query_id for row in old]}
+    rows = conn.execute(statements.DELETE_INTERACTIONS, wanted)
+    archive.merge(
+        fold((from_row(*row) for row in rows), encoder, dimensions, load_forgetting(conn))
+    )
     newest = archive.as_of({})
     save_sums(
         conn,
@@ -59,7 +97,6 @@ def drop_days_before(
         {arm: archive.arm_to_bytes(arm) for arm in archive.arms},
         {arm: newest.observations(arm) for arm in archive.arms},
     )
-    return days
 
 
 def fold(

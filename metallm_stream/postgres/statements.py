@@ -172,11 +172,6 @@ STREAM_INTERACTIONS = text("""
     FROM metallm.interactions
 """)
 
-STREAM_DAY = text("""
-    SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text
-    FROM metallm.interactions WHERE day = :day
-""")
-
 _chosen = """
     WHERE (CAST(:since AS timestamptz) IS NULL OR decided_at >= CAST(:since AS timestamptz))
       AND (CAST(:until AS timestamptz) IS NULL OR decided_at < CAST(:until AS timestamptz))
@@ -304,14 +299,29 @@ TRY_PUBLISH_LOCK = text(
 
 ENSURE_DAY = text("SELECT metallm.ensure_day(:day)")
 
-DAYS_BEFORE = text("SELECT day FROM metallm.partition_days() AS day WHERE day < :day ORDER BY day")
+EMPTY_DAYS = text("""
+    SELECT d.day FROM metallm.partition_days() AS d (day)
+    WHERE d.day < :day AND NOT EXISTS (SELECT FROM metallm.query_days AS q WHERE q.day = d.day)
+    ORDER BY d.day
+""")
 
-# Locks in the order of `LOCK_QUERIES`, so that retention and learners cannot deadlock.
+# Nobody is waited for: what a learner has in work is forgotten next time.
 FORGET_QUERIES = text("""
     DELETE FROM metallm.query_days WHERE query_id IN (
-        SELECT query_id FROM metallm.query_days WHERE day < :day ORDER BY query_id FOR UPDATE
+        SELECT query_id FROM metallm.query_days WHERE day < :day
+        ORDER BY day LIMIT :most FOR UPDATE SKIP LOCKED
     )
+    RETURNING query_id, day
 """)
+
+DELETE_INTERACTIONS = text("""
+    DELETE FROM metallm.interactions
+    WHERE day = ANY (CAST(:days AS date[])) AND query_id = ANY (CAST(:query_ids AS text[]))
+    RETURNING query_id, decision::text, context, result::text, feedback::text, verdict::text
+""")
+
+# A day is dropped when nobody reads it; behind one who does, everybody would wait for this lock.
+WAIT_SHORTLY = text("SET LOCAL lock_timeout = '500ms'")
 
 # Whole days in UTC, as the partitions are.
 DELETE_DEAD_LETTERS = text("""

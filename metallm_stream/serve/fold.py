@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from metallm_stream.join import Interaction, change
 from metallm_stream.policy import Sums
@@ -143,12 +145,25 @@ class Fold:
         self._drift.accept(observed)
         return Learned(pairs, observed)
 
-    def retain(self, days: int) -> None:
-        """Sum up and drop the interactions first seen longer ago."""
+    def retain(self, days: int) -> bool:
+        """Sum up and drop some of the interactions first seen longer ago; whether there are more.
+
+        What somebody else reads for longer than a moment is left for the next time.
+        """
         oldest = self._now().date() - timedelta(days=days)
-        with self._engine.begin() as conn:
-            drop_days_before(conn, oldest, self.encoder, self.dimensions)
-            self.pupil.retain(conn)
+        try:
+            with self._engine.begin() as conn:
+                dropped = drop_days_before(conn, oldest, self.encoder, self.dimensions)
+                if not dropped.has_more:
+                    self.pupil.retain(conn)
+        except OperationalError as exc:
+            if not isinstance(exc.orig, LockNotAvailable):
+                raise
+            log.warning("days before %s are being read, and are dropped later", oldest)
+            return False
+        for day in dropped.days:
+            log.info("dropped the interactions of %s, which are in the archive of sums", day)
+        return dropped.has_more
 
     def _join(self, conn: Connection, events: Sequence[Joined]) -> list[Pair]:
         known = load_for_update(conn, {event.query_id for event in events}, self._now().date())

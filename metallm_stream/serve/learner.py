@@ -53,6 +53,7 @@ OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
+RETENTION_PAUSE_S = 0.5
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -253,8 +254,9 @@ class Learner:
     def _retain(self) -> None:
         if time.monotonic() < self._retention_at:
             return
-        self._retention_at = time.monotonic() + RETENTION_EVERY_S
-        self._fold.retain(self._retention_days)
+        has_more = self._fold.retain(self._retention_days)
+        wait_s = RETENTION_PAUSE_S if has_more else RETENTION_EVERY_S
+        self._retention_at = time.monotonic() + wait_s
 
     # The group.
 

@@ -130,7 +130,7 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
     with pipeline.engine.begin() as conn:
         encoder = ENCODER.replace(":", "-")
         tomorrow = datetime.now(UTC).date() + timedelta(days=2)
-        assert drop_days_before(conn, tomorrow, encoder, DIMENSIONS)
+        assert drop_days_before(conn, tomorrow, encoder, DIMENSIONS).days
     assert pipeline.rebuilt().interactions == 0
     assert_rebuilt(pipeline)
 

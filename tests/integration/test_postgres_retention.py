@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from metallm_stream.join import Interaction
 from metallm_stream.policy import Sums
@@ -83,7 +84,7 @@ def test_archive_and_retained_rows_are_the_model_before_and_after(
     assert before.observations("mini") == 120
     for keep_from, dropped in ((FIRST, 0), (FIRST + timedelta(1), 1), (FIRST + timedelta(3), 2)):
         with engine.begin() as conn:
-            days = drop_days_before(conn, keep_from, "test", DIMENSIONS)
+            days = drop_days_before(conn, keep_from, "test", DIMENSIONS).days
         assert len(days) == dropped
         assert _rebuilt(engine).difference(before) < 1e-12
     assert _days(engine) == [FIRST + timedelta(3)]
@@ -126,23 +127,35 @@ def test_feedback_after_its_query_was_dropped_is_that_of_an_unknown_query(
     assert _rebuilt(engine).observations("mini") == 1
 
 
-def test_a_learner_at_work_on_an_old_day_is_waited_for(engine: Engine, sample: Sample) -> None:
-    """What it adds while retention begins is in the archive, or nowhere: never half."""
+def test_a_day_goes_piece_by_piece(engine: Engine, sample: Sample) -> None:
+    """However much it holds, a transaction archives a bounded part, and the last one drops it."""
+    _fill(engine, sample, days=2, each=5)
+    before = _rebuilt(engine)
+    left = []
+    for _ in range(4):
+        with engine.begin() as conn:
+            done = drop_days_before(conn, FIRST + timedelta(2), "test", DIMENSIONS, most=3)
+        left.append((done.interactions, len(done.days), done.has_more))
+        assert _rebuilt(engine).difference(before) < 1e-12
+    assert left == [(3, 0, True), (3, 0, True), (3, 0, True), (1, 2, False)]
+    assert _days(engine) == []
+
+
+def test_what_a_learner_has_in_work_is_left_for_later(engine: Engine, sample: Sample) -> None:
+    """It waits for nobody, and what the learner adds is in the archive the next time."""
     _fill(engine, sample, days=1, each=3)
     corrected = sample.feedback(1, "B", given_at=sample.start + timedelta(days=2))
-
-    def drop() -> tuple[date, ...]:
-        with engine.begin() as conn:
-            return drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS)
-
-    with ThreadPoolExecutor(1) as pool:
-        with engine.begin() as conn:
-            day, known = load_for_update(conn, ["q1"], FIRST)["q1"]
-            waiting = pool.submit(drop)
-            assert known is not None
-            save_interactions(conn, [(day, known.merged(corrected))])
-            final = fold([sample.whole(0), known.merged(corrected), sample.whole(2)], "test", 4)
-        assert waiting.result(20) == (FIRST,)
+    with engine.begin() as conn:
+        day, known = load_for_update(conn, ["q1"], FIRST)["q1"]
+        with engine.begin() as other:
+            first = drop_days_before(other, FIRST + timedelta(1), "test", DIMENSIONS)
+        assert known is not None
+        save_interactions(conn, [(day, known.merged(corrected))])
+        final = fold([sample.whole(0), known.merged(corrected), sample.whole(2)], "test", 4)
+    assert (first.interactions, first.days) == (2, ())
+    with engine.begin() as conn:
+        second = drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS)
+    assert (second.interactions, second.days) == (1, (FIRST,))
     assert _rebuilt(engine).difference(final) < 1e-12
 
 
@@ -158,3 +171,17 @@ def test_dead_letters_go_with_their_days(engine: Engine) -> None:
         drop_days_before(conn, midnight.date(), "test", DIMENSIONS)
         kept = conn.execute(text("SELECT record_offset FROM metallm.dead_records")).scalars().all()
     assert kept == [1]
+
+
+def test_a_day_that_somebody_reads_is_left_for_later(engine: Engine, sample: Sample) -> None:
+    """A long query of an analyst holds up the drop, and nobody else."""
+    _fill(engine, sample, days=1, each=3)
+    before = _rebuilt(engine)
+    with engine.connect() as analyst:
+        analyst.execute(text("SELECT count(*) FROM metallm.interactions")).all()
+        with pytest.raises(OperationalError) as refused, engine.begin() as conn:
+            drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS)
+        assert isinstance(refused.value.orig, LockNotAvailable)
+        assert _rebuilt(engine).difference(before) < 1e-12
+    with engine.begin() as conn:
+        assert drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS).days == (FIRST,)

@@ -98,7 +98,7 @@ def test_the_service_can_do_all_of_its_work(
         assert list(stream_interactions(conn)) == [sample.whole(1)]
         assert len(conn.execute(text("SELECT * FROM metallm.explain('q1')")).all()) == 2
         dropped = drop_days_before(conn, TODAY + timedelta(2), "test", DIMENSIONS)
-        assert dropped == (TODAY, TODAY + timedelta(1))
+        assert dropped.days == (TODAY, TODAY + timedelta(1))
 
 
 FORBIDDEN_TO_THE_SERVICE = (

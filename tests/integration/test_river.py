@@ -215,7 +215,7 @@ def test_retention_moves_the_base(river: Pipeline) -> None:
     assert river.sql("SELECT lessons_kept FROM metallm.river")[0]["lessons_kept"] != 0
     with river.engine.begin() as conn:
         tomorrow = datetime.now(UTC).date() + timedelta(days=2)
-        assert drop_days_before(conn, tomorrow, *IDENTITY)
+        assert drop_days_before(conn, tomorrow, *IDENTITY).days
         pupil.retain(conn)
     assert river.sql("SELECT lessons_kept FROM metallm.river")[0]["lessons_kept"] == 0
     assert_state_is_the_fold(river)
