@@ -116,6 +116,7 @@ class LearnerSettings(Section):
 
     Evidence counts half as much for each `half_life_s` that has passed; None forgets nothing.
     Where `drift` sees an arm's quality move, what was learned of it before counts `drift_factor`.
+    With `begins_anew`, an empty database may replace the policy that its topic holds.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 3_000
@@ -126,6 +127,7 @@ class LearnerSettings(Section):
     half_life_s: Annotated[float, Field(ge=1, le=1e10)] | None = None
     drift: Literal["adwin", "page-hinkley", "off"] = "adwin"
     drift_factor: Annotated[float, Field(ge=1e-6, lt=1)] = 0.02
+    begins_anew: bool = False
 
 
 class JudgeSettings(Section):

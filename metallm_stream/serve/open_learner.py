@@ -36,6 +36,8 @@ def open_learner(settings: Settings) -> Learner:
         keep=settings.learner.policies_kept,
         now=utc_now,
     )
+    if not settings.learner.begins_anew:
+        publisher.require_same_database()
     accountant = Accountant(
         budgets(settings), topic=names(settings).policy, refresh_s=settings.learner.refresh_s
     )

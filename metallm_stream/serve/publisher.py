@@ -21,6 +21,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
 from metallm_stream.arms import Catalogue
+from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.kafka import (
     Connection,
@@ -34,6 +35,7 @@ from metallm_stream.kafka import (
 from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
     load_forgetting,
+    load_offsets,
     load_slot_sums,
     newest_policy_version,
     next_policy_version,
@@ -101,6 +103,21 @@ class Publisher:
         self._version = 0
         self._newest = (0, 0.0)
         self._river_head: RiverState | None = None
+
+    def require_same_database(self) -> None:
+        """Raise `ConfigurationError` if there is a policy, and the database has read nothing yet.
+
+        The first policy from it would soon replace all that was learned.
+        """
+        with self._engine.begin() as conn:
+            has_read = bool(load_offsets(conn))
+        if self._above and not has_read:
+            raise ConfigurationError(
+                f"topic {self._names.policy!r} holds policy {self._above}, but this database has "
+                "learned nothing yet and would replace it: DATABASE_URL names another database, or "
+                "an empty one. Restore a backup, or set METALLM_LEARNER__BEGINS_ANEW=true to learn "
+                "anew from what the topics still hold"
+            )
 
     def publish_if_due(
         self, slot: str, sums: Sums, catalogue: Catalogue, learned: Learned | None = None

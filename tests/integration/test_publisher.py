@@ -103,3 +103,16 @@ def test_versions_go_on_above_those_of_the_topic(pipeline: Pipeline, accounts: i
     with publisher(pipeline) as one:
         assert publish(one)
     assert max(versions(pipeline)) == 42
+
+
+def test_an_empty_database_does_not_replace_what_was_learned(pipeline: Pipeline) -> None:
+    """A wrong address, or a database that was lost: whoever means it has to say so."""
+    policy = Record(pipeline.names.policy, b"ridge", b'{"kind": "manifest", "version": 41}')
+    write(pipeline.producer, [policy])
+    refused = pipeline.start("learner", restart=False)
+    assert refused.wait_over(60) == 78
+    log = (pipeline.directory / "learner-0.log").read_text()
+    assert "holds policy 41, but this database has learned nothing" in log
+    pipeline.start("learner", slot="1", LEARNER__BEGINS_ANEW="true").wait_ready(60)
+    eventually(lambda: pipeline.sql("SELECT * FROM metallm.offsets"), 30)
+    pipeline.start("learner", slot="2").wait_ready(60)
