@@ -65,10 +65,13 @@ class Connection:
 
         With `positions_are_ours` the caller keeps the offsets: a position that does not exist is
         an error, and the end of a partition is told. Little is fetched ahead, since the caller
-        pauses partitions, which throws away what was.
+        pauses partitions, which throws away what was. Members share each topic evenly then, and
+        give up everything whenever the group balances.
         """
+        strategy = "cooperative-sticky"
         fetch = {"fetch.message.max.bytes": MAX_RECORD_BYTES, "queued.max.messages.kbytes": 65_536}
         if positions_are_ours:
+            strategy = "range"
             fetch = {
                 "fetch.message.max.bytes": MAX_RECORD_BYTES // 4,
                 "queued.max.messages.kbytes": 16_384,
@@ -81,7 +84,7 @@ class Connection:
             | {
                 "group.id": group,
                 "group.instance.id": instance,
-                "partition.assignment.strategy": "cooperative-sticky",
+                "partition.assignment.strategy": strategy,
                 "session.timeout.ms": int(SESSION_TIMEOUT_S * 1_000),
                 "heartbeat.interval.ms": 1_000,
                 "auto.offset.reset": "error" if positions_are_ours else "earliest",

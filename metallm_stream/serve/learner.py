@@ -271,7 +271,7 @@ class Learner:
             self._records.add([(where.topic, where.partition)])
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
-        consumer.incremental_assign(starts)
+        consumer.assign(starts)
         self._is_assigned = True
         self._require_all()
 
@@ -285,9 +285,7 @@ class Learner:
         for key in keys:
             self._positions.pop(key, None)
         self._records.forget(keys)
-        consumer.incremental_unassign(partitions)
-        if self._positions and not self._is_closing:  # somebody has taken the others
-            self._require_all()
+        consumer.unassign()
 
     def _require_all(self) -> None:
         """Some pupils must learn from every partition."""
