@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import generate_latest
 
+from metallm_stream.arms import Catalogue
 from metallm_stream.events import Attempt, Call, Decision, Model, Query, Result
 from metallm_stream.join import Interaction
 from metallm_stream.route import Decided
@@ -24,6 +25,7 @@ from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.serve.router_metrics import RouterMetrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CATALOGUE = Catalogue()
 BATCH = 500
 
 
@@ -45,7 +47,7 @@ def main() -> None:
 def turn(router: RouterMetrics) -> None:
     """What a router notes when its loop comes round."""
     router.records.labels("queries").inc(5)
-    router.knows(3, None)
+    router.knows(CATALOGUE, None)
     router.stepped(lambda: {("queries", 0): 0})
 
 

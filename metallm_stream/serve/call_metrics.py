@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import get_args
 
-from metallm_stream.events import ArmHealth, Call, Result
+from metallm_stream.events import ArmHealth, Call, FailureKind, Result
 from metallm_stream.providers import Forward
 from metallm_stream.serve.metrics import LoopMetrics
 
@@ -20,14 +21,16 @@ ALL_ARMS = "*"
 class CallMetrics(LoopMetrics):
     """The metrics of one service that makes calls, of which replica `slot` is."""
 
-    def __init__(self, service: str, slot: str) -> None:
-        super().__init__(service, slot)
+    def __init__(self, service: str, slot: str, *, provider: str = "") -> None:
+        super().__init__(service, slot, provider=provider)
         self._records = cache(self.records.labels)
         self._results = cache(
             self.counter(
                 "results", "Calls that ended: answered, forwarded, or a kind of failure.", "outcome"
             ).labels
         )
+        for outcome in (ANSWERED, FORWARDED, *get_args(FailureKind)):
+            self._results(outcome)  # at 0
         self._attempts = cache(
             self.counter(
                 "attempts", "Tries, answered or a kind of failure.", "arm", "outcome"

@@ -107,6 +107,7 @@ class Calls(Generic[SubjectT]):
     ) -> None:
         self._topic = topic
         self._metrics = metrics
+        metrics.reads([topic])
         self._connection = connection
         self._names = names
         self._begin = begin

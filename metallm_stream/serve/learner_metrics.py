@@ -6,6 +6,7 @@ Invariant: an interaction is counted when what was learned of it has been commit
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from metallm_stream.join import Interaction
 from metallm_stream.serve.drift import Observed
@@ -30,7 +31,9 @@ class LearnerMetrics(LoopMetrics):
         self._residual = self.gauge(
             "residual", "Judged quality less predicted quality, mean of the last 30 or so.", "arm"
         )
-        self._shifts = self.counter("shifts", "Lasting changes of an arm's quality noticed.", "arm")
+        self._shifts = cache(
+            self.counter("shifts", "Lasting changes of an arm's quality noticed.", "arm").labels
+        )
 
     def learned(
         self, pairs: Iterable[tuple[Interaction | None, Interaction]], observed: Observed
@@ -40,6 +43,8 @@ class LearnerMetrics(LoopMetrics):
         for before, after in pairs:
             if after.decision is not None and (before is None or before.decision is None):
                 decisions += 1
+                if after.decision.arm is not None:
+                    self._shifts(after.decision.arm)  # at 0, long before there may be one
             if after.result is not None and (before is None or before.result is None):
                 results += 1
             if after.feedback and (before is None or not before.feedback):
@@ -49,4 +54,4 @@ class LearnerMetrics(LoopMetrics):
         for arm, watch in observed.watches.items():
             self._residual.labels(arm).set(watch.recent)
         for drift in observed.drifts:
-            self._shifts.labels(drift.arm).inc()
+            self._shifts(drift.arm).inc()

@@ -8,7 +8,7 @@ Whoever reads does so in another thread, and changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -29,12 +29,19 @@ class LoopMetrics(Collector):
     ----------
     service, slot
         Whose they are.
+    provider
+        Whose calls the service makes, if it is the worker of one.
     clock
         Monotonic seconds.
     """
 
     def __init__(
-        self, service: str, slot: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        service: str,
+        slot: str,
+        *,
+        provider: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
@@ -49,10 +56,17 @@ class LoopMetrics(Collector):
             TRANSACTION_S,
         )
         self.aborts = self.counter("transactions_aborted", "Transactions aborted and tried again.")
-        info = self.gauge("service_info", "1; which service it is.", "service", "slot", "version")
-        info.labels(service, slot, version("metallm-stream")).set(1)
+        labels = ("service", "slot", "provider", "version")
+        info = self.gauge("service_info", "1; which service it is.", *labels)
+        info.labels(service, slot, provider, version("metallm-stream")).set(1)
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
+
+    def reads(self, topics: Iterable[str]) -> None:
+        """Show the counters of these topics at 0: who first sees one at 1 sees no increase."""
+        for topic in topics:
+            self.records.labels(topic)
+            self.dead_letters.labels(topic)
 
     def stepped(self, lags: Callable[[], Mapping[Partition, int | None] | None]) -> None:
         """Note that the loop has come round; once a second `lags` is asked.

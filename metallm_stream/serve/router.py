@@ -93,6 +93,7 @@ class Router:
         now: Callable[[], datetime],
     ) -> None:
         self.metrics = RouterMetrics(slot)
+        self.metrics.reads([names.queries])
         self._connection = connection
         self._names = names
         self._encoder = encoder
@@ -145,7 +146,7 @@ class Router:
             self._route(arrived)
         self._loop.commit()
         self.metrics.records.labels(self._names.queries).inc(len(works))
-        self.metrics.knows(len(self._knowledge.catalogue), self._knowledge.published)
+        self.metrics.knows(self._knowledge.catalogue, self._knowledge.published)
         self.metrics.stepped(self._loop.lags)
         return len(works)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from metallm_stream.arms import Catalogue
 from metallm_stream.policy import Published
 from metallm_stream.route import Decided
 from metallm_stream.serve.metrics import LoopMetrics
@@ -20,12 +21,14 @@ class RouterMetrics(LoopMetrics):
         self._exploration = self.counter(
             "exploration", "Probability given to other arms than the likeliest, over all decisions."
         )
-        self._arms = self.gauge("arms", "Arms of the catalogue.")
+        self._arms = self.gauge("arms", "Arms of the catalogue, by provider.", "provider")
         self._version = self.gauge("policy_version", "Version of the policy in force; 0: none yet.")
         self._published_at = self.gauge(
             "policy_timestamp_seconds", "When the policy in force was published; 0: none yet."
         )
         self._known: Published | None = None
+        self._revision = 0
+        self._providers: set[str] = set()
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """Count a batch."""
@@ -37,10 +40,21 @@ class RouterMetrics(LoopMetrics):
             self._refusals.inc(refused)
         self._exploration.inc(sum([choice.exploration for choice in decided]))
 
-    def knows(self, arms: int, published: Published | None) -> None:
-        """Note the number of arms, and the policy in force."""
-        self._arms.set(arms)
+    def knows(self, catalogue: Catalogue, published: Published | None) -> None:
+        """Note the arms, and the policy in force."""
+        if catalogue.revision != self._revision:
+            self._revision = catalogue.revision
+            self._note(catalogue)
         if published is not None and published is not self._known:
             self._known = published
             self._version.set(published.version)
             self._published_at.set(published.manifest.published_at.timestamp())
+
+    def _note(self, catalogue: Catalogue) -> None:
+        """Providers whose last arm has gone stand at 0; new arms' decisions begin there."""
+        providers = Counter([model.provider for model in catalogue.arms.values()])
+        self._providers |= providers.keys()
+        for provider in self._providers:
+            self._arms.labels(provider).set(providers[provider])
+        for arm in catalogue:
+            self._decisions.labels(arm)

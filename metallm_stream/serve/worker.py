@@ -58,7 +58,7 @@ class Worker:
         spending: Spending | None = None,
         draw: Callable[[Call, Result], Case | None] | None = None,
     ) -> None:
-        self.metrics = CallMetrics(SERVICE, slot)
+        self.metrics = CallMetrics(SERVICE, slot, provider=provider)
         self._names = names
         self._topic = names.calls(provider)
         self._health = health

@@ -14,13 +14,16 @@ from urllib.parse import urlsplit
 import pytest
 from confluent_kafka import Message
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
 
 from metallm_stream.embedded import Child
 from metallm_stream.events import Feedback, Query, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.kafka.records import headers_of
+from metallm_stream.postgres import claim_partition, load_offsets
 from tests.pipeline import LABELS, Pipeline, open_pipeline, outcomes, questions
 from tests.processes import eventually
+from tests.readme import REPOSITORY
 
 COUNT = 60
 SERVICES = ("worker-0", "router-0", "learner-0")
@@ -88,6 +91,23 @@ def test_every_service_says_that_it_lives_and_is_ready(observed: Pipeline) -> No
         assert get(observed, service, "/livez") == (200, "alive\n")
         assert json.loads(get(observed, service, "/readyz")[1]) == {"ready": True, "reason": None}
     assert samples(observed, "router-0")["metallm_partitions"] == 2
+
+
+def test_services_show_dead_letters_of_their_topics_before_there_are_any(
+    observed: Pipeline,
+) -> None:
+    """At 0, so that the first one is an increase; a worker and a router name the provider."""
+    wait_until_ready(observed, *SERVICES)
+    names = observed.names
+    topics = (names.calls("recorded"),), (names.queries,), names.joined
+    for service, own in zip(SERVICES, topics, strict=True):
+        shown = get(observed, service, "/metrics")[1]
+        for topic in own:
+            assert f'metallm_dead_letters_total{{topic="{topic}"}} 0.0' in shown, topic
+    assert 'provider="recorded",service="worker"' in get(observed, "worker-0", "/metrics")[1]
+    eventually(
+        lambda: 'metallm_arms{provider="recorded"} ' in get(observed, "router-0", "/metrics")[1]
+    )
 
 
 def test_metrics_tell_what_has_happened(observed: Pipeline) -> None:
@@ -185,3 +205,15 @@ def end(child: Child) -> None:
     pid = child.pid
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
+
+
+def test_the_runbooks_statement_gives_up_deleted_records_alone(engine: Engine) -> None:
+    """Of the partitions that it names, those move whose next record is no longer there."""
+    runbooks = (REPOSITORY / "docs" / "operations.md").read_text()
+    (statement,) = re.findall(r"```sql\n(\s+UPDATE .*?;)\n", runbooks, re.DOTALL)
+    before = {("decisions", 0): 7, ("decisions", 1): 60_000, ("decisions", 2): 7, ("results", 0): 7}
+    with engine.begin() as conn:
+        for (topic, partition), next_offset in before.items():
+            claim_partition(conn, topic, partition, next_offset)
+        assert conn.execute(text(statement)).rowcount == 1
+        assert load_offsets(conn) == before | {("decisions", 0): 48_213}

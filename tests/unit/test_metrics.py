@@ -6,7 +6,9 @@ import json
 import threading
 from datetime import UTC, datetime
 from http import HTTPStatus
+from importlib.metadata import version
 
+from metallm_stream.arms import Catalogue
 from metallm_stream.events import ArmHealth, Attempt, Call, Failure, Model, Query
 from metallm_stream.join import Interaction
 from metallm_stream.policy.drift import ArmWatch, Drift
@@ -45,6 +47,14 @@ def call(*attempts: Attempt) -> Call:
     arms = tuple(Model(arm=arm, provider="p", model=arm) for arm in ("mini", "large"))
     query = Query(query_id="q", text="Why?")
     return Call(call_id="c", query=query, ranking=arms, attempts=attempts, decided_at=START)
+
+
+def catalogue(**providers: str) -> Catalogue:
+    """A catalogue of arms by name, each at the provider given."""
+    made = Catalogue()
+    for arm, provider in providers.items():
+        made.apply(arm, Model(arm=arm, provider=provider, model=arm))
+    return made
 
 
 def test_a_service_is_ready_when_its_group_has_assigned_something_or_nothing() -> None:
@@ -103,8 +113,39 @@ def test_metrics_are_served_with_the_processs_own() -> None:
     metrics = LoopMetrics("router", "7")
     status, kind, body = pages(metrics, threading.Event(), stuck_after_s=9)["/metrics"]()
     assert (status, kind.split(";")[0]) == (HTTPStatus.OK, "text/plain")
-    assert b'metallm_service_info{service="router",slot="7",version=' in body
+    assert b'metallm_service_info{provider="",service="router",slot="7",version=' in body
     assert b"process_start_time_seconds" in body
+
+
+def test_what_alerts_look_for_is_there_at_0_before_it_happens() -> None:
+    """A counter that is first seen at 1 has not increased for Prometheus."""
+    metrics = LoopMetrics("router", "0")
+    metrics.reads(["queries"])
+    assert value(metrics, "dead_letters_total", topic="queries") == 0
+    assert value(metrics, "records_total", topic="queries") == 0
+    worker = CallMetrics("worker", "0", provider="acme")
+    for outcome in ("answered", "forwarded", "timeout", "authentication", "worker_error"):
+        assert value(worker, "results_total", outcome=outcome) == 0, outcome
+    router = RouterMetrics("0")
+    router.knows(catalogue(mini="acme"), None)
+    assert value(router, "decisions_total", arm="mini") == 0
+    learner = LearnerMetrics("0")
+    learner.learned([(None, Interaction("q", decision=decision()))], Observed({}, ()))
+    assert value(learner, "shifts_total", arm=decision().arm or "") == 0
+
+
+def test_a_worker_tells_its_provider_and_a_router_whose_arms_there_are() -> None:
+    """So that an alert can tell a provider whose arms nobody calls."""
+    worker, router = CallMetrics("worker", "0", provider="acme"), RouterMetrics("0")
+    own = {"slot": "0", "version": version("metallm-stream")}
+    assert value(worker, "service_info", service="worker", provider="acme", **own) == 1
+    arms = catalogue(mini="acme", large="acme", other="umbrella")
+    router.knows(arms, None)
+    assert value(router, "arms", provider="acme") == 2
+    assert value(router, "arms", provider="umbrella") == 1
+    arms.apply("other", None)
+    router.knows(arms, None)
+    assert value(router, "arms", provider="umbrella") == 0
 
 
 def test_a_router_counts_decisions_by_arm_exploration_and_refusals() -> None:
@@ -118,11 +159,11 @@ def test_a_router_counts_decisions_by_arm_exploration_and_refusals() -> None:
     assert value(metrics, "decisions_total", arm="b") == 2
     assert value(metrics, "exploration_total") == 1.5
     assert value(metrics, "refusals_total") == 1
-    metrics.knows(2, None)
+    metrics.knows(catalogue(a="p", b="p"), None)
     assert value(metrics, "policy_version") == 0
     published = policy()
-    metrics.knows(3, published)
-    assert value(metrics, "arms") == 3
+    metrics.knows(catalogue(a="p", b="p", c="p"), published)
+    assert value(metrics, "arms", provider="p") == 3
     assert value(metrics, "policy_version") == published.version
     published_at = published.manifest.published_at.timestamp()
     assert value(metrics, "policy_timestamp_seconds") == published_at

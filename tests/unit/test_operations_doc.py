@@ -71,8 +71,11 @@ def test_every_section_about_an_alert_has_its_alert() -> None:
 
 
 def test_labels_in_alerts_are_those_of_the_metric() -> None:
-    """What stands in braces behind a metric's name, and what it is summed by."""
+    """What stands in braces behind a metric's name, and what it is summed and matched by."""
+    known = {"job", "instance", "le"}.union(*(labels for _, labels in EXPORTED.values()))
     for rule in RULES:
+        for listed in re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", rule["expr"]):
+            assert set(re.findall(r"\w+", listed)) <= known, rule["alert"]
         for name, braces in re.findall(r"\b(metallm_\w+)\{([^}]*)\}", rule["expr"]):
             base = next(n for n in EXPORTED if name.startswith(n.removesuffix("_total")))
             assert set(re.findall(r"(\w+)(?:=|!)", braces)) <= set(EXPORTED[base][1]), rule["alert"]
