@@ -54,5 +54,9 @@ class ConfigurationError(MetallmError):
     """Settings or surroundings (topics, tables, encoder) do not fit; the message has the remedy."""
 
 
+class Unreachable(ConfigurationError):
+    """A server does not answer now: its address may be wrong, or it may be back in a moment."""
+
+
 class Fenced(MetallmError):
     """Another process has taken over this slot or partition: stop writing and restart."""

@@ -7,6 +7,7 @@ setting that is a secret, or that stands where a key is said to be.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -23,18 +24,26 @@ _PLACES_OF_KEYS = {
     "api_key_file": "the whole path of a file, beginning with a slash, which holds the key",
 }
 _TOLD = 3
+# What Kubernetes sets in every container of a namespace with a Service called `metallm-...`.
+_OF_KUBERNETES = re.compile(
+    PREFIX + r"([A-Z0-9]+_)*(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9]+)*=\d+"
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=.*)"
+)
 
 
 def check_variables(tree: type[BaseModel], env: Mapping[str, str]) -> None:
     """Raises `ConfigurationError` for a variable that is no setting, or a section that is no JSON.
 
-    Two underscores are one step down the tree.
+    Two underscores are one step down the tree. What Kubernetes sets for a Service is left alone.
     """
     known = {PREFIX + name.upper() for name in tree.model_fields}
     for name in env:
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         if name.split("__")[0] not in known:
+            if _OF_KUBERNETES.fullmatch(f"{name}={env[name]}"):
+                continue
             raise ConfigurationError(_no_such(name, known | NOT_SETTINGS))
         steps = name.removeprefix(PREFIX).lower().split("__")
         kind, taken = _reached(tree, steps)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 
-from metallm_stream.errors import ConfigurationError
-from metallm_stream.kafka import Connection
+from metallm_stream.errors import ConfigurationError, Unreachable
+from metallm_stream.kafka import Connection, no_topic
 from metallm_stream.serve.surroundings import connection
 from metallm_stream.settings import Settings
 
@@ -25,11 +25,11 @@ DEFAULT_PORT = "9092"  # librdkafka's, where an address has none
 def cluster(settings: Settings) -> Connection:
     """The Kafka that the settings describe, without librdkafka's own log.
 
-    Raises `ConfigurationError` at once if nothing listens there, which librdkafka would go on
+    Raises `Unreachable` at once if nothing listens there, which librdkafka would go on
     trying until its timeouts.
     """
     if refused := refusals(settings.bootstrap()):
-        raise ConfigurationError(
+        raise Unreachable(
             f"Kafka does not answer: {refused}; start it (`metallm up` runs one), or mend "
             "KAFKA_BOOTSTRAP_SERVERS"
         )
@@ -55,7 +55,7 @@ def ends(consumer: Consumer, topic: str) -> list[TopicPartition]:
     """
     found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     if found.error is not None or not found.partitions:
-        raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
+        raise ConfigurationError(no_topic(topic))
     partitions = [TopicPartition(topic, partition) for partition in found.partitions]
     for where in partitions:
         where.offset = consumer.get_watermark_offsets(where, TIMEOUT_S)[1]

@@ -27,6 +27,7 @@ from metallm_stream.events.query import (
     Message,
     Number,
     Query,
+    query_id_in,
 )
 from metallm_stream.events.result import Attempt, Call, Result, Skip
 
@@ -70,4 +71,5 @@ __all__ = [
     "WorkerSpend",
     "call_id",
     "explain",
+    "query_id_in",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from metallm_stream.events.base import UserEvent
 from metallm_stream.events.bounds import (
@@ -113,3 +113,21 @@ class Query(UserEvent):
         if self.deadline_s is None:
             return None
         return min(asked_at + timedelta(seconds=self.deadline_s), LATEST)
+
+
+class _Named(BaseModel):
+    """Whatever has an id."""
+
+    query_id: Id
+
+
+def query_id_in(value: bytes) -> str | None:
+    """The id of a record that may be no query, or None where none can be read.
+
+    >>> query_id_in(b'{"query_id": "q-1", "txet": "Why?"}')
+    'q-1'
+    """
+    try:
+        return _Named.model_validate_json(value, strict=True).query_id
+    except ValidationError:
+        return None

@@ -24,7 +24,14 @@ from metallm_stream.kafka.records import (
     recorded_at,
 )
 from metallm_stream.kafka.time_order import TimeOrder
-from metallm_stream.kafka.topics import TopicNames, check, create, providers_with_topics
+from metallm_stream.kafka.topics import (
+    UNSEEN,
+    TopicNames,
+    check,
+    create,
+    no_topic,
+    providers_with_topics,
+)
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import Transactions
 from metallm_stream.kafka.watchdog import Watchdog
@@ -37,6 +44,7 @@ __all__ = [
     "REASON",
     "SERVICE",
     "TOPIC",
+    "UNSEEN",
     "Admin",
     "Connection",
     "CutOffError",
@@ -59,6 +67,7 @@ __all__ = [
     "create",
     "dead_letter",
     "header",
+    "no_topic",
     "offset_of",
     "partition_of",
     "providers_with_topics",

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
+from metallm_stream.kafka.topics import no_topic
 from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500
@@ -35,7 +36,7 @@ class Follower:
     def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
         """All records up to the present end, as they come; read them all before anything else.
 
-        Raises `ConfigurationError` when it takes too long.
+        Raises `Unreachable` when it takes too long.
         """
         return to_end(self._consumer, self._partitions, timeout_s)
 
@@ -79,12 +80,15 @@ def read_tail(connection: Connection, topic: str, partition: int, count: int) ->
 def to_end(
     consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
 ) -> Iterator[Message]:
-    """Records of assigned partitions up to their present ends, as they come."""
+    """Records of assigned partitions up to their present ends, as they come.
+
+    Raises `Unreachable` when that takes longer than `timeout_s`.
+    """
     waiting = {(where.topic, where.partition) for where in partitions}
     deadline = time.monotonic() + timeout_s
     while waiting:
         if time.monotonic() > deadline:
-            raise ConfigurationError(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
+            raise Unreachable(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
         for message in consumer.consume(BATCH, 0.1):
             error = message.error()
             if error is None:
@@ -131,5 +135,5 @@ def read_from_start(
 def _partition_count(consumer: Consumer, topic: str) -> int:
     found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     if found.error is not None or not found.partitions:
-        raise ConfigurationError(f"topic {topic!r} is missing: run `metallm topics create`")
+        raise ConfigurationError(no_topic(topic))
     return len(found.partitions)

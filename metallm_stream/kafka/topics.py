@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from itertools import chain
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    ClusterMetadata,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.kafka.connect import MAX_RECORD_BYTES, Admin
 
 SEGMENT_BYTES, SEGMENT_MS = 4 * MAX_RECORD_BYTES, 300_000
@@ -23,6 +29,7 @@ DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
 NEWS_WITHIN_S = 1.0
 ASK_AGAIN_S = 3.0
+UNSEEN = "missing, or not visible to this user"  # Kafka hides what we may not Describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ def create(
         answers = admin.create_topics(missing, operation_timeout=TIMEOUT_S)
         made = [topic for topic, answer in answers.items() if _is_made(topic, answer)]
         if untold := _missing(admin, answers, TIMEOUT_S):
-            raise ConfigurationError(f"topics {untold} were made, but nobody knows them")
+            raise Unreachable(f"topics {untold} were made, but nobody knows them")
     return made
 
 
@@ -166,7 +173,7 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Raises `ConfigurationError` that names the first topic that is missing or will not do."""
     providers = tuple(providers)
     if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
-        raise ConfigurationError(f"topic {missing[0]!r} is missing: run `metallm topics create`")
+        raise ConfigurationError(no_topic(missing[0]))
     found = _metadata(admin)
     for topic in names.compacted:
         if found[topic] != 1:
@@ -180,6 +187,11 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
             f"{found[names.queries]} of {names.queries!r}: add partitions to it"
         )
     _check_settings(admin, names, providers)
+
+
+def no_topic(topic: str) -> str:
+    """What is said of a topic that is not there, as far as we can see."""
+    return f"topic {topic!r} is {UNSEEN}: run `metallm topics create`, or grant Describe on it"
 
 
 def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
@@ -197,19 +209,32 @@ def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -
     users = (names.queries, names.feedback)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
     for resource, answer in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
-        settings = answer.result()
-        policy = settings["cleanup.policy"].value
+        settings = _settings(resource.name, answer)
+        policy = settings["cleanup.policy"]
         if resource.name in names.compacted and "compact" not in policy:
             raise ConfigurationError(
                 f"topic {resource.name!r} has cleanup.policy={policy}: its newest records would be "
                 "deleted; set cleanup.policy=compact"
             )
-        size = int(settings["max.message.bytes"].value)
+        size = int(settings["max.message.bytes"])
         if resource.name not in users and size < MAX_RECORD_BYTES:
             raise ConfigurationError(
                 f"topic {resource.name!r} has max.message.bytes={size}: our longest records would "
                 f"be refused; set max.message.bytes={MAX_RECORD_BYTES}"
             )
+
+
+def _settings(topic: str, answer: Future[dict[str, ConfigEntry]]) -> dict[str, str]:
+    """A topic's settings. Raises `ConfigurationError` if we may not see them."""
+    try:
+        return {name: entry.value or "" for name, entry in answer.result().items()}
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise
+        raise ConfigurationError(
+            f"the settings of topic {topic!r} are not visible to this user: grant DescribeConfigs "
+            "on it"
+        ) from exc
 
 
 def _config(topic: str, names: TopicNames) -> dict[str, str]:
@@ -261,7 +286,7 @@ def _listed(admin: Admin) -> ClusterMetadata:
                     "KAFKA_SECURITY_*, KAFKA_SASL_* and KAFKA_SSL_*"
                 ) from exc
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"Kafka does not answer: {exc.args[0].str()}") from exc
+                raise Unreachable(f"Kafka does not answer: {exc.args[0].str()}") from exc
 
 
 def _is_made(topic: str, answer: Future[None]) -> bool:

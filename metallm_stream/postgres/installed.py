@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.postgres.engine import CONNECT_TIMEOUT_S, database_url
 from metallm_stream.postgres.tables import SCHEMA
 
@@ -102,7 +102,8 @@ def refuse_newer(found: str | None, known: Collection[str]) -> None:
 def connected(url: SecretStr | str) -> Iterator[Connection]:
     """A connection in one transaction, without the services' timeouts: migrations take long.
 
-    Raises `ConfigurationError` if there is none to be had: a wrong password, or nobody there.
+    Raises `Unreachable` if there is none to be had: nobody there, or a wrong password, which the
+    driver does not tell apart.
     """
     engine = create_engine(
         database_url(url),
@@ -114,7 +115,7 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
         conn = engine.connect()
     except OperationalError as exc:
         said = str(exc.orig).strip().partition("\n")[0]
-        raise ConfigurationError(
+        raise Unreachable(
             f"PostgreSQL cannot be used: {said}; is DATABASE_URL right, and is it running?"
         ) from None
     with conn, conn.begin():

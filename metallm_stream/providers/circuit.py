@@ -4,7 +4,9 @@ Invariant: an open circuit lets one try pass in each `RETRY_AFTER_S`, whatever b
 before, and closes at the first that is answered; so the end of an outage is noticed a few seconds
 after it, also where a vendor that is down lets every try run into its timeout. A failure is seen
 among the tries that began with it, ended or not, as errors come faster than answers, and timeouts
-slower.
+slower. Routers go on sending probes to an arm that is down, so one that nobody has asked for within
+`IDLE_S` is in no catalogue any more, or there are no queries: its circuit closes, and opens again
+if it must.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ RETRY_AFTER_S = 1.0  # routers send probes half as often, so that none comes a m
 BEAT_S = 5.0
 VALID_S = 15.0
 IDLE_S = 60.0  # after so long without a try nothing is said of an arm
+FORGOTTEN = f"nobody has asked for it for {IDLE_S:.0f} s"
 LATE = 3.0  # a try cut off by its query's deadline failed if it took so many times the usual,
 LATE_S = 5.0  # or so many seconds where the usual is not known
 COLD_S = 20.0  # a try in flight of which that is not known counts as failed after so long
@@ -108,8 +111,7 @@ class Circuit:
         if self.is_open:
             if reason is not None or began_s < self.since_s:
                 return False
-            self.is_open, self.since_s, self.closed_s = False, now_s, now_s
-            self.tries.clear()
+            self.close(now_s)
             return True
         if reason is not None and began_s < self.closed_s:
             return False  # it tells of the outage that is over
@@ -127,6 +129,11 @@ class Circuit:
                 self.reason = f"{failed} of {len(recent)} tries failed; the last: {reason}"[:500]
                 return True
         return False
+
+    def close(self, now_s: float) -> None:
+        """Forget what has failed so far."""
+        self.is_open, self.since_s, self.closed_s = False, now_s, now_s
+        self.tries.clear()
 
     def _recent(self, until_s: float, now_s: float, late_s: float) -> list[bool]:
         """Whether each of the last tries that had begun by then has failed."""
@@ -166,6 +173,7 @@ class Circuits:
         self._arms: dict[str, Circuit] = {}
         self._usual_s: dict[str, float] = {}
         self._used_s: dict[str | None, float] = {}
+        self._asked_s: dict[str | None, float] = {}
         self._changed: set[str | None] = set()
         self._beat_s = 0.0
 
@@ -173,6 +181,7 @@ class Circuits:
         """Whether the arm may be asked now, which counts as a try."""
         now_s = self._clock.monotonic()
         with self._lock:
+            self._asked_s[model.arm] = self._asked_s[None] = now_s
             arm = self._arm(model.arm, now_s)
             for circuit in (arm, self._host):
                 if not circuit.admits(now_s):
@@ -212,19 +221,34 @@ class Circuits:
             self._changed.add(name)
 
     def news(self) -> list[ArmHealth]:
-        """What is to be published now: what has changed, and everything in use every 5 s."""
+        """What is to be published now: what has changed, and everything in use every 5 s.
+
+        What is forgotten is told once more, as closed and with the reason.
+        """
         now_s, now = self._clock.monotonic(), self._clock.now()
         with self._lock:
+            forgotten: set[str | None] = set()
             if now_s - self._beat_s >= BEAT_S:
                 self._beat_s = now_s
-                self._changed |= {
+                forgotten = {name for name in self._used_s if self._is_idle(name, now_s)}
+                for name in forgotten:
+                    self._circuit(name).close(now_s)
+                self._changed |= forgotten | {
                     name
                     for name, used_s in self._used_s.items()
                     if now_s - used_s < IDLE_S or self._circuit(name).is_open
                 }
-            told = [self._record(name, now_s, now) for name in self._changed]
+            told = [self._record(name, now_s, now) for name in self._changed - forgotten]
+            told += [self._record(name, now_s, now, FORGOTTEN) for name in forgotten]
             self._changed.clear()
         return told
+
+    def _is_idle(self, name: str | None, now_s: float) -> bool:
+        """Whether a circuit is open, and nobody has asked for it for long."""
+        circuit = self._circuit(name)
+        if not circuit.is_open or circuit.in_flight:
+            return False
+        return now_s - max(circuit.since_s, self._asked_s.get(name, -math.inf)) >= IDLE_S
 
     def _arm(self, arm: str, now_s: float) -> Circuit:
         return self._arms.setdefault(arm, Circuit(self._share, now_s))
@@ -232,7 +256,9 @@ class Circuits:
     def _circuit(self, name: str | None) -> Circuit:
         return self._host if name is None else self._arms[name]
 
-    def _record(self, name: str | None, now_s: float, now: datetime) -> ArmHealth:
+    def _record(
+        self, name: str | None, now_s: float, now: datetime, why_closed: str | None = None
+    ) -> ArmHealth:
         circuit = self._circuit(name)
         retry_at = now + timedelta(seconds=circuit.retry_at_s - now_s)
         return ArmHealth(
@@ -240,7 +266,7 @@ class Circuits:
             arm=name,
             slot=self._slot,
             state="open" if circuit.is_open else "closed",
-            reason=circuit.reason if circuit.is_open else None,
+            reason=circuit.reason if circuit.is_open else why_closed,
             since=now - timedelta(seconds=now_s - circuit.since_s),
             retry_at=retry_at if circuit.is_open else None,
             valid_until=now + timedelta(seconds=VALID_S),

@@ -44,10 +44,8 @@ class CallMetrics(LoopMetrics):
         self._spend_usd = cache(self.counter("spend_usd", "Known costs of tries.", "arm").labels)
         self._fallbacks = self.counter("fallbacks", "Arms tried for a call after its first.")
         self._in_flight = self.gauge("calls_in_flight", "Calls begun and not ended.")
-        self._open = cache(
-            self.gauge(
-                "circuit_open", "1 while the arm's circuit is open; * is the whole provider.", "arm"
-            ).labels
+        self._open = self.gauge(
+            "circuit_open", "1 while the arm's circuit is open; * is the whole provider.", "arm"
         )
 
     def ended(self, call: Call, outcome: Result | Forward) -> None:
@@ -75,6 +73,10 @@ class CallMetrics(LoopMetrics):
         self._in_flight.set(in_flight)
 
     def circuits(self, news: Iterable[ArmHealth]) -> None:
-        """Note what is new of circuits."""
+        """Note what is new of circuits; one that is closed for a reason is forgotten."""
         for told in news:
-            self._open(told.arm or ALL_ARMS).set(told.state == "open")
+            arm = told.arm or ALL_ARMS
+            if told.state == "closed" and told.reason is not None:
+                self._open.remove(arm)
+            else:
+                self._open.labels(arm).set(told.state == "open")

@@ -19,13 +19,14 @@ from typing import Protocol
 from prometheus_client import disable_created_metrics
 from threadpoolctl import threadpool_limits
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.serve.http import exposed
 from metallm_stream.serve.logs import begin_log, set_format
 from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import Settings, load
 
 EXIT_CONFIGURATION = 78
+EXIT_UNREACHABLE = 75
 EXIT_CRASH = 70
 # Work and its commits are many short steps of threads that take turns; with the usual 5 ms each
 # hand-over may wait so long.
@@ -47,9 +48,10 @@ class Service(Protocol):
 def serve(construct: Callable[[Settings], Service]) -> None:
     """Read the settings, run one service until it is told to stop, and exit.
 
-    A configuration error is told in one line and ends the process with code 78; any other error
-    ends it with a traceback, and whoever supervises it starts it again. It ends at once: clients
-    that were fenced or lost their broker may take minutes to be taken down in order.
+    A configuration error is told in one line and ends the process with code 78, which a restart
+    does not mend; so is a server that does not answer, with code 75. Any other error ends it with a
+    traceback and code 70. After 75 and 70 whoever supervises it starts it again. It ends at once:
+    clients that were fenced or lost their broker may take minutes to be taken down in order.
     """
     stop = threading.Event()
 
@@ -77,7 +79,7 @@ def serve(construct: Callable[[Settings], Service]) -> None:
             service.run(stop)
     except ConfigurationError as exc:
         log.critical("%s", exc)
-        code = EXIT_CONFIGURATION
+        code = EXIT_UNREACHABLE if isinstance(exc, Unreachable) else EXIT_CONFIGURATION
     except Exception:
         log.critical("ending, a restart replays what was not committed", exc_info=True)
         code = EXIT_CRASH

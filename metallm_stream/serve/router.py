@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from metallm_stream.arms import Catalogue
 from metallm_stream.encode import Encoder
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Query, Result
+from metallm_stream.events import Decision, Query, Result, query_id_in
 from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
@@ -28,6 +28,7 @@ from metallm_stream.kafka import (
     Work,
     dead_letter,
     header,
+    no_topic,
     providers_with_topics,
     read_tail,
     recorded_at,
@@ -152,9 +153,9 @@ class Router:
 
     def _read(self, work: Work) -> tuple[Work, Arrival] | None:
         """The query, or None if the record ends here: unreadable, or seen before."""
-        query = None
+        value, query = work.message.value(), None
         try:
-            query = _parse(work.message.value())
+            query = _parse(value)
             where = (work.partition[1], work.offset)
             arrival = Arrival(query, *where, recorded_at(work.message))
             is_new = self._is_new(arrival)
@@ -165,7 +166,7 @@ class Router:
             log.warning(
                 "query at %s@%d refused: %s",
                 *(work.partition, work.offset, exc.reason),
-                extra={"query_id": None if query is None else query.query_id},
+                extra={"query_id": _id_in(value) if query is None else query.query_id},
             )
             return None
         if not is_new:
@@ -233,7 +234,8 @@ class Router:
             if model.provider in providers:
                 usable.apply(arm, model)
             else:
-                log.warning("arm %r is left out: topic %r is missing", arm, model.provider)
+                topic = no_topic(self._names.calls(model.provider))
+                log.warning("arm %r is left out: %s", arm, topic)
         self._usable = (catalogue.revision, time.monotonic(), usable)
         return usable
 
@@ -272,3 +274,10 @@ def _parse(value: bytes | None) -> Query:
             f"the record has {len(value)} bytes, {MAX_QUERY_BYTES} are allowed: shorten it"
         )
     return Query.parse(value)
+
+
+def _id_in(value: bytes | None) -> str | None:
+    """The id of what is no query, if it has one; what is too long is not looked into."""
+    if value is None or len(value) > MAX_QUERY_BYTES:
+        return None
+    return query_id_in(value)

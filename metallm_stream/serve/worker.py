@@ -15,6 +15,7 @@ from metallm_stream.kafka import (
     TopicNames,
     Work,
     begin_write,
+    no_topic,
     providers_with_topics,
 )
 from metallm_stream.providers import Forward, Provider, Spending, finish
@@ -105,7 +106,8 @@ class Worker:
                 log.warning("%s is down: %s", health.arm or health.provider, health.reason)
             elif health.state == "closed" and was_down:
                 self._down.discard(health.key)
-                log.warning("%s is up again", health.arm or health.provider)
+                how = "up again" if health.reason is None else f"down no more: {health.reason}"
+                log.warning("%s is %s", health.arm or health.provider, how)
             begin_write(self._health_producer, Record.of(self._names.health, health.key, health))
 
     def _begin(self, work: Work) -> None:
@@ -138,7 +140,7 @@ class Worker:
 
     def _undeliverable(self, call: Call, provider: str) -> Result:
         """The end of a call whose next arm is at a provider that nobody can be asked at."""
-        reason = f"topic {self._names.calls(provider)!r} is missing: run `metallm topics create`"
+        reason = no_topic(self._names.calls(provider))
         log.error("call %s cannot go on: %s", call.call_id, reason)
         failure = Failure(kind="unsupported", message=reason)
         skipped, now = call.skipped, self._now()

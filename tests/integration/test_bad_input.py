@@ -8,7 +8,7 @@ import orjson
 from confluent_kafka import Message as Received
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from metallm_stream.events import Feedback, Message, Query, Result
+from metallm_stream.events import Feedback, Message, Model, Query, Result
 from metallm_stream.kafka import OFFSET, REASON, SERVICE, TOPIC, Record, header, write
 from tests.fuzz.run import Fuzz
 from tests.pipeline import GARBAGE, LABELS, Pipeline, questions
@@ -298,3 +298,21 @@ def test_after_all_that_the_model_is_still_the_fold_of_what_happened(running: Pi
     running.wait_until_learned()
     assert running.rebuilt().max_relative_difference <= 1e-9
     assert running.rebuilt(from_log=True).max_relative_difference <= 1e-9
+
+
+def test_a_router_says_whose_query_it_refused_and_which_topic_it_lacks(pipeline: Pipeline) -> None:
+    """So that what it logs can be found by an id, and the topic can be made."""
+    names = pipeline.names
+    arm = Model(arm="a", provider="elsewhere", model="a")
+    write(pipeline.producer, [Record.of(names.models, arm.arm, arm)])
+    dead = (b'{"query_id": "misspelt", "txet": "t"}', b'{"query_id": "cut"')
+    write(pipeline.producer, [Record(names.queries, b"k", value) for value in dead])
+    pipeline.start("router", LOG_FORMAT="json")
+    pipeline.ask(*questions(1))
+    pipeline.wait_for_results(1)
+    log = pipeline.directory / "router-0.log"
+    said = [orjson.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    refused = {line.get("query_id") for line in said if " refused: " in line["message"]}
+    assert refused == {"misspelt", None}
+    left_out = f"arm 'a' is left out: topic '{names.calls('elsewhere')}' is missing"
+    assert any(left_out in line["message"] for line in said)

@@ -222,7 +222,10 @@ def test_doctor_finds_nothing_wrong_where_all_runs(running: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        ({"METALLM_TOPICS__PREFIX": "nowhere."}, "problem  topics: missing: nowhere.queries, "),
+        (
+            {"METALLM_TOPICS__PREFIX": "nowhere."},
+            "problem  topics: missing, or not visible to this user: nowhere.queries, ",
+        ),
         ({"METALLM_ENCODER": "wordllama:64"}, "problem  policy: learned with encoder wordllama-32"),
         ({"RECORDED_KEY": None}, "warning  provider recorded: RECORDED_KEY is not set"),
         ({"DATABASE_URL": None}, "problem  postgresql: DATABASE_URL is not set"),

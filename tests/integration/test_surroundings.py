@@ -86,6 +86,24 @@ def test_a_learner_whose_topic_is_deleted_ends_and_skips_nothing(pipeline: Pipel
     assert "to go on at 0, set next_offset to it in table metallm.offsets where topic" in log
 
 
+@pytest.mark.parametrize(
+    ("service", "variable", "address", "said"),
+    [
+        ("router", "KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1", "Kafka does not answer: "),
+        ("learner", "DATABASE_URL", "postgresql://127.0.0.1:1/none", "PostgreSQL cannot be used: "),
+    ],
+)
+def test_a_service_whose_server_is_down_may_be_started_again(
+    pipeline: Pipeline, service: str, variable: str, address: str, said: str
+) -> None:
+    """Exit code 75 and one line: a supervisor that takes 78 for final goes on trying."""
+    child = pipeline.start(service, restart=False, plain={variable: address})
+    assert child.wait_over(60) == 75
+    log = (pipeline.directory / f"{service}-0.log").read_text()
+    assert said in log
+    assert "Traceback" not in log
+
+
 def test_a_vendor_whose_tls_cannot_be_trusted_gets_no_request() -> None:
     """The call fails as a connection does, and nothing was sent in clear."""
 

@@ -66,4 +66,4 @@ def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
     assert "ZeroDivisionError" in broken.message
     assert lost is not None
     assert lost.kind == "unsupported"
-    assert "calls.elsewhere' is missing: run `metallm topics create`" in lost.message
+    assert "calls.elsewhere' is missing, or not visible to this user: run" in lost.message

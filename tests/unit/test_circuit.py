@@ -284,8 +284,56 @@ def test_what_changes_is_told_once_and_all_in_use_with_every_beat(
         "maxi": "closed",
         None: "closed",
     }
-    clock.seconds = BEAT_S + IDLE_S
-    assert {h.arm for h in circuits.news()} == {"mini"}
+    circuits.enter(MINI)
+    clock.seconds = IDLE_S + BEAT_S
+    assert not is_open(circuits)  # the probe
+    assert {(h.arm, h.state) for h in circuits.news()} == {("mini", "open")}
+
+
+def test_an_open_circuit_that_nobody_asks_for_is_forgotten(
+    circuits: Observed, clock: HandClock
+) -> None:
+    """As of an arm that was removed; it is told once more, as closed, and why."""
+    run(circuits, *["connection"] * OPENING)
+    circuits.news()
+    clock.seconds = IDLE_S - 1
+    assert {(h.arm, h.state) for h in circuits.news()} == {("mini", "open"), (None, "open")}
+    clock.seconds = IDLE_S + BEAT_S
+    told = circuits.news()
+    assert {(h.arm, h.state, h.reason) for h in told} == {
+        ("mini", "closed", "nobody has asked for it for 60 s"),
+        (None, "closed", "nobody has asked for it for 60 s"),
+    }
+    clock.seconds += BEAT_S
+    assert circuits.news() == []
+    run(circuits, *["connection"] * (OPENING - 1))
+    assert not is_open(circuits)
+    run(circuits, "connection")
+    assert is_open(circuits)
+
+
+def test_an_open_circuit_that_is_asked_for_stays_open(circuits: Observed, clock: HandClock) -> None:
+    """For as long as the outage lasts, also for an arm whose calls its provider's circuit bars."""
+    run(circuits, *["connection"] * OPENING)
+    for _ in range(100):
+        clock.seconds += RETRY_AFTER_S
+        circuits.enter(MAXI)
+        circuits.enter(MINI)
+        assert all(health.state == "open" for health in circuits.news())
+    assert is_open(circuits)
+
+
+def test_an_open_circuit_with_a_try_in_flight_is_not_forgotten(
+    circuits: Observed, clock: HandClock
+) -> None:
+    """However long it takes: its answer closes the circuit."""
+    run(circuits, *["timeout"] * OPENING)
+    clock.seconds = RETRY_AFTER_S
+    circuits.begin(MINI, RETRY_AFTER_S)
+    clock.seconds = 2 * IDLE_S
+    assert {h.state for h in circuits.news()} == {"open"}
+    circuits.leave(MINI, WELL, RETRY_AFTER_S)
+    assert {(h.state, h.reason) for h in circuits.news() if h.arm == "mini"} == {("closed", None)}
 
 
 def test_what_is_remembered_does_not_grow(circuits: Observed, clock: HandClock) -> None:

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from pydantic import ValidationError
 
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import LATEST, Call, Event, Feedback, Model, Query
+from metallm_stream.events import LATEST, Call, Event, Feedback, Model, Query, query_id_in
 from metallm_stream.kafka import recorded_at
 
 QUERY = {"query_id": "q", "text": "Is it so?"}
@@ -27,6 +27,27 @@ def reason(record: type[Event], raw: bytes | None) -> str:
     with pytest.raises(InvalidEvent) as refused:
         record.parse(raw)
     return refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "query_id"),
+    [
+        (b'{"query_id": "q-1", "txet": "Why?"}', "q-1"),
+        (b'{"query_id": "q-1", "text": "t", "schema_version": 2}', "q-1"),
+        (b'{"query_id": 7, "text": "t"}', None),
+        (b'{"query_id": "", "text": "t"}', None),
+        (b'{"query_id": "\\u0000", "text": "t"}', None),
+        (orjson.dumps({"query_id": "x" * 257}), None),
+        (b'{"text": "t"}', None),
+        (b'["q-1"]', None),
+        (b'{"query_id": "q-1", "text": "\xff"}', None),
+        (b'{"query_id": "q-1"', None),
+        (b"", None),
+    ],
+)
+def test_the_id_of_what_is_no_query_is_read_if_it_is_one(raw: bytes, query_id: str | None) -> None:
+    """So that what is said of it can be found by its sender."""
+    assert query_id_in(raw) == query_id
 
 
 def test_a_query_needs_an_id_and_a_text_only() -> None:

@@ -232,6 +232,19 @@ def test_circuits_are_open_or_closed_by_arm_or_for_the_whole_provider() -> None:
     assert value(metrics, "circuit_open", arm="*") == 1
 
 
+def test_a_circuit_that_is_forgotten_has_no_sample() -> None:
+    """Or an arm that was removed while it was down would raise its alert for ever."""
+    metrics = CallMetrics("worker", "0")
+    told = {"provider": "p", "arm": "mini", "slot": "0", "since": START}
+    told["valid_until"] = datetime.now(UTC)
+    metrics.circuits([ArmHealth(state="open", reason="timeout", **told)])
+    for _ in range(2):
+        metrics.circuits([ArmHealth(state="closed", reason="nobody has asked for it", **told)])
+        assert value(metrics, "circuit_open", arm="mini") is None
+    metrics.circuits([ArmHealth(state="open", reason="timeout", **told)])
+    assert value(metrics, "circuit_open", arm="mini") == 1
+
+
 def test_a_learner_counts_each_part_of_an_interaction_once() -> None:
     """Corrections and repetitions are no new parts; residuals and shifts are of arms."""
     metrics = LearnerMetrics("0")

@@ -161,6 +161,47 @@ def test_a_variable_that_nobody_reads_is_refused(
     assert "METALLM_ROUTER" in said
 
 
+@pytest.mark.parametrize("service", ["METALLM", "METALLM_ROUTER", "METALLM_WORKER_OPENAI_2"])
+def test_what_kubernetes_sets_for_a_service_is_left_alone(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every container gets it, of all Services of its namespace."""
+    there = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "9464",
+        "SERVICE_PORT_HTTP_METRICS": "9464",
+        "PORT": "tcp://10.0.0.1:9464",
+        "PORT_9464_TCP": "tcp://10.0.0.1:9464",
+        "PORT_9464_TCP_PROTO": "tcp",
+        "PORT_9464_TCP_PORT": "9464",
+        "PORT_9464_TCP_ADDR": "10.0.0.1",
+        "PORT_53_UDP": "udp://[fd00::1]:53",
+    }
+    for name, value in there.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METALLM_HTTP_PORT", "9464"),
+        ("METALLM_ROUTER_PORT_9464_TCP", "9464"),
+        ("METALLM_ROUTER_PORT_TCP", "tcp://10.0.0.1:9464"),
+        ("METALLM_ROUTER_PORT_9464_TCP_HOST", "10.0.0.1"),
+        ("METALLM_ROUTER_HOST", "10.0.0.1"),
+        ("METALLM_ROUTER__SERVICE_HOST", "10.0.0.1"),
+        ("METALLM_ROUTERS__SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_what_only_looks_like_kubernetes_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt setting is told as ever."""
+    monkeypatch.setenv(name, value)
+    assert f"{name}: no such setting" in refusal()
+
+
 def test_an_unknown_key_below_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also deeper in the tree, with the names there are, and below what has no parts."""
     monkeypatch.setenv("METALLM_OBJECTIVE__COSTWEIGHT", "7")

@@ -56,12 +56,14 @@ def examine() -> Iterator[Finding]:
     yield from installation.services(settings)
     encoder, found = installation.encoder(settings)
     yield found
-    connection = None
-    try:
+    connection: Connection | None = None
+
+    def connect() -> Iterator[Finding]:
+        nonlocal connection
         connection, found = kafka.connect(settings)
         yield found
-    except ConfigurationError as exc:
-        yield problem("kafka", str(exc))
+
+    yield from guarded("kafka", connect)
     if connection is not None:
         reached = connection
         yield from guarded("kafka", lambda: _kafka(settings, reached, encoder))

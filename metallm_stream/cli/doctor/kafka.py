@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster, refusals
-from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
+from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, warning
 from metallm_stream.events import PolicyManifest
-from metallm_stream.kafka import Admin, Connection, Follower, TopicNames, check
+from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings
@@ -54,16 +54,20 @@ def topics(settings: Settings, existing: Mapping[str, int], admin: Admin) -> Ite
     all_names, make = names(settings), "metallm topics create"
     missing = [topic for topic in all_names.all(()) if topic not in existing]
     if missing:
-        yield problem("topics", f"missing: {', '.join(missing)}", make)
+        yield problem("topics", f"{UNSEEN}: {', '.join(missing)}", make)
     else:
-        check(admin, all_names, ())
-        read = (all_names.queries, all_names.decisions, all_names.results, all_names.feedback)
-        counts = ", ".join(f"{topic} {existing[topic]}" for topic in read)
-        yield ok("topics", f"partitions: {counts}; models and policy are compacted")
+        yield from guarded("topics", lambda: _fitting(all_names, existing, admin))
     for provider in sorted(settings.providers):
         lacking = [each for each in _of_provider(all_names, provider) if each not in existing]
         if lacking:
             yield warning("topics", f"provider {provider} lacks {', '.join(lacking)}", make)
+
+
+def _fitting(all_names: TopicNames, existing: Mapping[str, int], admin: Admin) -> Iterator[Finding]:
+    check(admin, all_names, ())
+    read = (all_names.queries, all_names.decisions, all_names.results, all_names.feedback)
+    counts = ", ".join(f"{topic} {existing[topic]}" for topic in read)
+    yield ok("topics", f"partitions: {counts}; models and policy are compacted")
 
 
 def models(
@@ -83,7 +87,7 @@ def models(
         if topic not in existing:
             yield problem(
                 "models",
-                f"{which}: topic {topic} of provider {provider} is missing",
+                f"{which}: topic {topic} of provider {provider} is {UNSEEN}",
                 "`metallm models add` makes it, as does `metallm topics create` where it is "
                 "configured",
             )
@@ -142,7 +146,10 @@ def services(settings: Settings, admin: AdminClient, connection: Connection) -> 
     """
     topic_names = names(settings)
     start = f"{topic_names.prefix}metallm-"
-    arms = _catalogue(connection, topic_names).arms.values()
+    try:
+        arms = tuple(_catalogue(connection, topic_names).arms.values())
+    except KafkaException:  # as the check of models tells
+        arms = ()
     providers = sorted({model.provider for model in arms})
     wanted = {
         "router": "python services/router.py",
@@ -157,7 +164,12 @@ def services(settings: Settings, admin: AdminClient, connection: Connection) -> 
     running = []
     for group, answer in asked.items():
         service = group.removeprefix(start)
-        count, partitions = _members(answer)
+        try:
+            count, partitions = _members(answer)
+        except KafkaException as exc:
+            remedy = f"see the brokers' logs; it takes Describe on group {group}"
+            yield problem("services", f"{service}: {exc.args[0].str()}", remedy)
+            continue
         if count and partitions:
             running.append(f"{count} {service}")
         else:
@@ -201,8 +213,11 @@ def _of_provider(all_names: TopicNames, provider: str) -> list[str]:
 
 
 def _version(admin: AdminClient, broker: int) -> str:
-    """The brokers' protocol version, which clusters of Kafka 4 no longer tell."""
+    """The brokers' protocol version, which clusters of Kafka 4 no longer tell, nor just anybody."""
     resource = ConfigResource(ResourceType.BROKER, str(broker))
     answer = admin.describe_configs([resource], request_timeout=REQUEST_S)
-    entry = answer[resource].result().get(VERSION)
+    try:
+        entry = answer[resource].result().get(VERSION)
+    except KafkaException as exc:
+        return f"version not told: {exc.args[0].str()}"
     return "version not told" if entry is None else f"protocol version {entry.value}"

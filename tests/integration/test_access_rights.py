@@ -1,0 +1,176 @@
+"""A Kafka user with few rights is told which one is missing, and of everything else as usual."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+from pydantic import SecretStr
+
+from metallm_stream.cli.main import cli
+from metallm_stream.embedded import EmbeddedStack
+from metallm_stream.embedded.ports import HOST, free_port
+from metallm_stream.errors import ConfigurationError, Unreachable
+from metallm_stream.kafka import Connection, Follower, TopicNames, check, create
+from tests.pipeline import ENCODER
+from tests.processes import eventually
+
+NAMES = TopicNames("few.")
+USER = "User:little"
+SECURITY = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanism": "PLAIN",
+    "sasl.username": "little",
+    "sasl.password": "little-secret",
+}
+ADDED = """\
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller},GUARDED://{host}:{guarded}
+advertised.listeners=PLAINTEXT://{host}:{port},GUARDED://{host}:{guarded}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT
+listener.name.guarded.sasl.enabled.mechanisms=PLAIN
+listener.name.guarded.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_little="little-secret";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"""
+
+
+class Guarded:
+    """A broker where `little` may do what it was granted, and whoever has no name everything."""
+
+    def __init__(self, stack: EmbeddedStack) -> None:
+        self.address = f"{HOST}:{_add_listener(stack)}"
+        properties = {name: SecretStr(value) for name, value in SECURITY.items()}
+        self.connection = Connection(self.address, properties)
+        self.admin = Connection(stack.bootstrap_servers).admin()
+        create(self.admin, NAMES, (), partitions=1)
+
+    def grant(
+        self,
+        right: AclOperation,
+        kind: ResourceType = ResourceType.TOPIC,
+        prefix: str = NAMES.prefix,
+    ) -> None:
+        """Give a right on all topics of ours, or other things."""
+        acl = AclBinding(
+            *(kind, prefix, ResourcePatternType.PREFIXED, USER, "*", right), AclPermissionType.ALLOW
+        )
+        for granted in self.admin.create_acls([acl]).values():
+            granted.result(15)
+
+    def revoke(self) -> None:
+        """Take all rights away."""
+        every = AclBindingFilter(
+            *(ResourceType.ANY, None, ResourcePatternType.ANY, USER, None, AclOperation.ANY),
+            AclPermissionType.ANY,
+        )
+        for revoked in self.admin.delete_acls([every]).values():
+            revoked.result(15)
+
+    def refusal(self) -> str:
+        """What is wrong with the topics as `little` sees them; nothing, if nothing is."""
+        try:
+            check(self.connection.admin(), NAMES, ())
+        except ConfigurationError as exc:
+            return "" if isinstance(exc, Unreachable) else str(exc)
+        return ""
+
+    def doctor(self, database_url: str) -> str:
+        """What `metallm doctor` says to `little`."""
+        environment: dict[str, str | None] = {
+            name: None for name in os.environ if name.startswith(("METALLM_", "KAFKA_"))
+        }
+        environment |= {
+            "KAFKA_BOOTSTRAP_SERVERS": self.address,
+            "DATABASE_URL": database_url,
+            "METALLM_TOPICS__PREFIX": NAMES.prefix,
+            "METALLM_ENCODER": ENCODER,
+        }
+        variables = {f"KAFKA_{name.upper().replace('.', '_')}": SECURITY[name] for name in SECURITY}
+        result = CliRunner(env=environment | variables).invoke(cli, ["doctor"], prog_name="metallm")
+        assert result.exit_code == 1
+        assert "Traceback" not in result.output
+        return result.stdout
+
+
+def _add_listener(stack: EmbeddedStack) -> int:
+    """Start the broker again with rights, and a port where users say who they are."""
+    file = stack.state.path / "kafka" / "server.properties"
+    known, guarded = file.read_text(), free_port()
+    port = stack.bootstrap_servers.rpartition(":")[2]
+    controller = known.partition("CONTROLLER://")[2].partition("\n")[0].rpartition(":")[2]
+    added = ADDED.format(host=HOST, port=port, controller=controller, guarded=guarded)
+    file.write_text(known + added)  # the later of two lines counts
+    child = stack.supervisor.children["kafka"]
+    assert child.pid is not None
+    ended = len(child.exit_codes)
+    os.kill(child.pid, signal.SIGKILL)
+    eventually(lambda: len(child.exit_codes) > ended)
+    child.wait_ready(60)
+    return guarded
+
+
+@pytest.fixture(scope="module")
+def broker(database_url: str) -> Iterator[Guarded]:
+    """One for the module."""
+    with tempfile.TemporaryDirectory(prefix="metallm-test-") as directory:
+        state = Path(directory) / "state"
+        with EmbeddedStack(state, database_url=database_url) as stack:
+            yield Guarded(stack)
+
+
+@pytest.fixture
+def guarded(broker: Guarded) -> Iterator[Guarded]:
+    """`little` begins with no rights."""
+    yield broker
+    broker.revoke()
+    eventually(lambda: "not visible" in broker.refusal())
+
+
+def test_topics_that_are_hidden_may_be_missing_or_not(guarded: Guarded) -> None:
+    """Kafka does not tell the two apart, so neither do we."""
+    assert "is missing, or not visible to this user: run `metallm topics" in guarded.refusal()
+    with pytest.raises(ConfigurationError, match=r"not visible to this user.*grant Describe"):
+        Follower(guarded.connection, [NAMES.policy])
+
+
+def test_settings_that_are_hidden_are_told_with_the_right_to_grant(guarded: Guarded) -> None:
+    """In one line, and with the right all is well."""
+    guarded.grant(AclOperation.DESCRIBE)
+    eventually(lambda: "DescribeConfigs" in guarded.refusal())
+    assert f"the settings of topic '{NAMES.prefix}" in guarded.refusal()
+    guarded.grant(AclOperation.DESCRIBE_CONFIGS)
+    eventually(lambda: not guarded.refusal())
+
+
+def test_doctor_leaves_no_check_out_because_another_is_refused(
+    guarded: Guarded, database_url: str
+) -> None:
+    """Brokers' and topics' settings and all groups are refused; then one may be used to read."""
+    guarded.grant(AclOperation.READ)
+    eventually(lambda: "DescribeConfigs" in guarded.refusal())
+    told = guarded.doctor(database_url)
+    assert f"ok       kafka: brokers {guarded.address}; version not told: " in told
+    assert "problem  topics: the settings of topic " in told
+    assert "provider openai lacks " in told
+    for refused in ("models", "services: router", "services: learner", "policy"):
+        assert f"problem  {refused}: " in told
+    assert "problem  schema: the database has no metallm tables" in told
+    guarded.grant(AclOperation.READ, ResourceType.GROUP, "metallm-reader")
+    eventually(lambda: "warning  models: none" in guarded.doctor(database_url))
+    told = guarded.doctor(database_url)
+    assert "problem  services: router: " in told
+    assert "warning  policy: none yet" in told

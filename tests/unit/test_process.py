@@ -1,0 +1,65 @@
+"""How a service ends that cannot start: by which code, and with how many words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from metallm_stream.errors import Unreachable
+from metallm_stream.kafka import Connection, to_end
+from metallm_stream.postgres import check_revision
+
+NOBODY = "127.0.0.1:1"
+SERVED = """
+from metallm_stream.errors import ConfigurationError, Unreachable
+from metallm_stream.serve.process import serve
+
+def fails(settings):
+    raise {error}("by the test")
+
+serve(fails)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [("Unreachable", 75, 1), ("ConfigurationError", 78, 1), ("ValueError", 70, None)],
+)
+def test_the_exit_code_tells_whether_a_restart_may_help(
+    error: str, code: int, lines: int | None
+) -> None:
+    """It may but for a configuration error; what can be mended from outside is told in one line."""
+    ours = ("METALLM_", "KAFKA_", "DATABASE_")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    process = subprocess.run(
+        [sys.executable, "-c", SERVED.format(error=error)],
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == code
+    assert "by the test" in process.stderr
+    assert lines is None or len(process.stderr.splitlines()) == lines
+    assert ("Traceback" in process.stderr) == (lines is None)
+
+
+def test_a_database_that_does_not_answer_is_unreachable() -> None:
+    """Which is no error of the configuration, or may be none."""
+    with pytest.raises(Unreachable, match=r"PostgreSQL cannot be used: .*refused"):
+        check_revision(f"postgresql://me:hidden@{NOBODY}/none")
+
+
+def test_a_topic_that_is_not_read_to_its_end_in_time_is_unreachable() -> None:
+    """Its brokers are down, or slow."""
+    consumer = Connection(NOBODY).reader()
+    try:
+        with pytest.raises(Unreachable, match="end not reached"):
+            list(to_end(consumer, [TopicPartition("policy", 0)], -1.0))
+    finally:
+        consumer.close()
