@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from metallm_stream.errors import InvalidEvent
 
 SCHEMA_VERSION: Final = 1
+_REASON_CHARACTERS = 1_000
 
 
 class Event(BaseModel):
@@ -56,7 +59,7 @@ class UserEvent(Event):
 
 
 def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = ()) -> str:
-    """A validation error in one line: field, reason and the start of the value.
+    """A validation error in one line of bounded length: field, reason, the start of the value.
 
     The value of an unknown field is not shown: it may be a secret under a misspelt name. Which of
     the `known` fields may have been meant is told.
@@ -73,8 +76,8 @@ def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = 
     ...     print(exc.reason)
     max_cost: no such field; did you mean max_cost_usd?
     """
-    parts = []
-    for item in error.errors(include_url=False)[:limit]:
+    parts, told = [], _errors(error)
+    for item in told[:limit]:
         where = ".".join(str(step) for step in item["loc"])[:200] or error.title
         if item["type"] == "extra_forbidden":
             meant = get_close_matches(where, known, 1)
@@ -82,6 +85,25 @@ def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = 
             continue
         got = "" if isinstance(item["input"], dict | list) else repr(item["input"])
         shown = f" (got {got[:80]})" if got else ""
-        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}")
-    hidden = error.error_count() - limit
-    return "; ".join(parts) + (f"; and {hidden} more" if hidden > 0 else "")
+        said = item["msg"].removeprefix("Value error, ")[:_REASON_CHARACTERS]
+        parts.append(f"{where}: {said}{shown}")
+    hidden = len(told) - limit
+    more = f"; and {hidden} more" if hidden > 0 else ""
+    return _in_one_line("; ".join(parts))[:_REASON_CHARACTERS] + more
+
+
+def _errors(error: ValidationError) -> list[ErrorDetails]:
+    """All errors; a list that was read up to its first wrong item is not too short as well."""
+    errors = error.errors(include_url=False)
+    return errors[:1] + [
+        item
+        for before, item in pairwise(errors)
+        if item["type"] != "too_short" or before["loc"][: len(item["loc"])] != item["loc"]
+    ]
+
+
+def _in_one_line(text: str) -> str:
+    """The text with what would begin another line, or move a cursor, written out."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -54,6 +54,6 @@ Metadata = Annotated[dict[Name, MetadataValue], Field(max_length=64)]
 # BCP 47, as in `pt-BR`; and a place of processing, matched as it is written.
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)]
+Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000, fail_fast=True)]
 Option = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_without_nul)]
 Tolerance = Annotated[float, Field(ge=0, le=1e12)]

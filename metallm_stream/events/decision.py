@@ -61,7 +61,7 @@ class Decision(Event):
     policy_version: Annotated[int, Field(ge=0, le=2**62)]
     arm: Name | None = None
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
-    candidates: tuple[Candidate, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Field(fail_fast=True)] = ()
     cost_weight: Weight
     latency_weight: Weight
     cost_scale_usd: Annotated[float, Field(gt=0)]

@@ -36,6 +36,6 @@ class Model(UserEvent):
     price: Price | None = None
     context_window_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
-    tags: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    languages: Annotated[tuple[Language, ...], Field(max_length=256)] | None = None
-    regions: Annotated[tuple[Region, ...], Field(max_length=64)] | None = None
+    tags: Annotated[tuple[Name, ...], Field(max_length=64, fail_fast=True)] = ()
+    languages: Annotated[tuple[Language, ...], Field(max_length=256, fail_fast=True)] | None = None
+    regions: Annotated[tuple[Region, ...], Field(max_length=64, fail_fast=True)] | None = None

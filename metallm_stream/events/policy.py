@@ -76,7 +76,7 @@ class PolicyManifest(Event):
     published_at: Moment
     encoder: Name
     dimensions: Annotated[int, Field(ge=1)]
-    arms: tuple[Name, ...]
+    arms: Annotated[tuple[Name, ...], Field(fail_fast=True)]
     observations: Annotated[float, Field(ge=0)]
     mean_quality: float
     shared_weights: bytes

@@ -41,7 +41,7 @@ class Generation(UserEvent):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    stop: Annotated[tuple[Name, ...], Field(max_length=4)] | None = None
+    stop: Annotated[tuple[Name, ...], Field(max_length=4, fail_fast=True)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
@@ -49,7 +49,7 @@ class Choice(UserEvent):
     """The answer is one of these options, lettered A, B, C ... in their order."""
 
     kind: Literal["choice"]
-    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=26)]
+    options: Annotated[tuple[Option, ...], Field(min_length=2, max_length=26, fail_fast=True)]
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -88,17 +88,21 @@ class Query(UserEvent):
     labels: Labels | None = None
     answer: AnswerForm | None = None
     system: Text | None = None
-    messages: Annotated[tuple[Message, ...], Field(max_length=1_000)] | None = None
+    messages: Annotated[tuple[Message, ...], Field(max_length=1_000, fail_fast=True)] | None = None
     generation: Generation | None = None
     metadata: Metadata = Field(default_factory=dict)
     cost_weight: Weight | None = None
     latency_weight: Weight | None = None
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
     min_quality: Probability | None = None
-    models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)] | None = None
-    needs: Annotated[tuple[Name, ...], Field(max_length=64)] | None = None
+    models: (
+        Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000, fail_fast=True)] | None
+    ) = None
+    needs: Annotated[tuple[Name, ...], Field(max_length=64, fail_fast=True)] | None = None
     language: Language | None = None
-    regions: Annotated[tuple[Region, ...], Field(min_length=1, max_length=64)] | None = None
+    regions: (
+        Annotated[tuple[Region, ...], Field(min_length=1, max_length=64, fail_fast=True)] | None
+    ) = None
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     asked_at: Moment | None = None
 

@@ -45,9 +45,9 @@ class Call(Event):
 
     call_id: Id
     query: Query
-    ranking: Annotated[tuple[Model, ...], Field(min_length=1)]
-    attempts: tuple[Attempt, ...] = ()
-    skipped: tuple[Skip, ...] = ()
+    ranking: Annotated[tuple[Model, ...], Field(min_length=1, fail_fast=True)]
+    attempts: Annotated[tuple[Attempt, ...], Field(fail_fast=True)] = ()
+    skipped: Annotated[tuple[Skip, ...], Field(fail_fast=True)] = ()
     decided_at: Moment
     deadline_at: Moment | None = None
 
@@ -67,8 +67,8 @@ class Result(Event):
     prediction: Said | None = None
     template: Name | None = None
     failure: Failure | None = None
-    attempts: tuple[Attempt, ...] = ()
-    skipped: tuple[Skip, ...] = ()
+    attempts: Annotated[tuple[Attempt, ...], Field(fail_fast=True)] = ()
+    skipped: Annotated[tuple[Skip, ...], Field(fail_fast=True)] = ()
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
     cost_usd: Usd = 0.0

@@ -42,7 +42,7 @@ class AnthropicProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self._settings = settings
-        self._secrets = settings.secrets()
+        self._secrets, self._keys = settings.secrets(), settings.keys()
         self._client = self._open()
 
     async def complete(
@@ -71,7 +71,8 @@ class AnthropicProvider:
                 content_type=headers.get("content-type", ""),
                 request_id=headers.get("request-id"),
             )
-            return replace(answer, limits=read_limits(headers, datetime.now(UTC)))
+            limits = read_limits(headers, datetime.now(UTC))
+            return replace(answer.without(self._secrets, self._keys), limits=limits)
         except (TimeoutError, APIError, aiohttp.ClientError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None
@@ -117,7 +118,7 @@ def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
             return refused(
                 exc.status_code,
                 exc.response.headers,
-                message=exc.api_message or exc.message,
+                message=str(exc.api_message or exc.message),
                 code=exc.type,
                 request_id=exc.request_id,
             )

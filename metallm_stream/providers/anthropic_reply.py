@@ -17,6 +17,7 @@ from metallm_stream.providers.reply import (
     malformed,
     read_part,
     total,
+    without_text,
 )
 
 _STATUS = {
@@ -89,9 +90,9 @@ class _Reply(Part):
 def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.
 
-    Kinds: `malformed_answer` (no JSON, another shape, no text), `refused` (stop reason `refusal`),
-    and for an error inside a 200 that of its type. `input_tokens` count cached ones in, which
-    Anthropic tells apart.
+    Kinds: `malformed_answer` (no JSON, another shape, no text), `unsupported` (cut off before any
+    text), `refused` (stop reason `refusal`), and for an error inside a 200 that of its type.
+    `input_tokens` count cached ones in, which Anthropic tells apart.
     """
     reply = read_part(_Reply, body, content_type=content_type, request_id=request_id)
     texts = [block.text for block in reply.content or () if block.type == "text" and block.text]
@@ -103,9 +104,7 @@ def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Ans
         details = reply.stop_details or _StopDetails()
         raise declined(details.explanation or "the model refused", request_id, billed)
     if not texts:
-        cut_off = answer.finish_reason == "length"
-        said = f"the answer holds no text (it stopped for {reply.stop_reason})"
-        raise malformed(said, request_id, billed, retriable=not cut_off)
+        raise without_text(f"it stopped for {reply.stop_reason}", answer, billed)
     return answer
 
 

@@ -1,13 +1,14 @@
 """What every provider is to the rest of the house: a name, one coroutine, and typed failures.
 
 Invariant: a provider either returns an `Answer` or raises `ProviderFailure`; nothing that a
-vendor sends or fails to send ends a process, and no secret leaves through a message or a repr.
+vendor sends or fails to send ends a process, and no secret leaves through a text of the vendor's
+or a repr.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from metallm_stream.errors import ProviderUnavailable
 from metallm_stream.events import FailureKind, Generation, Model
 from metallm_stream.providers.rate_headers import RateLimits
+
+_SHORTEST_KEY = 16  # what is shorter ("EMPTY") may be a word of an honest answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,18 @@ class Answer:
     reasoning_tokens: int | None = None
     off_list: str | None = None
     limits: RateLimits | None = None
+
+    def without(self, secrets: Iterable[str], keys: Iterable[str]) -> Answer:
+        """The same answer: its text without the keys, all else without any secret.
+
+        Other secrets, such as a header with the application's name, may belong to an answer.
+        """
+        return replace(
+            self,
+            text=_without([key for key in keys if len(key) >= _SHORTEST_KEY], self.text),
+            request_id=self.request_id and _without(secrets, self.request_id),
+            finish_reason=self.finish_reason and _without(secrets, self.finish_reason),
+        )
 
 
 class ProviderFailure(ProviderUnavailable):
@@ -83,19 +98,23 @@ class ProviderFailure(ProviderUnavailable):
         self.limits = limits
 
     def without(self, secrets: Iterable[str]) -> ProviderFailure:
-        """The same failure with every secret in its message blacked out."""
-        message = self.message
-        for secret in secrets:
-            message = message.replace(secret, "***")
+        """The same failure with every secret blacked out, in what was charged as well."""
+        secrets = tuple(secrets)
         return ProviderFailure(
             self.kind,
-            message,
+            _without(secrets, self.message),
             retriable=self.retriable,
             retry_after_s=self.retry_after_s,
-            request_id=self.request_id,
-            billed=self.billed,
+            request_id=self.request_id and _without(secrets, self.request_id),
+            billed=self.billed and self.billed.without(secrets, secrets),
             limits=self.limits,
         )
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _plain_url(value: str) -> str:
@@ -155,13 +174,15 @@ class ProviderSettings(BaseModel):
         """The further headers as they are sent."""
         return {name: value.get_secret_value() for name, value in self.headers.items()}
 
+    def keys(self) -> tuple[str, ...]:
+        """The credential, if there is one."""
+        return () if self.api_key is None else (self.api_key.get_secret_value(),)
+
     def secrets(self) -> tuple[str, ...]:
         """Every value that must not appear in a message, longest first."""
         # Short header values ("1", "true") are no secrets, and blacking them out garbles messages.
         found = {value for value in self.plain_headers().values() if len(value) >= 8}
-        if self.api_key is not None:
-            found.add(self.api_key.get_secret_value())
-        return tuple(sorted(found, key=len, reverse=True))
+        return tuple(sorted(found.union(self.keys()), key=len, reverse=True))
 
 
 class Provider(Protocol):

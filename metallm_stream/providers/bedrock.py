@@ -12,7 +12,7 @@ from typing import Any
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers import bedrock_converse, bedrock_titan
-from metallm_stream.providers.base import Answer, ProviderSettings
+from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
 from metallm_stream.providers.bedrock_client import BedrockClient
 from metallm_stream.providers.http_client import lost
 
@@ -53,11 +53,15 @@ class BedrockProvider:
             received = await self._client.call(dialect.operation, asked, timeout_s=timeout_s)
         except TimeoutError as exc:
             raise lost(exc, timeout_s) from None
-        return dialect.read_reply(
-            received.body,
-            received.headers.get("content-type", ""),
-            received.headers.get("x-amzn-requestid"),
-        )
+        try:
+            answer = dialect.read_reply(
+                received.body,
+                received.headers.get("content-type", ""),
+                received.headers.get("x-amzn-requestid"),
+            )
+        except ProviderFailure as exc:
+            raise exc.without(received.secrets) from None
+        return answer.without(received.secrets, received.keys)
 
     async def close(self) -> None:
         """Close all connections."""

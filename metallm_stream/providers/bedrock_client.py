@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import aiohttp
@@ -39,11 +39,13 @@ _TALKATIVE = ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A response as it came, complete."""
+    """A response as it came, complete, and what of it must not be told; see `Answer.without`."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secrets: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 class BedrockClient:
@@ -97,11 +99,11 @@ class BedrockClient:
 
     def _run(self, exchange: _Exchange, operation: str, parameters: Mapping[str, Any]) -> Received:
         """In a thread: build and sign, send, read."""
-        secrets = set(self._settings.secrets())
+        keys = set(self._settings.keys())
         self._here.exchange = exchange
         try:
             if self._credentials is not None:
-                secrets |= {part for part in self._credentials.get_frozen_credentials()[:3] if part}
+                keys |= {part for part in self._credentials.get_frozen_credentials()[:3] if part}
             getattr(self._boto, operation)(**parameters)
         except CancelledError:
             raise
@@ -110,10 +112,13 @@ class BedrockClient:
             failure = failure_of(exc, was_reading=exchange.received is not None)
             if failure is None:
                 raise
-            secrets |= exchange.secrets
-            raise failure.without(sorted(secrets, key=len, reverse=True)) from None
+            raise failure.without(self._secrets(keys | exchange.secrets)) from None
         assert exchange.received is not None
-        return exchange.received
+        keys |= exchange.secrets
+        return replace(exchange.received, secrets=self._secrets(keys), keys=_longest_first(keys))
+
+    def _secrets(self, keys: set[str]) -> tuple[str, ...]:
+        return _longest_first(keys.union(self._settings.secrets()))
 
     def _before_send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         exchange: _Exchange = self._here.exchange
@@ -229,6 +234,10 @@ def _credentials(session: boto3.Session, name: str) -> _Credentials | None:
             f"API key in METALLM_PROVIDERS__{name.upper()}__API_KEY_ENV"
         )
     return found
+
+
+def _longest_first(secrets: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(secrets, key=len, reverse=True))
 
 
 def _text(value: str | bytes) -> str:

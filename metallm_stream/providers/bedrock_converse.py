@@ -21,6 +21,7 @@ from metallm_stream.providers.reply import (
     malformed,
     read_part,
     total,
+    without_text,
 )
 from metallm_stream.providers.turns import output_limit, system_and_turns, temperature_to_1
 
@@ -132,9 +133,9 @@ class _Reply(Part):
 def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.
 
-    Kinds: `malformed_answer` (no JSON, another shape, no text, garbled by the model), `refused`
-    (a guardrail or a content filter). `input_tokens` count cached ones in, which Bedrock tells
-    apart.
+    Kinds: `malformed_answer` (no JSON, another shape, no text, garbled by the model),
+    `unsupported` (cut off before any text), `refused` (a guardrail or a content filter).
+    `input_tokens` count cached ones in, which Bedrock tells apart.
     """
     reply = read_part(_Reply, body, content_type=content_type, request_id=request_id)
     texts = reply.texts()
@@ -147,9 +148,7 @@ def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer
         raise malformed(f"the model's output is garbled ({reason})", request_id, billed)
     if not texts:
         said = reply.message or f"it stopped for {reply.stopReason}"
-        cut_off = answer.finish_reason == "length"
-        said = f"the answer holds no text ({said})"
-        raise malformed(said, request_id, billed, retriable=not cut_off)
+        raise without_text(said, answer, billed)
     return answer
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer
 from metallm_stream.providers.bedrock_converse import METADATA_KEY
-from metallm_stream.providers.reply import Count, Part, declined, malformed, read_part
+from metallm_stream.providers.reply import Count, Part, declined, read_part, without_text
 from metallm_stream.providers.turns import output_limit, system_and_turns, temperature_to_1
 
 _SPEAKERS = {"user": "User", "assistant": "Bot"}
@@ -77,7 +77,8 @@ class _Reply(Part):
 def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.
 
-    Kinds: `malformed_answer` (no JSON, another shape, no text), `refused` (a content filter).
+    Kinds: `malformed_answer` (no JSON, another shape, no text), `unsupported` (cut off before any
+    text), `refused` (a content filter).
     """
     reply = read_part(_Reply, body, content_type=content_type, request_id=request_id)
     result = reply.results[0] if reply.results else _Result()
@@ -92,7 +93,6 @@ def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer
     billed = answer if reply.inputTextTokenCount is not None else None
     if reason == "CONTENT_FILTERED":
         raise declined("stopped by a content filter", request_id, billed)
-    if result.outputText is None:
-        said = f"the answer holds no text ({reply.message or reason})"
-        raise malformed(said, request_id, billed)
+    if result.outputText is None or (answer.finish_reason == "length" and not answer.text):
+        raise without_text(reply.message or f"it stopped for {reason}", answer, billed)
     return answer

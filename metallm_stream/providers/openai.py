@@ -37,7 +37,7 @@ class OpenAIProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
         self._settings = settings
-        self._secrets = settings.secrets()
+        self._secrets, self._keys = settings.secrets(), settings.keys()
         self._url = settings.base_url or OPENAI_URL
         self._client = self._open()
 
@@ -76,7 +76,8 @@ class OpenAIProvider:
                 content_type=headers.get("content-type", ""),
                 request_id=headers.get("x-request-id"),
             )
-            return replace(answer, limits=read_limits(headers, datetime.now(UTC)))
+            limits = read_limits(headers, datetime.now(UTC))
+            return replace(answer.without(self._secrets, self._keys), limits=limits)
         except (TimeoutError, APIError, aiohttp.ClientError, ProviderFailure) as exc:
             # No "from exc": the chain would print the host's own words, which may echo the key.
             raise _failure(exc, timeout_s).without(self._secrets) from None

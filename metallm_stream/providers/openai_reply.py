@@ -12,7 +12,15 @@ from pydantic import Field
 
 from metallm_stream.providers.base import Answer, ProviderFailure
 from metallm_stream.providers.http_failures import classify
-from metallm_stream.providers.reply import OFF_LIST, Count, Part, declined, malformed, read_part
+from metallm_stream.providers.reply import (
+    OFF_LIST,
+    Count,
+    Part,
+    declined,
+    malformed,
+    read_part,
+    without_text,
+)
 
 _Usd = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -75,8 +83,9 @@ class _Reply(Part):
 def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.
 
-    Kinds: `malformed_answer` (no JSON, another shape, no choice, no text), `refused` (content
-    filter or refusal), and for an error inside a 200 that of its HTTP-like code.
+    Kinds: `malformed_answer` (no JSON, another shape, no choice, no text), `unsupported` (cut off
+    before any text), `refused` (content filter or refusal), and for an error inside a 200 that of
+    its HTTP-like code.
     """
     reply = read_part(_Reply, body, content_type=content_type, request_id=request_id)
     choice = reply.choices[0] if reply.choices else _Choice()
@@ -87,8 +96,8 @@ def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Ans
         raise _inner_error(error, request_id, billed)
     if message.refusal or choice.finish_reason == "content_filter":
         raise declined(message.refusal or "stopped by a content filter", request_id, billed)
-    if message.content is None:
-        raise malformed("the answer holds no text", request_id, billed)
+    if message.content is None or (answer.finish_reason == "length" and not answer.text):
+        raise without_text(f"it stopped for {choice.finish_reason}", answer, billed)
     return answer
 
 

@@ -47,12 +47,20 @@ def read_part(
         ) from exc
 
 
-def malformed(
-    said: str, request_id: str | None, billed: Answer | None = None, *, retriable: bool = True
-) -> ProviderFailure:
+def malformed(said: str, request_id: str | None, billed: Answer | None = None) -> ProviderFailure:
     """A reply that holds no usable answer, with what was charged for it."""
     return ProviderFailure(
-        "malformed_answer", said, retriable=retriable, request_id=request_id, billed=billed
+        "malformed_answer", said, retriable=True, request_id=request_id, billed=billed
+    )
+
+
+def without_text(said: str, answer: Answer, billed: Answer | None) -> ProviderFailure:
+    """A reply without text. If a limit cut it off, the model cannot do it within that limit."""
+    said = f"the answer holds no text ({said})"
+    if answer.finish_reason != "length":
+        return malformed(said, answer.request_id, billed)
+    return ProviderFailure(
+        "unsupported", said, retriable=False, request_id=answer.request_id, billed=billed
     )
 
 

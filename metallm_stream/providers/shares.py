@@ -15,6 +15,8 @@ from metallm_stream.providers.bucket import Bucket
 from metallm_stream.providers.rate_headers import Quota, RateLimits
 
 LONGEST_S = 300.0  # for so long a vendor's word on its limits is believed
+# Failures of tries that used no tokens.
+_UNUSED = {"bad_request", "context_too_long", "authentication", "unsupported", "rate_limited"}
 
 
 @dataclass(slots=True)
@@ -32,15 +34,23 @@ class _Arm:
 
     def buckets(self, tokens: float) -> list[tuple[Bucket, float]]:
         """The buckets of the arm, and what a call takes of each."""
-        return _known((self.requests, 1.0), (self.tokens, tokens))
+        return _known((self.requests, 1.0), (self.tokens, self.at_most(tokens)))
+
+    def at_most(self, tokens: float) -> float:
+        """So many tokens, but no more than the vendor allows in a span."""
+        return min(tokens, self.tokens.capacity) if self.tokens else tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one call has taken: tokens as estimated, and how much its arm had taken by then."""
+    """What one call has taken: tokens as estimated, of the provider's and of the arm's limit.
+
+    And how much its arm had taken by then.
+    """
 
     arm: str
     tokens: float
+    arm_tokens: float
     requests_taken: float
     tokens_taken: float
 
@@ -59,6 +69,7 @@ class Shares:
     ) -> None:
         self._requests = Bucket.a_minute(requests_per_minute) if requests_per_minute else None
         self._tokens = Bucket.a_minute(tokens_per_minute) if tokens_per_minute else None
+        self._most_tokens = tokens_per_minute or math.inf
         self._arms: dict[str, _Arm] = {}
 
     def wait_s(self, arm: str, tokens: float, now_s: float) -> float:
@@ -79,7 +90,8 @@ class Shares:
             bucket.take(amount, now_s)
         return Share(
             arm,
-            tokens,
+            min(tokens, self._most_tokens),
+            known.at_most(tokens),
             known.requests.taken if known.requests else 0.0,
             known.tokens.taken if known.tokens else 0.0,
         )
@@ -93,17 +105,16 @@ class Shares:
         if known.requests and share.requests_taken:
             known.requests.give_back(1.0, share.requests_taken)
         if known.tokens and share.tokens_taken:
-            known.tokens.give_back(share.tokens, share.tokens_taken)
+            known.tokens.give_back(share.arm_tokens, share.tokens_taken)
 
     def settle(self, share: Share, ended: Answer | ProviderFailure, now_s: float) -> None:
         """Learn from how a call ended: tokens, headers, Retry-After."""
         known = self._arms[share.arm]
-        billed = ended if isinstance(ended, Answer) else ended.billed
-        if billed is not None and billed.input_tokens is not None:
-            used = billed.input_tokens + (billed.output_tokens or 0)
-            for bucket in (self._tokens, known.tokens):
-                if bucket:
-                    bucket.settle(used - share.tokens)
+        used = _used_tokens(ended)
+        if used is not None and self._tokens:
+            self._tokens.settle(used - share.tokens)
+        if used is not None and known.tokens and share.tokens_taken:
+            known.tokens.settle(used - share.arm_tokens)
         if isinstance(ended, ProviderFailure) and ended.kind == "rate_limited":
             closed_until_s = now_s + min(ended.retry_after_s or 0.0, LONGEST_S)
             known.closed_until_s = max(known.closed_until_s, closed_until_s)
@@ -117,7 +128,15 @@ class Shares:
         known.tokens = _taught(known.tokens, limits.tokens, share.tokens_taken, now_s)
 
     def _own(self, tokens: float) -> list[tuple[Bucket, float]]:
-        return _known((self._requests, 1.0), (self._tokens, tokens))
+        return _known((self._requests, 1.0), (self._tokens, min(tokens, self._most_tokens)))
+
+
+def _used_tokens(ended: Answer | ProviderFailure) -> float | None:
+    billed = ended if isinstance(ended, Answer) else ended.billed
+    if billed is not None and billed.input_tokens is not None:
+        return billed.input_tokens + (billed.output_tokens or 0)
+    is_unused = isinstance(ended, ProviderFailure) and ended.kind in _UNUSED
+    return 0.0 if is_unused and billed is None else None
 
 
 def _known(*pairs: tuple[Bucket | None, float]) -> list[tuple[Bucket, float]]:

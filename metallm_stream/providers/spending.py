@@ -62,7 +62,7 @@ class Spending:
         """None if the arm may be asked, which is expected to cost its mean; else why not."""
         spent_usd = self.tell().spent_usd
         expected_usd = sum(n * self._mean_usd.get(arm, 0.0) for arm, n in self._in_flight.items())
-        if spent_usd + expected_usd >= self._cap_usd and not _is_free(model):
+        if spent_usd + expected_usd >= self._cap_usd and not self._is_free(model):
             return (
                 f"the worker has spent {spent_usd:.4g} USD since {self._told.since:%Y-%m-%dT%H:%MZ}"
                 f" and {expected_usd:.4g} are under way, of {self._cap_usd:g} per {self._told.per}"
@@ -80,17 +80,19 @@ class Spending:
         told = self.tell()
         self._told = told.model_copy(update={"spent_usd": told.spent_usd + cost_usd})
 
-
-def _is_free(model: Model) -> bool:
-    price = model.price
-    return price is not None and not any(
-        (
-            price.input_usd_per_mtok,
-            price.output_usd_per_mtok,
-            price.cached_input_usd_per_mtok,
-            price.call_usd,
+    def _is_free(self, model: Model) -> bool:
+        price = model.price
+        # With a table, the price is what the table says; and hosts may tell costs of their own.
+        if price is None or price.table is not None or self._mean_usd.get(model.arm):
+            return False
+        return not any(
+            (
+                price.input_usd_per_mtok,
+                price.output_usd_per_mtok,
+                price.cached_input_usd_per_mtok,
+                price.call_usd,
+            )
         )
-    )
 
 
 def _latest(since: datetime, told: datetime) -> datetime:

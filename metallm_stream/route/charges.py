@@ -1,12 +1,16 @@
 """What a query charges to its budgets, from its decision and its result.
 
-Invariant: a call whose cost nobody tells counts as what it was expected to cost, never as nothing.
+Invariant: a call whose cost nobody tells counts as what it was expected to cost, never as nothing;
+so does one with a failed try that may have been billed.
 """
 
 from __future__ import annotations
 
-from metallm_stream.events import Decision, Result
+from metallm_stream.events import Attempt, Decision, Result
 from metallm_stream.route.account import Charge
+
+# A request may have been answered, and billed, although no answer came of it.
+_MAYBE_BILLED = {"timeout", "deadline", "superseded", "malformed_answer", "connection"}
 
 
 def charge_of(decision: Decision | None, result: Result | None) -> Charge | None:
@@ -19,9 +23,14 @@ def charge_of(decision: Decision | None, result: Result | None) -> Charge | None
     expected_usd = _expected_usd(decision)
     if result is None:
         return Charge(decision.decided_at, expected_usd)
-    untold = any(a.cost_usd is None and a.failure is None for a in result.attempts)
+    untold = any(_is_untold(attempt) for attempt in result.attempts)
     cost_usd = result.cost_usd + (expected_usd if untold else 0.0)
     return Charge(decision.decided_at, expected_usd, cost_usd)
+
+
+def _is_untold(attempt: Attempt) -> bool:
+    failure = attempt.failure
+    return attempt.cost_usd is None and (failure is None or failure.kind in _MAYBE_BILLED)
 
 
 def _expected_usd(decision: Decision) -> float:

@@ -23,6 +23,7 @@ from tests.chaos.checker import (
     extra_calls,
     story,
 )
+from tests.chaos.checker.budgets import accounts_add_up
 
 CONTEXT = bytes(range(8))
 LABELS = {"labels": ["yes", "no"]}
@@ -393,3 +394,17 @@ def test_after_a_shift_labels_need_not_count_whole() -> None:
     """Where drift was found, what the model holds of older labels is less than their number."""
     history = replace(sound(), observations={"small": 1.5}, shifts=1)
     assert check(history) == []
+
+
+def test_budgets_count_what_a_failed_try_may_have_cost() -> None:
+    """As much as was reserved: of a try that ran into its timeout nobody tells the cost."""
+    timeout = {"arm": "small", "failure": {"kind": "timeout", "message": "by the test"}}
+    attempts = [timeout, {"arm": "small", "cost_usd": USD}]
+    history = changed(sound(), "decisions", 0, reserved_usd=0.05)
+    history = changed(history, "results", 0, attempts=attempts)
+    assert len(list(accounts_add_up(history))) == 2
+    accounts = {
+        place: replace(told, spent_usd=told.spent_usd + 0.05) if place[1] != "t1" else told
+        for place, told in history.accounts.items()
+    }
+    assert not list(accounts_add_up(replace(history, accounts=accounts)))

@@ -23,6 +23,7 @@ from metallm_stream.providers import (
     ProviderSettings,
     open_provider,
 )
+from tests.tap import tapped
 from tests.vendors import HEADER_VALUE, KEY, MESSAGES, VENDORS, Vendor
 
 FAILURES: dict[Fault, tuple[str, bool]] = {
@@ -83,6 +84,90 @@ async def fail(vendor: Vendor, provider: Provider, *, timeout_s: float = 60.0) -
     with pytest.raises(ProviderFailure) as caught:
         await ask(vendor, provider, timeout_s=timeout_s)
     return caught.value
+
+
+# What each wire answers with a text (none: cut off before any), and the header of its identity.
+Reply = Callable[[str | None], dict[str, Any]]
+REPLIES: dict[str, tuple[Reply, str]] = {
+    "openai": (
+        lambda text: {
+            "choices": [
+                {
+                    "finish_reason": "length" if text is None else "stop",
+                    "message": {"content": text},
+                }
+            ],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1},
+        },
+        "x-request-id",
+    ),
+    "anthropic": (
+        lambda text: {
+            "content": [{"type": "text", "text": text}] if text else [],
+            "stop_reason": "max_tokens" if text is None else "end_turn",
+            "usage": {"input_tokens": 9, "output_tokens": 1},
+        },
+        "request-id",
+    ),
+    "bedrock converse": (
+        lambda text: {
+            "output": {"message": {"role": "assistant", "content": [{"text": text}] * bool(text)}},
+            "stopReason": "max_tokens" if text is None else "end_turn",
+            "usage": {"inputTokens": 9, "outputTokens": 1},
+        },
+        "x-amzn-requestid",
+    ),
+    "bedrock titan": (
+        lambda text: {
+            "inputTextTokenCount": 9,
+            "results": [
+                {"outputText": text or "", "completionReason": "FINISHED" if text else "LENGTH"}
+            ],
+        },
+        "x-amzn-requestid",
+    ),
+}
+
+
+def heard(name: str, body: dict[str, Any], *, status: int = 200) -> Answer | ProviderFailure:
+    """How a try ends at a host that answers this, and repeats its secrets in the identity."""
+
+    async def run() -> Answer:
+        headers = {REPLIES[name][1]: f"{KEY} {HEADER_VALUE}"}
+        vendor, own = VENDORS[name], {"X-Team": HEADER_VALUE}
+        async with (
+            vendor() as known,
+            tapped(known.wire, body, status=status, headers=headers, own=own) as (_tap, provider),
+        ):
+            return await ask(known, provider)
+
+    try:
+        return asyncio.run(run())
+    except ProviderFailure as failure:
+        return failure
+
+
+@pytest.mark.parametrize("name", sorted(VENDORS))
+def test_no_secret_comes_back(name: str) -> None:
+    """Neither in the identity nor in the text of an answer, which may hold a header's word."""
+    reply, _ = REPLIES[name]
+    answer = heard(name, reply(f"You are {KEY} of {HEADER_VALUE}."))
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.request_id) == (f"You are *** of {HEADER_VALUE}.", "*** ***")
+    for failure in (heard(name, reply(None)), heard(name, {"message": KEY}, status=400)):
+        assert isinstance(failure, ProviderFailure)
+        assert failure.request_id == "*** ***"
+        assert KEY not in f"{failure.message} {failure.billed}"
+
+
+@pytest.mark.parametrize("name", sorted(VENDORS))
+def test_what_a_limit_cut_off_before_any_text_is_not_asked_for_again(name: str) -> None:
+    """It is the query's limit, or the arm's, and no trouble of the vendor's; it is charged."""
+    failure = heard(name, REPLIES[name][0](None))
+    assert isinstance(failure, ProviderFailure)
+    assert (failure.kind, failure.retriable) == ("unsupported", False)
+    assert failure.billed is not None
+    assert failure.billed.input_tokens == 9
 
 
 def test_every_wire_of_the_registry_is_under_contract() -> None:

@@ -173,7 +173,13 @@ def test_a_refusal_is_told_in_the_vendors_words() -> None:
 def test_an_answer_that_was_all_thinking_is_not_asked_for_again() -> None:
     """A limit that leaves no room for text would leave none the next time."""
     failure = fail(ANSWER | {"content": [], "stop_reason": "max_tokens"})
-    assert (failure.kind, failure.retriable) == ("malformed_answer", False)
+    assert (failure.kind, failure.retriable) == ("unsupported", False)
+
+
+def test_an_error_of_another_shape_is_told_as_it_came() -> None:
+    """Its message need be no text."""
+    failure = fail({"error": {"type": "api_error", "message": ["x"]}}, status=500)
+    assert (failure.kind, failure.message) == ("server_error", "['x']")
 
 
 ERRORS = [

@@ -27,7 +27,7 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers import Answer, ProviderFailure, ProviderSettings, open_provider
 from tests.tap import Tap, tapped
-from tests.vendors import HEADER_VALUE, MESSAGES, OUTCOME, TEXT
+from tests.vendors import HEADER_VALUE, KEY, MESSAGES, OUTCOME, TEXT
 
 LLAMA = Model(arm="llama", provider="v", model="us.meta.llama3-1-8b-instruct-v1:0")
 CLAUDE = Model(arm="claude", provider="v", model="anthropic.claude-3-5-sonnet-20240620-v1:0")
@@ -302,8 +302,11 @@ def test_what_was_held_back_is_charged(
 
 
 def test_a_guardrails_own_words_are_the_message() -> None:
-    """What it says in place of the answer."""
+    """What it says in place of the answer, without secrets."""
     assert fail(LLAMA, CONVERSED | {"stopReason": "guardrail_intervened"}).message == "yes"
+    output = {"message": {"role": "assistant", "content": [{"text": f"No: {KEY}"}]}}
+    failure = fail(LLAMA, CONVERSED | {"stopReason": "guardrail_intervened", "output": output})
+    assert failure.message == "No: ***"
 
 
 @pytest.mark.parametrize(

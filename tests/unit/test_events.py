@@ -148,6 +148,23 @@ def test_a_reason_shows_the_value_only_as_far_as_it_is_short() -> None:
     assert len(message) < 200
 
 
+def test_a_reason_is_one_line_of_bounded_length() -> None:
+    """No name of a field and no value begins a line of the log, or moves a cursor."""
+    for wrong in ({"a\n\x1b[2J\u2028b\tü": 1}, {"answer": {"kind": "a\n\x1b[2J\u2028b\tü"}}):
+        message = reason(Query, orjson.dumps(QUERY | wrong))
+        assert r"a\n\x1b[2J\u2028b\tü" in message
+        assert message.isprintable()
+    assert len(reason(Query, orjson.dumps(QUERY | {"answer": {"kind": "k" * 100_000}}))) < 1_100
+
+
+@pytest.mark.parametrize("field", ["labels", "models", "needs", "regions", "messages"])
+def test_a_list_is_read_up_to_its_first_wrong_item(field: str) -> None:
+    """Half a million errors would take seconds to tell; its length is not blamed."""
+    message = reason(Query, orjson.dumps(QUERY | {field: [1] * 1_000}))
+    assert message.startswith(f"{field}.0: Input should be")
+    assert ";" not in message
+
+
 @pytest.mark.parametrize(
     ("record", "fields"), [(Query, QUERY), (Feedback, FEEDBACK), (Model, MODEL)]
 )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from metallm_stream.events import FailureKind
 from metallm_stream.providers import Answer, ProviderFailure, Shares
 from metallm_stream.providers.bucket import Bucket
 from metallm_stream.providers.rate_headers import Quota, RateLimits, read_limits
@@ -103,6 +104,38 @@ def test_tokens_are_settled_when_they_are_known() -> None:
     assert shares.wait_s("a", 10, 0.0) == 11.0
     shares.settle(taken, Answer("4", input_tokens=50, output_tokens=10), 0.0)
     assert shares.wait_s("a", 10, 0.0) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "wait_s"),
+    [
+        ("bad_request", 0.0),
+        ("context_too_long", 0.0),
+        ("authentication", 0.0),
+        ("unsupported", 0.0),
+        ("rate_limited", 0.0),
+        ("timeout", 30.0),
+    ],
+)
+def test_a_refused_try_gives_its_tokens_back(kind: FailureKind, wait_s: float) -> None:
+    """It used none, of the settings' limit and of the vendor's."""
+    shares = Shares(tokens_per_minute=600)
+    limits = RateLimits(tokens=Quota(600, 600, 0))
+    shares.settle(shares.take("a", 0, 0.0), Answer("4", limits=limits), 0.0)
+    failed = ProviderFailure(kind, "by the test", retriable=False)
+    shares.settle(shares.take("a", 300, 0.0), failed, 0.0)
+    assert shares.wait_s("a", 600, 0.0) == wait_s
+
+
+def test_a_query_takes_no_more_than_a_whole_limit() -> None:
+    """However long an answer it allows: others wait a minute."""
+    shares = Shares(tokens_per_minute=600)
+    limits = RateLimits(tokens=Quota(900, 900, 0))
+    shares.settle(shares.take("a", 0, 0.0), Answer("4", limits=limits), 0.0)
+    taken = shares.take("a", 1_000_000, 0.0)
+    assert shares.wait_s("a", 600, 0.0) == 60.0
+    shares.settle(taken, Answer("4", input_tokens=10, output_tokens=10), 0.0)
+    assert shares.wait_s("a", 600, 0.0) == 2.0
 
 
 def test_headers_bound_the_arm_that_they_came_with() -> None:

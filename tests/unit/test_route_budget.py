@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metallm_stream.events import BudgetAccount, Candidate, Decision, Query
+from metallm_stream.events import BudgetAccount, Candidate, Decision, Failure, FailureKind, Query
 from metallm_stream.policy import chooser
 from metallm_stream.route import (
     Account,
@@ -255,6 +255,36 @@ def test_a_call_of_unknown_cost_is_charged_as_expected() -> None:
     candidates = (Candidate(arm="mini", probability=1.0, cost_usd=0.5),)
     before_budgets = records.decision(candidates=candidates)
     assert charge_of(before_budgets, None) == Charge(decision.decided_at, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "charged_usd"),
+    [
+        ("timeout", 0.003),
+        ("deadline", 0.003),
+        ("superseded", 0.003),
+        ("malformed_answer", 0.003),
+        ("connection", 0.003),
+        ("rate_limited", 0.001),
+        ("bad_request", 0.001),
+    ],
+)
+def test_a_failed_try_that_may_have_been_billed_is_charged_as_expected(
+    kind: FailureKind, charged_usd: float
+) -> None:
+    """Once a query, unless the vendor told its cost."""
+    decision = records.decision(reserved_usd=0.002)
+    failure = Failure(kind=kind, message="by the test")
+    untold = records.attempt(cost_usd=None, failure=failure)
+    told = records.attempt(cost_usd=0.001, failure=failure)
+    charges = [
+        charge_of(decision, records.result(attempts=attempts, cost_usd=0.001))
+        for attempts in ((told, untold, untold), (told,))
+    ]
+    assert charges == [
+        Charge(decision.decided_at, 0.002, pytest.approx(cost_usd))  # type: ignore[arg-type]
+        for cost_usd in (charged_usd, 0.001)
+    ]
 
 
 def test_spending_comes_down_to_the_budget_and_the_weight_is_told() -> None:

@@ -42,6 +42,19 @@ def test_nothing_is_asked_once_the_cap_is_reached(clock: HandClock) -> None:
     assert spending.enter(FREE) is None
 
 
+def test_an_arm_that_has_cost_something_is_not_free(clock: HandClock) -> None:
+    """Nor is one whose price is the table's, whatever figures stand beside it."""
+    spending = account(clock)
+    spend(spending, 1.0)
+    tabled = FREE.model_copy(
+        update={"price": Price(input_usd_per_mtok=0, output_usd_per_mtok=0, table="openai")}
+    )
+    assert spending.enter(tabled) is not None
+    assert spending.enter(FREE) is None
+    spending.leave(FREE.arm, 0.01)
+    assert spending.enter(FREE) is not None
+
+
 def test_what_is_under_way_counts_with_its_mean(clock: HandClock) -> None:
     """Nine tries of 0.1 are enough for a cap of 1, when one has been paid."""
     spending = account(clock)
