@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import generate_latest
@@ -38,17 +38,24 @@ def main() -> None:
     router, worker, learner = RouterMetrics("0"), CallMetrics("worker", "0"), LearnerMetrics("0")
     show("router, a decision", lambda: router.decided(decided), router)
     calls = [(call(arm), result(arm)) for arm in arms] * (BATCH // len(arms))
-    show("worker, a call", lambda: [worker.ended(*pair) for pair in calls], worker)
+    show("worker, a call", lambda: end(worker, calls), worker)
     pairs = [(None, Interaction(choice.decision.query_id, choice.decision)) for choice in decided]
     show("learner, an interaction", lambda: learner.learned(pairs, Observed({}, ())), learner)
-    show("any, a turn of its loop", lambda: [turn(router) for _ in range(BATCH)], router)
+    show("any, a turn of its loop", lambda: turn(router), router)
+
+
+def end(worker: CallMetrics, calls: Sequence[tuple[Call, Result]]) -> None:
+    """What a worker notes of calls that have ended."""
+    for pair in calls:
+        worker.ended(*pair)
 
 
 def turn(router: RouterMetrics) -> None:
-    """What a router notes when its loop comes round."""
-    router.records.labels("queries").inc(5)
-    router.knows(CATALOGUE, None)
-    router.stepped(lambda: {("queries", 0): 0})
+    """What a router notes when its loop comes round, a batch of times."""
+    for _ in range(BATCH):
+        router.records.labels("queries").inc(5)
+        router.knows(CATALOGUE, None)
+        router.stepped(lambda: {("queries", 0): 0})
 
 
 def show(what: str, count: Callable[[], object], metrics: LoopMetrics) -> None:

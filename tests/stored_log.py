@@ -49,7 +49,8 @@ def life(sample: Sample, i: int, rng: np.random.Generator) -> Interaction:
     budget_weight = (None, 0.0, 0.7, 1_000.0)[i % 4]
     if i > 40:
         for one in candidates:
-            quality, cost = float(rng.random()), float(rng.random() / 100)
+            # Early predictions lie anywhere.
+            quality, cost = float(3 * rng.random() - 1), float(rng.random() / 100)
             one.update(quality=quality, utility=round(quality - 10 * cost, 1))
             one["utility"] -= (budget_weight or 0.0) * cost / 0.01
             if rng.random() < 0.9:

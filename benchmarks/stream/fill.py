@@ -146,7 +146,9 @@ class Filled:
         """Write the newest policy so many times, under versions of its own each."""
         topic = self._stage.names.policy
         follower = Follower(self._stage.kafka, [topic])
-        newest = {message.key(): orjson.loads(message.value()) for message in follower.catch_up()}
+        newest = {
+            message.key(): orjson.loads(message.value() or b"") for message in follower.catch_up()
+        }
         follower.close()
         version = max(record["version"] for record in newest.values())
         for number in range(1, count + 1):

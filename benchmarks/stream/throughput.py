@@ -268,8 +268,6 @@ def _result(key: str, arm: str, prediction: str) -> Result:
     now = datetime.now(UTC)
     tried = Attempt(
         arm=arm,
-        provider="recorded",
-        model=arm,
         started_at=now,
         latency_s=0.8,
         input_tokens=80,

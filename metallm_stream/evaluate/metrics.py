@@ -65,6 +65,15 @@ class Measured:
         )
 
 
+def predicted_quality(decisions: Decisions) -> Floats:
+    """The quality expected of each candidate, `(n, K)`, as no less than 0 and no more than 1.
+
+    Predictions are linear, and early ones go far beyond; doubly robust scores vary with what they
+    are wrong by.
+    """
+    return np.clip(decisions.expected["quality"], 0, 1)
+
+
 def predicted_utility(decisions: Decisions) -> Floats:
     """The utility expected of each candidate, `(n, K)`, with the weights and scales of the reward.
 
@@ -78,7 +87,7 @@ def predicted_utility(decisions: Decisions) -> Floats:
     latency = expected["latency_s"] / numbers([row.latency_scale_s for row in rows])[:, None]
     cost_weight = numbers([row.cost_weight for row in rows])[:, None]
     latency_weight = numbers([row.latency_weight for row in rows])[:, None]
-    worth: Floats = expected["quality"] - _or_0(cost_weight * cost)
+    worth: Floats = predicted_quality(decisions) - _or_0(cost_weight * cost)
     return worth - _or_0(latency_weight * latency)
 
 
@@ -96,7 +105,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("utility", lambda row: row.utility, predicted_utility, (-1.0, 1.0)),
-        Metric("quality", lambda row: row.quality, _field("quality"), (0.0, 1.0)),
+        Metric("quality", lambda row: row.quality, predicted_quality, (0.0, 1.0)),
         Metric("cost", lambda row: row.cost_usd, _field("cost_usd")),
         Metric("latency", lambda row: row.latency_s, _field("latency_s")),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from metallm_stream.evaluate.anytime import AnytimeDoublyRobust
 from metallm_stream.evaluate.bandit_log import BanditLog
+from metallm_stream.evaluate.contrast import too_narrow
 from metallm_stream.evaluate.decisions import Decisions
 from metallm_stream.evaluate.doubly_robust import DoublyRobust
 from metallm_stream.evaluate.estimate import Estimate, Estimator
@@ -68,6 +69,7 @@ class PolicyEvaluation:
 
     def __init__(self, target: str, bounds: tuple[float, float] | None) -> None:
         self._target = target
+        self._bounds = bounds
         self._overlap = Overlap()
         self._estimators: list[Estimator] = [
             Ips(), Snips(), DoublyRobust(), WeightedDoublyRobust()
@@ -87,14 +89,17 @@ class PolicyEvaluation:
         anytime = any(
             one.estimator == AnytimeDoublyRobust.name and one.note is None for one in estimates
         )
+        (mean,) = (one for one in estimates if one.estimator == Snips.name)
+        effective = self._overlap.effective_decisions
         return PolicyValue(
             target=self._target,
             estimates=estimates,
             decisions=self._overlap.decisions,
-            effective_decisions=self._overlap.effective_decisions,
+            effective_decisions=effective,
             largest_weight=self._overlap.largest_weight,
             unsupported=self._overlap.unsupported,
-            notes=self._overlap.notes(anytime=anytime),
+            notes=self._overlap.notes(anytime=anytime)
+            or too_narrow(mean, effective, self._bounds, anytime=anytime),
         )
 
 

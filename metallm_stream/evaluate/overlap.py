@@ -14,6 +14,11 @@ FEWEST = 100.0
 LARGEST_SHARE = 0.05
 
 
+def distrust(*, anytime: bool) -> str:
+    """What a note ends with: which interval may be read instead, if there is an `anytime` one."""
+    return f"no interval {'but dr_anytime ' if anytime else ''}can be trusted"
+
+
 class Overlap:
     """Sums over a log's importance weights, which comes in pieces."""
 
@@ -50,7 +55,7 @@ class Overlap:
         """
         if self.decisions == 0:
             return ("no decision counts for this policy and metric",)
-        trusted = f"no interval {'but dr_anytime ' if anytime else ''}can be trusted"
+        trusted = distrust(anytime=anytime)
         found = []
         if self.unsupported > 0:
             share = self.unsupported

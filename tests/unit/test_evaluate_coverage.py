@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from metallm_stream.evaluate import PolicyEvaluation
 from metallm_stream.evaluate.anytime import AnytimeDoublyRobust
 from metallm_stream.evaluate.synthetic import LOGGERS, Logs, coverage, simulate
 
@@ -56,6 +57,32 @@ def test_the_anytime_interval_holds_at_every_look(logger: str) -> None:
                 held &= bool(found.low <= truth <= found.high)
             missed += not held
         assert missed <= 0.05 * LOGS / 4
+
+
+@pytest.mark.parametrize("success", [0.9, 0.95, 0.98, 0.995])
+def test_intervals_of_an_arm_that_hardly_ever_fails_hold_the_truth_or_are_noted(
+    success: float,
+) -> None:
+    """Near 1 the spread says too little; without a note intervals hold it, dr_anytime always."""
+    rng = np.random.default_rng(3)
+    chances = np.array([[0.9, 0.9, success]])
+    logs = simulate(chances, LOGGERS["static"], decisions=DECISIONS, logs=LOGS, rng=rng)
+    aim = logs.aims()["always:2"]
+    held: dict[str, list[bool]] = {}
+    noted = []
+    for r in range(LOGS):
+        evaluation = PolicyEvaluation("target", (0.0, 1.0))
+        evaluation.add(logs.log(r, aim))
+        value = evaluation.value()
+        noted.append(bool(value.notes))
+        for said in value.estimates:
+            assert said.low is not None
+            assert said.high is not None
+            held.setdefault(said.estimator, []).append(said.low <= success <= said.high)
+    assert np.mean(held.pop("dr_anytime")) >= 0.95
+    for name, holds in held.items():
+        trusted = np.array(noted) | np.array(holds)
+        assert np.mean(trusted) > 0.95 - TOLERANCE, name
 
 
 def test_the_mean_of_what_an_arm_brought_does_not_hold_the_truth() -> None:

@@ -115,6 +115,15 @@ def test_a_metric_has_its_outcome_and_prediction(
     assert log.weights == pytest.approx([0.5 / 0.75])
 
 
+def test_an_expected_quality_is_taken_as_one_that_can_be() -> None:
+    """Early predictions go far beyond 0 and 1, and intervals would grow with them."""
+    wild = ({**MINI, "quality": 5.2}, {**LARGE, "quality": -4.6})
+    decisions = Decisions.of([replace(ROW, candidates=wild)])
+    assert METRICS["quality"].measure(decisions).predicted.tolist() == [[1.0, 0.0]]
+    utility = METRICS["utility"].measure(decisions).predicted
+    assert utility == pytest.approx(np.array([[1 - 0.01, 0 - 0.1]]))
+
+
 def test_the_price_of_budgets_is_in_no_predicted_utility() -> None:
     """It is the quality less the weighted cost and latency, as far as they are known."""
     large = {**LARGE, "utility": 0.8 - 1_000.0}

@@ -210,6 +210,37 @@ def test_overlap_tells_of_few_heavy_and_impossible_choices() -> None:
     assert impossible.notes(anytime=True)[0].startswith("100.0% of its choices had probability 0")
 
 
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_a_value_that_hardly_anything_speaks_against_is_noted(bound: float) -> None:
+    """Fewer than ten of 500 effective decisions with another reward than 0 or 1."""
+    end = f"effective decisions speak against a value of {bound:g}: no interval but dr_anytime can"
+    for others, said in ((0, f"only 0.0 {end}"), (9, f"only 9.0 {end}"), (10, None)):
+        reward = np.full(1_000, bound)
+        reward[: 2 * others] = 1 - bound
+        notes = _notes(log(1_000, reward=reward))
+        assert notes == (() if said is None else (f"{said} be trusted",))
+
+
+def test_a_spread_of_rounding_alone_is_noted() -> None:
+    """Whether the rewards are bounded or not, unless there are few effective decisions anyway."""
+    same = {"reward": np.full(1_000, 0.3)}
+    assert _notes(log(1_000, **same)) == (
+        "every decision that counts brought 0.3: no interval but dr_anytime can be trusted",
+    )
+    assert _notes(log(1_000, **same), bounds=None) == (
+        "every decision that counts brought 0.3: no interval can be trusted",
+    )
+    assert _notes(log(1_000, reward=np.linspace(0, 1, 1_000)), bounds=None) == ()
+    (few,) = _notes(log(4))
+    assert few.startswith("only 2 effective decisions: ")
+
+
+def _notes(piece: BanditLog, bounds: tuple[float, float] | None = (0, 1)) -> tuple[str, ...]:
+    evaluation = PolicyEvaluation("target", bounds)
+    evaluation.add(piece)
+    return evaluation.value().notes
+
+
 def _impossible(n: int) -> dict[str, Any]:
     return {
         "chosen": np.ones(n, dtype=np.int64),

@@ -93,12 +93,12 @@ BEGIN
     ), seen AS (
         SELECT l.id, l.reward, l.propensity, c.arm, c.arm = l.arm AS chosen, c.probability,
                coalesce(CASE evaluate.metric
-                   WHEN 'quality' THEN c.quality
+                   WHEN 'quality' THEN q.quality
                    WHEN 'cost' THEN c.cost_usd
                    WHEN 'latency' THEN c.latency_s
                    -- As the reward has it: the logged utility has the price of budgets in it, and
                    -- the scale of cost of its time.
-                   ELSE c.quality - coalesce(l.cost_weight * (c.cost_usd / cost_unit_usd), 0)
+                   ELSE q.quality - coalesce(l.cost_weight * (c.cost_usd / cost_unit_usd), 0)
                        - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
                END, 0) AS predicted,
                rank() OVER (
@@ -109,6 +109,11 @@ BEGIN
             arm text, probability double precision, quality double precision,
             cost_usd double precision, latency_s double precision, utility double precision
         )
+        CROSS JOIN LATERAL (
+            -- Predictions are linear, and early ones go far beyond; null where nothing was expected.
+            SELECT CASE WHEN c.quality < 0 THEN 0 WHEN c.quality > 1 THEN 1 ELSE c.quality
+                   END AS quality
+        ) AS q
     ), shared AS (
         SELECT *, best::integer / sum(best::integer) OVER one::double precision AS greedy,
                1 / count(*) OVER one::double precision AS uniform
@@ -176,7 +181,9 @@ COMMENT ON FUNCTION metallm.evaluate(
     'What always each arm, the greedy, the uniform and the logging policy are worth per decision, '
     'from decisions since (inclusive) to until (exclusive), null for no bound: value with a 95 % '
     'interval by inverse propensities (ips, snips) and doubly robust (dr, dr_weighted). Do not '
-    'trust intervals of few effective decisions (below 100), or where unsupported is above 0. '
+    'trust intervals of few effective decisions (below 100), of a quality that few of them speak '
+    'against (effective_decisions * least(value, 1 - value) below 10), or where unsupported is '
+    'above 0. '
     'Utilities divide all costs by cost_scale_usd, null for the median of the decisions'' own.';
 
 CREATE VIEW metallm.policy_values AS

@@ -1,0 +1,26 @@
+"""Evaluation takes expected qualities as no less than 0 and no more than 1.
+
+Early predictions go far beyond, and doubly robust intervals grew with them. The SQL beside this
+file is frozen; the function keeps its rights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+from metallm_stream.postgres.migrate import run_script
+
+revision = "0009"
+down_revision = "0008"
+
+SQL = Path(__file__).parent.parent / "sql"
+
+
+def upgrade() -> None:
+    run_script(op.get_bind(), (SQL / "0009_clipped.sql").read_text(encoding="utf-8"))
+
+
+def downgrade() -> None:
+    raise NotImplementedError("functions are not taken back; restore a backup")
