@@ -38,7 +38,7 @@ class Beliefs:
     noise_variance
         Variance of one event around its expectation, above 0.
     label_share
-        Labelled events a decision so far, in (0, 1].
+        Labelled events a decision so far, in [0, 1].
     headroom
         What a perfect answer would bring beyond the expected utility, `(n, K)`; None if not known.
     contexts

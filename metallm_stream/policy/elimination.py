@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, even
 
+# Exploration is to pay for so many labels an arm at least: however many calls wait for theirs,
+# arms without any are compared until the first ones come.
+_LABELS_AN_ARM = 10.0
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
 # An arm that would be so far behind the best even with a perfect answer gets half of its part of
@@ -33,8 +36,9 @@ class SoftElimination:
 
     `v = σ²·u·√s`, with u the arm's `uncertainty` and the schedule `s = ln⁺(T·u/K) / ln(T/K)`, 1 for
     an arm known like after one event and 0 for one known like after T/K: what would still be
-    learned of it pays no longer within T events. T is what `horizon` decisions bring in labels, and
-    grows with the labelled events beyond that, so a long stream goes on comparing what is close.
+    learned of it pays no longer within T events. T is what `horizon` decisions bring in labels, ten
+    an arm at least, since labels may be late, and grows with the labelled events beyond that, so a
+    long stream goes on comparing what is close.
 
     Parameters
     ----------
@@ -108,7 +112,7 @@ class SoftElimination:
     def _schedule(self, beliefs: Beliefs, uncertainty: NDArray[np.float64]) -> NDArray[np.float64]:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
-        events = max(labels, sum(beliefs.observations.tolist()), 3.0 * k)
+        events = max(labels, sum(beliefs.observations.tolist()), _LABELS_AN_ARM * k)
         passed = np.log(uncertainty * (events / k)) / math.log(events / k)
         schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)
         return schedule

@@ -95,8 +95,8 @@ class MultiTaskRidge(BatchPolicy):
         self.memory = EventMemory(half_life, drift)
         self._chooser = chooser(rule, **(rule_parameters or {}))
         self._fit: RidgeFit | None = None
-        self._scorer: Scorer | None = None
-        self._label_share = 1.0
+        self._scorer: Scorer = fit(self._sums, [""]).scorer()  # of no events, as services publish
+        self._label_share = 0.0  # as after many calls: it stays until the first refresh
         self._least = 0.0  # reward
         self._grows_from = 0
         self._refresh_at = 1
@@ -153,8 +153,6 @@ class MultiTaskRidge(BatchPolicy):
         return self._chooser
 
     def _beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
-        if self._scorer is None:
-            return Beliefs.nothing(tuple(arms), len(contexts))
         known = self._scorer.weights.shape[1]
         return self._scorer.beliefs(contexts[:, :known], arms, self._label_share, self._least)
 
@@ -184,7 +182,7 @@ class MultiTaskRidge(BatchPolicy):
         rewards: NDArray[np.float64],
     ) -> bool:
         """Compare rewards with what the fit in force expects; whether an arm has shifted."""
-        if self.drift is None or self._scorer is None:
+        if self.drift is None or self._fit is None:
             return False
         shifted = False
         for arm in sorted(set(names)):

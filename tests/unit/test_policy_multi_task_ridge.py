@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.policy import Sums
+from metallm_stream.policy import SoftElimination, Sums, fit
 from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 
@@ -100,6 +101,17 @@ def test_penalties_are_weighed_against_rewards() -> None:
     dear = policy.pull_many(contexts, ["good", "fair"], penalties=[0.5, 0.0]).probabilities
     assert (free[:, 0] > 0.9).all()
     assert (dear[:, 1] > 0.9).all()
+
+
+def test_before_any_event_expects_what_a_fit_of_none_does() -> None:
+    """As services do, which publish such a fit before the first label has come."""
+    contexts, costs = np.random.default_rng(8).normal(size=(5, 3)), np.array([0.0, 0.1, 0.3])
+    nothing = fit(Sums(3), ARMS).scorer().beliefs(contexts, ARMS, label_share=1 / 1_000)
+    nothing = replace(nothing, utility=nothing.utility - costs, headroom=1.0 - nothing.utility)
+    expected = SoftElimination().probabilities(nothing, None)
+    found = MultiTaskRidge(seed=8).pull_many(contexts, ARMS, penalties=costs).probabilities
+    assert np.allclose(found, expected)
+    assert (found[:, 2] < 0.1).all()
 
 
 def test_no_events_are_no_change() -> None:

@@ -66,6 +66,13 @@ def test_eliminations_horizon_grows_with_the_stream() -> None:
     assert long > 0.1
 
 
+@pytest.mark.parametrize("share", [1.0, 1 / 501, 1 / 1_000_001])
+def test_elimination_goes_on_while_labels_are_merely_late(share: float) -> None:
+    """However many calls wait for labels, arms without any are not given up for their cost."""
+    known = replace(beliefs([0.485, 0.41], 0.13, events=0.0), label_share=share)
+    assert SoftElimination().probabilities(known, everything(known))[0, 1] > 0.25
+
+
 def test_elimination_shares_evenly_among_equals_however_sure_they_are() -> None:
     """Uncertainty widens what is tolerated behind the best; it is no merit of its own."""
     known = beliefs([0.5, 0.5, 0.5], [1e-9, 1e-2, 1e3])
