@@ -45,8 +45,10 @@ def parse(query: Query, labels: tuple[str, ...], text: str) -> str | None:
     if text.strip() in labels:
         return text.strip()
     names = _own_names(labels)
-    options = _options(query.text, label_reader.reader(names), labels)
-    return label_reader.read(label_reader.reader(names + options), text, query.task)
+    own = label_reader.reader(names)
+    options = _options(query.text, own, labels)
+    known = label_reader.reader(names + options) if options else own
+    return label_reader.read(known, text, query.task)
 
 
 def quality(
@@ -77,7 +79,7 @@ def _options(text: str, own: LabelReader, labels: tuple[str, ...]) -> tuple[tupl
     listed = []
     for option in _OPTION.finditer(text):
         described = spelling.plain(option[2])
-        label = label_reader.begins(own.find(described), described)
+        label = label_reader.beginning(own, described)
         if label is not None:
             listed.append((option[1], label))
     letters = {spelling.fold(letter) for letter, _ in listed}

@@ -8,10 +8,13 @@ whole words (or characters, in scripts that put no spaces between words), so tha
 from __future__ import annotations
 
 import re
+import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import compress, count, product
+from operator import attrgetter, itemgetter, ne
 
 from metallm_stream.judge import answer_text, spelling, statements
 
@@ -27,17 +30,19 @@ _WORDS_AND_SIGNS = re.compile(rf"{_WORD}|[^\w\s]")
 # One letter, but not in "B's", "I'm", "C++" or "C#".
 _PART_OF_WORD = re.compile(r"'\w|[+#]")
 _BREAK = re.compile(r"\s*[^\w\s'/+]")
+_CACHED_CHARACTERS = 20_000
 
 Tokens = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What an answer may write for a label."""
+    """What an answer may write for a label; `within` is the longest other name it begins with."""
 
     tokens: Tokens
     spelled: str
     label: str
+    within: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +65,37 @@ class LabelReader:
     Parameters
     ----------
     names
-        By first token: the names that begin with it, longest first.
+        By first token: the names that begin with it, in the order of their tokens.
+    longest
+        The tokens of the longest name.
     tokens
         What counts as a token: words, or words and signs where labels differ in signs alone.
     form
         The form in which tokens are compared.
     """
 
-    names: Mapping[str, tuple[Name, ...]]
+    names: Mapping[str, list[Name]]
+    longest: int
     tokens: re.Pattern[str]
     form: Callable[[str], str]
 
-    def find(self, text: str) -> tuple[Mention, ...]:
+    def find(self, text: str, *, until: int | None = None) -> tuple[Mention, ...]:
         """All places where a label is named, in order, without overlap.
+
+        With `until` those that begin at this character or before it.
 
         >>> [found.label for found in reader((("B", "B"), ("Type B", "Type B"))).find('type b, B')]
         ['Type B', 'B']
         """
-        return tuple(self._scan(text))
+        return tuple(self._scan(text, len(text) if until is None else until))
 
-    def _scan(self, text: str) -> Iterator[Mention]:
+    def _scan(self, text: str, until: int) -> Iterator[Mention]:
         found = [match.span() for match in self.tokens.finditer(text)]
-        forms = tuple(self.form(text[start:end]) for start, end in found)
+        places = bisect_right(found, until, key=itemgetter(0))
+        read = found[: places + self.longest]
+        forms = tuple(sys.intern(self.form(text[start:end])) for start, end in read)
         place = 0
-        while place < len(forms):
+        while place < places:
             name = self._name_at(forms, place)
             if name is None:
                 place += 1
@@ -96,9 +108,15 @@ class LabelReader:
                 yield Mention(name.label, start, end, same_case=same_case)
 
     def _name_at(self, forms: Tokens, place: int) -> Name | None:
-        names = self.names.get(forms[place], ())
-        fitting = (name for name in names if forms[place : place + len(name.tokens)] == name.tokens)
-        return next(fitting, None)
+        names = self.names.get(forms[place], [])
+        following = forms[place : place + self.longest]
+        # Every name that `following` begins with is the last one in order up to it, or within that.
+        last = bisect_right(names, following, key=attrgetter("tokens"))
+        name = names[last - 1] if last else None
+        shared = 0 if name is None else _shared(name.tokens, following)
+        while name is not None and len(name.tokens) > shared:
+            name = name.within
+        return name
 
 
 def exactly(mentions: tuple[Mention, ...], text: str) -> str | None:
@@ -113,6 +131,12 @@ def begins(mentions: tuple[Mention, ...], text: str) -> str | None:
     if not mentions or _has_words(text[: mentions[0].start]):
         return None
     return mentions[0].label
+
+
+def beginning(labels: LabelReader, text: str) -> str | None:
+    """The same as `begins` says of all mentions; none behind the first word is looked for."""
+    first = next((place for place, char in enumerate(text) if char.isalnum()), len(text))
+    return begins(labels.find(text, until=first), text)
 
 
 def opens(mentions: tuple[Mention, ...], text: str) -> str | None:
@@ -157,12 +181,18 @@ def read(labels: LabelReader, text: str, noun: str | None) -> str | None:
     )
 
 
-@lru_cache(maxsize=256)
 def reader(names: tuple[tuple[str, str], ...]) -> LabelReader:
     """The reader for `names`, pairs of (name in the answer, label that it stands for).
 
-    Case and signs do not matter, unless names differ in nothing else.
+    Case and signs do not matter, unless names differ in nothing else. Those of the last 256 sets of
+    names are kept, unless they are very long.
     """
+    if sum(len(name) for name, _ in names) > _CACHED_CHARACTERS:
+        return _new_reader(names)
+    return _kept_reader(names)
+
+
+def _new_reader(names: tuple[tuple[str, str], ...]) -> LabelReader:
     plain = tuple((spelling.plain(name).strip(), label) for name, label in names)
     forms: tuple[Callable[[str], str], ...] = (spelling.fold, str)
     for form, tokens in product(forms, (_WORDS, _WORDS_AND_SIGNS)):
@@ -173,14 +203,33 @@ def reader(names: tuple[tuple[str, str], ...]) -> LabelReader:
         }
         if len(known) == len({spelled for spelled, _ in plain}):
             break
-    by_first: dict[str, tuple[Name, ...]] = {}
-    for name in sorted(known.values(), key=lambda name: -len(name.tokens)):
-        by_first[name.tokens[0]] = (*by_first.get(name.tokens[0], ()), name)
-    return LabelReader(names=by_first, tokens=tokens, form=form)
+    longest = max(map(len, known), default=0)
+    return LabelReader(names=_by_first(known), longest=longest, tokens=tokens, form=form)
+
+
+_kept_reader = lru_cache(maxsize=256)(_new_reader)
+
+
+def _by_first(known: Mapping[Tokens, Name]) -> dict[str, list[Name]]:
+    """The names by first token, in the order of their tokens."""
+    by_first: dict[str, list[Name]] = {}
+    before: Name | None = None
+    for tokens in sorted(known):
+        while before is not None and tokens[: len(before.tokens)] != before.tokens:
+            before = before.within
+        before = replace(known[tokens], within=before)
+        by_first.setdefault(tokens[0], []).append(before)
+    return by_first
+
+
+def _shared(tokens: Tokens, others: Tokens) -> int:
+    """How many tokens the two have in common from their beginning."""
+    return next(compress(count(), map(ne, tokens, others)), min(len(tokens), len(others)))
 
 
 def _tokens(spelled: str, tokens: re.Pattern[str], form: Callable[[str], str]) -> Tokens:
-    return tuple(form(match[0]) for match in tokens.finditer(spelled))
+    # Interned: a text of a script without spaces has one token a character.
+    return tuple(sys.intern(form(match[0])) for match in tokens.finditer(spelled))
 
 
 def _has_words(text: str) -> bool:

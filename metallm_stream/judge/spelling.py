@@ -7,7 +7,9 @@ a text always equals itself and its own label.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from functools import cache
 
 _TYPOGRAPHY = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u2032\u02bc", "'")
@@ -18,7 +20,7 @@ _TYPOGRAPHY = str.maketrans(
 )
 _EMPHASIS = re.compile(r"(\*{1,3}|_{2,3}|`{1,3})(?=\S)([^*`\n]{1,300}?)(?<=\S)\1")
 # Signs that carry meaning inside a number (3.14, 10:30, 1/2, -1), a name (C#) or a unit (50 %).
-_MEANT = re.compile(r"(?<=\d)[.,:/](?=\d)|(?<![^\W_])-(?=\d)|(?<=[^\W_])#|[%&@]")
+_MEANT = r"(?<=\d)[.,:/](?=\d)|(?<![^\W_])-(?=\d)|(?<=[^\W_])#|[%&@]"
 
 
 def plain(text: str) -> str:
@@ -57,13 +59,13 @@ def bare(text: str) -> str:
     ('the answer 3.14', ':)')
     """
     folded = fold(text)
-    meant = {match.start() for match in _MEANT.finditer(folded)}
-    kept = "".join(
-        " " if _is_punctuation(char) and place not in meant else char
-        for place, char in enumerate(folded)
-    )
+    kept = _punctuation().sub(" ", folded)
     return " ".join((kept if kept.strip() else folded).split())
 
 
-def _is_punctuation(char: str) -> bool:
-    return unicodedata.category(char).startswith("P") or char in "`^~"
+@cache
+def _punctuation() -> re.Pattern[str]:
+    """Runs of punctuation without a meaning; made at first use from all of Unicode."""
+    every = map(chr, range(sys.maxunicode + 1))
+    marks = "".join(char for char in every if unicodedata.category(char).startswith("P"))
+    return re.compile(rf"(?:(?!{_MEANT})[{re.escape(marks)}`^~])+")

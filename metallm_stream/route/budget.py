@@ -6,6 +6,7 @@ the amount) follows from the budget alone, so that one set of constants serves a
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Final, Literal
 Per = Literal["query", "hour", "day"]
 
 WINDOW_QUERIES: Final = 500
+# Of a longer metadata value a prefix and a digest stand for it: PostgreSQL indexes 2,704 bytes.
+MAX_KEY_BYTES: Final = 500
 PERIOD_S: Final[Mapping[str, float]] = {"hour": 3_600.0, "day": 86_400.0}
 
 
@@ -60,10 +63,18 @@ class Budget:
     def account_key(self, metadata: Mapping[str, str]) -> str:
         """The account that a query with this metadata is charged to.
 
+        It is the value itself; of one above 500 bytes of UTF-8 its beginning and a digest, which
+        together are longer than 500 bytes and so never another query's value.
+
         >>> Budget("team", 5.0, "day", metadata_key="team").account_key({"team": "red"})
         'red'
         """
-        return "" if self.metadata_key is None else metadata.get(self.metadata_key, "")
+        value = "" if self.metadata_key is None else metadata.get(self.metadata_key, "")
+        encoded = value.encode()
+        if len(encoded) <= MAX_KEY_BYTES:
+            return value
+        beginning = encoded[:MAX_KEY_BYTES].decode(errors="ignore")
+        return f"{beginning}~{hashlib.sha256(encoded).hexdigest()[:32]}"
 
     def accrued_usd(self, since: datetime | None, until: datetime) -> float:
         """What a query that is decided at `until` brings in, after one decided at `since`."""

@@ -22,6 +22,8 @@ from metallm_stream.kafka import (
 )
 from metallm_stream.postgres import DeadLetter
 
+# What Kafka takes for a name. A longer one would not fit the index of the table.
+IS_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 FITS_INTEGER, FITS_BIGINT = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,18}")
 
 
@@ -30,7 +32,9 @@ def read_dead_letter(message: Message) -> DeadLetter:
     topic, partition = partition_of(message)
     position = [_text(message, name, "") for name in (TOPIC, PARTITION, OFFSET)]
     ours = bool(
-        position[0] and FITS_INTEGER.fullmatch(position[1]) and FITS_BIGINT.fullmatch(position[2])
+        IS_TOPIC.fullmatch(position[0])
+        and FITS_INTEGER.fullmatch(position[1])
+        and FITS_BIGINT.fullmatch(position[2])
     )
     return DeadLetter(
         topic=position[0] if ours else topic,

@@ -2,7 +2,7 @@
 
 Invariant: the learner and a rebuild from the log read the same records in the same way, and no
 record claims a time that its topic had not reached when it was written: such a record would weigh
-as much as all that was learned before it.
+as much as all that was learned before it, and such feedback could not be corrected or withdrawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AHEAD = timedelta(seconds=2)
 def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: int) -> Joined:
     """The event in a record; feedback without `given_at` was given when it was recorded.
 
-    A decision or result that is dated later than its record is taken as of the record's time.
+    What is dated later than its record is taken as of the record's time.
     Raises `InvalidEvent`.
     """
     topic, value = message.topic(), message.value()
@@ -42,7 +42,7 @@ def read_joined(message: Message, names: TopicNames, encoder: str, dimensions: i
 
 def _feedback(message: Message) -> Feedback:
     feedback = Feedback.parse(message.value())
-    if feedback.given_at is not None:
+    if feedback.given_at is not None and not _is_ahead(feedback.given_at, message):
         return feedback
     return feedback.model_copy(update={"given_at": recorded_at(message)})
 

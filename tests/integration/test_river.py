@@ -185,10 +185,10 @@ def test_arms_come_and_go(river: Pipeline) -> None:
 def test_corrections_are_counted_and_applied_by_a_replay(river: Pipeline) -> None:
     """One label reversed, one withdrawn, one reversed and back: two corrections, until applied."""
     at = datetime.now(UTC)
-    for query_id, label, hours in (("q0", "no", 1), ("q2", "no", 1), ("q2", "yes", 2)):
-        given = at + timedelta(hours=hours)
+    for query_id, label, later in (("q0", "no", 1), ("q2", "no", 1), ("q2", "yes", 2)):
+        given = at + timedelta(milliseconds=later)
         river.judge(Feedback(query_id=query_id, label=label, given_at=given))
-    river.judge(Feedback(query_id="q4", withdrawn=True, given_at=at + timedelta(hours=1)))
+    river.judge(Feedback(query_id="q4", withdrawn=True, given_at=at + timedelta(milliseconds=1)))
     river.wait_until_learned()
     row = river.sql("SELECT lessons, corrections FROM metallm.river")[0]
     assert row["corrections"] == 2

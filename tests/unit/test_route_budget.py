@@ -79,6 +79,18 @@ def test_each_value_of_the_metadata_key_has_an_account() -> None:
     assert ALL.account_key({"team": "red"}) == ""
 
 
+def test_a_long_metadata_value_has_a_short_key_of_its_own() -> None:
+    """PostgreSQL cannot index 3 kB: a prefix and a digest stand for a value above 500 bytes."""
+    budget = Budget("team", 1.0, "hour", metadata_key="team")
+    longest = "\u6f22" * 1_023
+    keys = {budget.account_key({"team": longest + end}) for end in ("", "a", "b")}
+    assert len(keys) == 3
+    assert all(key.startswith("\u6f22" * 166) for key in keys)
+    assert all(500 < len(key.encode()) < 600 for key in keys)
+    assert all(budget.account_key({"team": key}) not in keys for key in keys)
+    assert budget.account_key({"team": "x" * 500}) == "x" * 500
+
+
 def test_a_charge_counts_as_expected_until_its_cost_is_known() -> None:
     """Reserved becomes spent, and both queues move by the difference."""
     expected = Charge(NOON, 0.010)
