@@ -49,7 +49,8 @@ class Replayed(Protocol):
     """A policy that can be replayed; see `BatchPolicy` for the methods.
 
     One that `learns_costs` is taught `quality − cost_weight · cost / cost_scale`, with the scale
-    that was known at the decision, as the learner teaches River's policies; others the quality.
+    that was known at the decision, or the cost where that is more, as the learner teaches River's
+    policies; others the quality.
     """
 
     learns_costs: ClassVar[bool]
@@ -209,8 +210,9 @@ class _Run:
             chosen = self.columns[rows]
             rewards = self._quality[rows, chosen]
             if self._policy.learns_costs:
-                cost = self._cost[rows, chosen] / self._scale[rows]
-                rewards = rewards - self._cost_weight * cost
+                cost = self._cost[rows, chosen]
+                relative = cost / np.maximum(self._scale[rows], cost)
+                rewards = rewards - self._cost_weight * relative
             names = [self._arms[column] for column in chosen]
             self._policy.update_many(names, self._contexts[rows], rewards)
 

@@ -34,6 +34,11 @@ class MultiTaskRidge(BatchPolicy):
     refreshes come when the events have grown by a share. Expects the same of all arms before any
     learning. Rewards should lie in [0, 1].
 
+    Features must be of about the same scale: what differs most between contexts is learned first,
+    and beside a feature that spreads a hundred times as wide as the others, nothing of the others
+    is. Embeddings of unit length are; where a length stands beside a flag, divide it, or pass each
+    context through `river.preprocessing.StandardScaler` before `pull` and `update`.
+
     Parameters
     ----------
     rule
@@ -42,7 +47,8 @@ class MultiTaskRidge(BatchPolicy):
         What the rule is made with; None: its defaults.
     refresh_growth
         Weights are refreshed when labelled events have grown by this share; after a shift, those
-        since the shift, since much is learned of few again.
+        since the shift, since much is learned of few again. With a half-life they are refreshed
+        after this share of it at the latest, or the fit would outlive what it was made of.
     evidence_growth
         Prior strengths are chosen anew when labelled events have grown by this share.
     half_life
@@ -229,5 +235,8 @@ class MultiTaskRidge(BatchPolicy):
                 self._evidence_at = math.ceil(self._refresh_at * (1 + self.evidence_growth))
             grown = (self._refresh_at - self._grows_from) * (1 + self.refresh_growth)
             step = self._grows_from + math.ceil(grown)
+            if self.half_life is not None:
+                faded = math.ceil(self.half_life * self.refresh_growth)
+                step = min(step, self._refresh_at + faded)
             self._refresh_at = max(self._refresh_at + 1, step)
         return sorted((position, anew) for anew, position in due.items())

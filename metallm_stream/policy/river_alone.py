@@ -35,7 +35,7 @@ class RiverAlone:
     dimensions
         Of the contexts.
     seed
-        Of the draws. The policy's own is among its parameters.
+        Of all draws, the policy's own among them.
 
     Examples
     --------
@@ -54,8 +54,8 @@ class RiverAlone:
     ) -> None:
         nothing_learned(policy, dimensions)
         self._dimensions = dimensions
-        self._rule = RiverRule(policy, floor)
         self._rng = np.random.default_rng(seed)
+        self._rule = RiverRule(policy, floor, self._rng)
 
     def until_refresh(self) -> float:
         """Each lesson changes it."""

@@ -1,7 +1,8 @@
 """The rule of choice that pulls a policy of River's.
 
 Invariant: the propensity of a choice is exact given what the policy drew: each of the K allowed
-arms has ε/K, and the drawn one 1 − ε besides.
+arms has ε/K, and the drawn one 1 − ε besides. What it draws by are random numbers of this rule, not
+those that come with a state: the learner never pulls, so that in a state they stand still.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
 from metallm_stream.policy.river_policy import UNFIT, RiverPolicy, river_context
-from metallm_stream.policy.river_state import Taught, digest, from_bytes, teach
+from metallm_stream.policy.river_state import Taught, digest, from_bytes, reseed, teach
 
 
 class RiverRule:
@@ -28,14 +29,18 @@ class RiverRule:
         As the settings name it; until `adopt` is called, it has learned nothing.
     floor
         Share ε of the probability that is spread evenly, above 0 and at most 1.
+    rng
+        Seeds the policy's own random numbers, anew with each state that is adopted.
 
     """
 
-    def __init__(self, policy: RiverPolicy, floor: float) -> None:
+    def __init__(self, policy: RiverPolicy, floor: float, rng: np.random.Generator) -> None:
         check_share("floor", floor)
         self.policy = policy
         self._floor = floor
+        self._rng = rng
         self._learned = policy.make()
+        reseed(self._learned, rng)
         self._sha256 = ""
 
     @property
@@ -63,6 +68,7 @@ class RiverRule:
         if digest(raw) != state.sha256:
             raise InvalidEvent(f"the state of policy {state.policy} lacks parts of its version")
         self._learned = from_bytes(self.policy, raw)
+        reseed(self._learned, self._rng)
         self._sha256 = state.sha256
 
     def teach(self, lessons: Iterable[Taught]) -> None:

@@ -6,9 +6,12 @@ the policy that the settings name, or an error.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import pickle
+import random
 from collections.abc import Iterable, Sequence
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,6 +113,23 @@ def nothing_learned(policy: RiverPolicy, dimensions: int) -> bytes:
     except (*UNFIT, UnsafeState) as exc:
         raise policy.unfit(exc) from exc
     return to_bytes(policy, policy.make())
+
+
+def reseed(learned: ContextualPolicy, rng: np.random.Generator) -> None:
+    """Seed the random numbers of a policy anew, in whichever of its parts they are drawn.
+
+    Of generators a state holds `random.Random` alone: NumPy's are not read.
+    """
+    left: list[Any] = [learned]
+    seen: set[int] = set()
+    while left:
+        item = left.pop()
+        if id(item) in seen or isinstance(item, type | FunctionType | ModuleType):
+            continue
+        seen.add(id(item))
+        if isinstance(item, random.Random):
+            item.seed(int(rng.integers(2**63)))
+        left += gc.get_referents(item)
 
 
 def split(state: bytes) -> list[bytes]:

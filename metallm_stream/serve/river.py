@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from sqlalchemy import Connection
 
 from metallm_stream.encode import context_from_bytes
@@ -171,7 +172,9 @@ def open_river_pupil(settings: Settings, encoder: str, dimensions: int) -> River
 
 def open_river_rule(settings: Settings) -> Chooser:
     """The rule of choice that the settings name."""
-    return RiverRule(policy_of(settings), settings.router.floor)
+    # A child of the router's generator: no number that the policy draws by decides again.
+    rng = np.random.default_rng(settings.router.seed).spawn(1)[0]
+    return RiverRule(policy_of(settings), settings.router.floor, rng)
 
 
 def policy_of(settings: Settings) -> RiverPolicy:

@@ -303,7 +303,7 @@ def test_under_a_budget_each_query_is_decided_alone(delay: int, labels: int) -> 
 
 
 def test_a_policy_of_rivers_is_taught_what_the_learner_would_teach_it() -> None:
-    """Quality less weighted cost by the scale of the decision, cut to −1 to 1, in order."""
+    """Quality less weighted cost by the decision's scale or itself, cut to −1 to 1, in order."""
     outcomes, contexts = recorded(60)
     cost = outcomes.cost_usd * np.where(np.arange(60) % 7 == 0, 30.0, 1.0)[:, None]
     stream = utilities(Outcomes(ARMS, outcomes.texts, outcomes.quality, cost), 0.5)
@@ -316,7 +316,7 @@ def test_a_policy_of_rivers_is_taught_what_the_learner_would_teach_it() -> None:
         labels=Labels(),
         rng=np.random.default_rng(1),
     )
-    taught = RiverRule(policy, 0.2)
+    taught = RiverRule(policy, 0.2, np.random.default_rng(4))
     paid = [cost[row, column] for row, column in enumerate(made.columns)]
     for row, column in enumerate(made.columns.tolist()):
         drawn = taught.probabilities(
@@ -325,7 +325,7 @@ def test_a_policy_of_rivers_is_taught_what_the_learner_would_teach_it() -> None:
         assert drawn[0, column] == made.propensities[row]
         calls = [made.columns[:row] == k for k in range(3)]
         scale = max([np.mean(np.array(paid[:row])[own]) for own in calls if own.any()], default=1.0)
-        utility = outcomes.quality[row, column] - 0.5 * paid[row] / scale
+        utility = outcomes.quality[row, column] - 0.5 * paid[row] / max(scale, paid[row])
         taught.teach([Taught(ARMS[column], contexts[row], min(MOST, max(LEAST, utility)))])
 
 

@@ -71,11 +71,20 @@ def test_what_is_not_known_costs_nothing() -> None:
 
 
 def test_it_is_cut_at_one_either_way() -> None:
-    """A single absurd cost must not outweigh everything."""
-    dear = result(attempt("a", cost_usd=1_000.0))
-    found = REWARDS.of(interaction(DECISION, dear, GOOD), "e")
+    """A single absurd latency must not outweigh everything."""
+    slow = result(attempt("a", latency_s=10_000.0))
+    found = REWARDS.of(interaction(DECISION, slow, GOOD), "e")
     assert found is not None
     assert found.reward == -1.0
+
+
+@pytest.mark.parametrize("cost_usd", [0.03, 8.0])
+def test_money_takes_the_cost_weight_at_most(cost_usd: float) -> None:
+    """A new arm's cost is not in the scale of its first decisions, which may be far below it."""
+    dear = result(attempt("a", cost_usd=cost_usd, latency_s=0.0))
+    found = REWARDS.of(interaction(DECISION, dear, GOOD), "e")
+    assert found is not None
+    assert found.reward == pytest.approx(0.9 - 0.2)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from river import preprocessing
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import SoftElimination, Sums, fit
 from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from tests.readme import REPOSITORY, blocks
 
 ARMS = ["a", "b", "c"]
 
@@ -38,6 +40,27 @@ def test_refreshes_come_when_events_grew_by_a_share() -> None:
     counts = refreshes(MultiTaskRidge(refresh_growth=0.1), 60, batch=1)
     assert counts[:11] == list(range(1, 12))
     assert counts[11:] == [13, 15, 17, 19, 21, 24, 27, 30, 33, 37, 41, 46, 51, 57]
+
+
+def test_a_fit_lives_for_a_share_of_the_half_life_at_most() -> None:
+    """However long the stream: 5 % of all its events would be many half-lives."""
+    policy = MultiTaskRidge(half_life=50.0)
+    policy.update_many(["a"] * 10_000, np.ones((10_000, 2)), np.ones(10_000))
+    assert policy.until_refresh() <= 3  # of 50 events 5 %, made whole
+    endless = MultiTaskRidge()
+    endless.update_many(["a"] * 10_000, np.ones((10_000, 2)), np.ones(10_000))
+    assert endless.until_refresh() > 100
+    assert refreshes(MultiTaskRidge(half_life=1e6), 60, 1) == refreshes(MultiTaskRidge(), 60, 1)
+
+
+def test_a_half_life_is_as_short_after_a_long_stream() -> None:
+    """Arms change places after forty half-lives: two later they are told apart anew."""
+    policy, rng = MultiTaskRidge(half_life=200.0, seed=9), np.random.default_rng(9)
+    for good, n in (("a", 8_000), ("b", 400)):
+        arms = rng.choice(["a", "b"], size=n)
+        rewards = np.where(arms == good, 0.9, 0.1)
+        policy.update_many(list(arms), rng.normal(size=(n, 2)), rewards)
+    assert policy.pull_many(np.zeros((1, 2)), ["a", "b"]).probabilities[0, 1] > 0.5
 
 
 @pytest.mark.parametrize("batch", [7, 25, 60])
@@ -235,6 +258,27 @@ def test_specialists_are_found_however_the_first_pulls_fall() -> None:
             rewards.append(float((arm == "coder") == (code == 1.0)))
             policy.update(arm, {"code": code}, rewards[-1])
         assert np.mean(rewards[100:]) > 0.9
+
+
+def test_features_of_different_scales_are_told_apart_once_they_are_scaled() -> None:
+    """As the docstring asks for: beside a length in the thousands a flag is not seen else."""
+    policy, scaler = MultiTaskRidge(seed=4), preprocessing.StandardScaler()
+    rng, rewards = np.random.default_rng(4), []
+    for _ in range(400):
+        code = float(rng.integers(2))
+        context = {"code": code, "length": float(rng.random() * 10_000)}
+        scaler.learn_one(context)
+        scaled = scaler.transform_one(context)
+        arm = policy.pull(["coder", "poet"], scaled)
+        rewards.append(float((arm == "coder") == (code == 1.0)))
+        policy.update(arm, scaled, rewards[-1])
+    assert np.mean(rewards[200:]) > 0.9
+
+
+def test_the_document_shows_how_features_are_scaled() -> None:
+    """As it is shown, and what it asserts."""
+    (shown,) = [each for each in blocks(REPOSITORY / "docs/river.md") if each.language == "python"]
+    exec(shown.text, {})  # noqa: S102 - our own document
 
 
 def test_rewards_below_zero_still_tell_arms_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -15,7 +16,12 @@ from river.bandit.base import ContextualPolicy
 from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy import Beliefs, Stateful, chooser, is_river, sample
-from metallm_stream.policy.river_policy import contextual_policies, river_context, river_policy
+from metallm_stream.policy.river_policy import (
+    RiverPolicy,
+    contextual_policies,
+    river_context,
+    river_policy,
+)
 from metallm_stream.policy.river_rule import RiverRule
 from metallm_stream.policy.river_state import Taught, digest, learn, nothing_learned, split
 
@@ -37,6 +43,27 @@ class Recorder(ContextualPolicy):
 
 
 OWN = f"{__name__}.Recorder"
+
+
+class Greedy(ContextualPolicy):
+    """Explores by random numbers of its own, held as River's are, and once more in a part."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.part = {"held": [random.Random(seed)]}
+        self._rng = random.Random(seed)
+
+    def _pull(self, arm_ids, context):  # noqa: ARG002 - River's signature
+        if self._rng.random() < 0.5:
+            return self.part["held"][0].choice(arm_ids)
+        return max(arm_ids, key=lambda arm: self._rewards[arm].get() if arm in self._rewards else 0)
+
+
+GREEDY = river_policy(f"{__name__}.Greedy")
+
+
+def rule_of(policy: RiverPolicy, floor: float, seed: int = 0) -> RiverRule:
+    return RiverRule(policy, floor, np.random.default_rng(seed))
 
 
 def beliefs(contexts: np.ndarray) -> Beliefs:
@@ -129,7 +156,7 @@ def test_a_seed_is_given_where_there_is_one_to_give() -> None:
 
 def test_propensities_are_exact_given_the_pull() -> None:
     """ε/K for each allowed arm and 1 − ε more for the one pulled: 20,000 draws agree."""
-    rule = RiverRule(river_policy(OWN), 0.3)
+    rule = rule_of(river_policy(OWN), 0.3)
     contexts = np.ones((20_000, 2), np.float32)
     allowed = np.tile([True, True, False], (len(contexts), 1))
     probabilities = rule.probabilities(beliefs(contexts), allowed)
@@ -144,7 +171,7 @@ def test_propensities_are_exact_given_the_pull() -> None:
 def test_a_policy_is_asked_for_allowed_arms_alone_and_in_its_context() -> None:
     """With a constant behind the features, and once a query."""
     policy = river_policy(OWN)
-    rule, learned = RiverRule(policy, 0.05), policy.make()
+    rule, learned = rule_of(policy, 0.05), policy.make()
     rule._learned = learned
     contexts = np.array([[0.5, -1.0], [2.0, 0.0]], np.float32)
     allowed = np.array([[True, False, True], [False, True, False]])
@@ -159,14 +186,14 @@ def test_a_policy_is_asked_for_allowed_arms_alone_and_in_its_context() -> None:
 def test_no_mask_stands_for_all_arms() -> None:
     """As the router gives none where nothing is excluded."""
     given = beliefs(np.array([[0.5, -1.0], [2.0, 0.0]], np.float32))
-    rule = RiverRule(river_policy(OWN), 0.3)
+    rule = rule_of(river_policy(OWN), 0.3)
     expected = rule.probabilities(given, np.ones((2, 3), bool))
     assert (rule.probabilities(given, None) == expected).all()
 
 
 def test_a_policy_that_draws_what_is_not_allowed_is_refused() -> None:
     """Rather than logged with a propensity that is wrong."""
-    rule = RiverRule(river_policy(OWN, {"wanted": "b"}), 0.05)
+    rule = rule_of(river_policy(OWN, {"wanted": "b"}), 0.05)
     with pytest.raises(ConfigurationError, match="drew 'b'"):
         rule.probabilities(beliefs(np.ones((1, 2))), np.array([[True, False, True]]))
     with pytest.raises(ConfigurationError, match="it pulls arms that it was not given"):
@@ -181,7 +208,7 @@ def test_rows_are_distributions_over_the_allowed_arms(seed: int, floor: float) -
     contexts = rng.normal(size=(4, 3)).astype(np.float32)
     allowed = rng.random((4, 3)) < 0.6
     allowed[~allowed.any(axis=1), 0] = True
-    probabilities = RiverRule(LINUCB, floor).probabilities(beliefs(contexts), allowed)
+    probabilities = rule_of(LINUCB, floor).probabilities(beliefs(contexts), allowed)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-12)
     assert (probabilities[~allowed] == 0).all()
     for row, may in zip(probabilities, allowed, strict=True):
@@ -193,9 +220,9 @@ def test_rows_are_distributions_over_the_allowed_arms(seed: int, floor: float) -
 def test_contexts_and_a_floor_are_needed() -> None:
     """Neither is guessed."""
     with pytest.raises(ValueError, match="contexts"):
-        RiverRule(LINUCB, 0.05).probabilities(Beliefs.nothing(ARMS, 1), np.ones((1, 3), bool))
+        rule_of(LINUCB, 0.05).probabilities(Beliefs.nothing(ARMS, 1), np.ones((1, 3), bool))
     with pytest.raises(ValueError, match="floor"):
-        RiverRule(LINUCB, 1.5)
+        rule_of(LINUCB, 1.5)
 
 
 def test_beliefs_keep_their_contexts_when_some_are_taken() -> None:
@@ -205,31 +232,76 @@ def test_beliefs_keep_their_contexts_when_some_are_taken() -> None:
     assert whole[np.array([True, False, True])].contexts.tolist() == [[0.0, 1.0], [4.0, 5.0]]
 
 
-def state_after(*lessons: Taught) -> tuple[RiverState, dict[int, RiverPart]]:
-    raw = learn(LINUCB, nothing_learned(LINUCB, 2), lessons)
+def state_after(
+    *lessons: Taught, policy: RiverPolicy = LINUCB
+) -> tuple[RiverState, dict[int, RiverPart]]:
+    raw = learn(policy, nothing_learned(policy, 2), lessons)
     parts = split(raw)
     head = RiverState(
-        policy=LINUCB.name,
-        parameters=LINUCB.signature(),
+        policy=policy.name,
+        parameters=policy.signature(),
         river_version="0.26.1",
         version=3,
         lessons=len(lessons),
         parts=len(parts),
         sha256=digest(raw),
     )
-    made = [RiverPart(policy=LINUCB.name, version=3, part=i, state=s) for i, s in enumerate(parts)]
+    made = [RiverPart(policy=policy.name, version=3, part=i, state=s) for i, s in enumerate(parts)]
     return head, {part.part: part for part in made}
 
 
 def test_an_adopted_state_chooses() -> None:
     """Ten good answers of b: b is pulled; before, nothing was known."""
-    rule = RiverRule(LINUCB, 0.05)
+    rule = rule_of(LINUCB, 0.05)
     assert isinstance(rule, Stateful)
     context = np.array([1.0, 0.0], np.float32)
     lessons = [Taught(arm, context, float(arm == "b")) for arm in "abc" * 10]
     rule.adopt(*state_after(*lessons))
     chosen = rule.probabilities(beliefs(context[None]), np.ones((1, 3), bool))
     assert chosen[0].argmax() == 1
+
+
+def pulled(rule: RiverRule) -> str:
+    """What the policy draws for one query."""
+    return ARMS[rule.probabilities(beliefs(np.ones((1, 2), np.float32)), None)[0].argmax()]
+
+
+def test_a_policy_goes_on_drawing_however_often_a_state_is_published() -> None:
+    """The learner never pulls, so the states' own random numbers stand still."""
+    rule, lessons, seen = rule_of(GREEDY, 0.05), [], []
+    for _ in range(60):
+        seen.append(pulled(rule))
+        lessons.append(Taught(seen[-1], np.ones(2, np.float32), float(seen[-1] == "b")))
+        rule.adopt(*state_after(*lessons, policy=GREEDY))
+    counts = Counter(seen)
+    assert set(counts) == set(ARMS)
+    assert counts["b"] > 30  # and greedy in between
+
+
+def test_routers_draw_apart_from_one_state() -> None:
+    """Before the first adoption and after it; one router's seed still makes the same draws."""
+    state = state_after(policy=GREEDY)
+    for adopted in (False, True):
+        draws = []
+        for seed in (1, 1, 2, 3):
+            rule = rule_of(GREEDY, 0.05, seed)
+            if adopted:
+                rule.adopt(*state)
+            draws.append("".join(pulled(rule) for _ in range(40)))
+        assert draws[0] == draws[1]
+        assert len(set(draws)) == 3
+
+
+def test_propensities_hold_for_a_policy_that_draws_itself() -> None:
+    """Given the pull: weighted by them, each arm counts once a decision, on average."""
+    rule, rng = rule_of(GREEDY, 0.3), np.random.default_rng(5)
+    rule.adopt(*state_after(policy=GREEDY))
+    probabilities = rule.probabilities(beliefs(np.ones((20_000, 2), np.float32)), None)
+    chosen = sample(probabilities, rng)
+    assert np.sort(probabilities).tolist() == pytest.approx(np.tile([0.1, 0.1, 0.8], (20_000, 1)))
+    for column in range(3):
+        weights = (chosen == column) / probabilities[:, column]
+        assert weights.mean() == pytest.approx(1, abs=4 * weights.std() / np.sqrt(len(weights)))
 
 
 def test_a_state_that_is_not_whole_is_not_adopted() -> None:
@@ -239,7 +311,7 @@ def test_a_state_that_is_not_whole_is_not_adopted() -> None:
     damaged = parts[0].model_copy(update={"state": parts[0].state[:-1] + b"?"})
     for wrong in ({}, {0: other}, {0: damaged}):
         with pytest.raises(InvalidEvent, match="lacks parts"):
-            RiverRule(LINUCB, 0.05).adopt(head, wrong)
+            rule_of(LINUCB, 0.05).adopt(head, wrong)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +321,7 @@ def test_the_state_of_another_policy_is_refused(field: dict[str, str]) -> None:
     """The message names both, and the remedy."""
     head, parts = state_after()
     with pytest.raises(ConfigurationError, match="start router and learner with the same") as it:
-        RiverRule(LINUCB, 0.05).adopt(head.model_copy(update=field), parts)
+        rule_of(LINUCB, 0.05).adopt(head.model_copy(update=field), parts)
     assert next(iter(field.values())) in str(it.value)
 
 
