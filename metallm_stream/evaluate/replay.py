@@ -49,8 +49,8 @@ class Replayed(Protocol):
     """A policy that can be replayed; see `BatchPolicy` for the methods.
 
     One that `learns_costs` is taught `quality − cost_weight · cost / cost_scale`, with the scale
-    that was known at the decision, or the cost where that is more, as the learner teaches River's
-    policies; others the quality.
+    that was known at the decision, or the cost where that is more and the arm's was not known, as
+    the learner teaches River's policies; others the quality.
     """
 
     learns_costs: ClassVar[bool]
@@ -187,6 +187,7 @@ class _Run:
         self._lengths = np.array([len(texts[row]) for row in order]) / CHARACTERS
         self._usage = np.zeros((arms, len(Usage)))
         self._scale = np.ones(len(order))
+        self._was_known = np.zeros(len(order), bool)  # what the chosen arm costs
         self.columns = np.zeros(len(order), dtype=np.int64)
         self.propensities = np.zeros(len(order))
         self.learned = 0
@@ -210,9 +211,9 @@ class _Run:
             chosen = self.columns[rows]
             rewards = self._quality[rows, chosen]
             if self._policy.learns_costs:
-                cost = self._cost[rows, chosen]
-                relative = cost / np.maximum(self._scale[rows], cost)
-                rewards = rewards - self._cost_weight * relative
+                cost, scale = self._cost[rows, chosen], self._scale[rows]
+                scale = np.where(self._was_known[rows], scale, np.maximum(scale, cost))
+                rewards = rewards - self._cost_weight * cost / scale
             names = [self._arms[column] for column in chosen]
             self._policy.update_many(names, self._contexts[rows], rewards)
 
@@ -237,6 +238,7 @@ class _Run:
             allowed=allowed,
         )
         self.columns[rows] = pulls.columns
+        self._was_known[rows] = self._usage[pulls.columns, Usage.CALLS] > 0
         self.propensities[rows] = pulls.propensities
         if self._budget is not None:
             self._budget.reserve(float(expected[0, pulls.columns[0]]))

@@ -31,9 +31,9 @@ class Rewards:
 
     `quality − cost_weight · cost / scale − latency_weight · latency / latency_scale`, cut to
     −1 to 1. Cost and latency are those of the answering arm's tries; what is not known costs
-    nothing. The scale is the decision's, which is 1 USD before any cost was known, or the cost
-    itself where that is more: the decision did not know what an arm costs that was never called,
-    and a policy cannot unlearn. So money takes `cost_weight` at most.
+    nothing. The scale is the decision's, which is 1 USD before any cost was known. Of an arm whose
+    cost the decision did not know, it is the cost itself where that is more: the scale may be far
+    below it, and a policy cannot unlearn. So such a call costs `cost_weight` at most.
     """
 
     cost_weight: float
@@ -55,5 +55,8 @@ class Rewards:
         own = [attempt for attempt in result.attempts if attempt.arm == result.arm]
         cost_usd = sum(attempt.cost_usd or 0.0 for attempt in own)
         latency_s = sum(attempt.latency_s for attempt in own)
-        price = self.cost_weight * cost_usd / max(decision.cost_scale_usd, cost_usd)
+        scale_usd = decision.cost_scale_usd
+        if all(one.arm != result.arm or one.cost_usd is None for one in decision.candidates):
+            scale_usd = max(scale_usd, cost_usd)
+        price = self.cost_weight * cost_usd / scale_usd
         return price + self.latency_weight * latency_s / self.latency_scale_s

@@ -147,12 +147,13 @@ def difference(one: object, other: object) -> float:
 
     `max|a − b| / max(1, max|b|)` for an array; numbers are compared like arrays.
     """
-    pairs, largest, seen = [(one, other)], 0.0, set()
+    pairs, largest = [(one, other)], 0.0
+    seen: dict[tuple[int, int], tuple[object, object]] = {}  # kept alive: ids are used again
     while pairs:
         a, b = pairs.pop()
         if (id(a), id(b)) in seen:
             continue
-        seen.add((id(a), id(b)))
+        seen[id(a), id(b)] = a, b
         if type(a) is not type(b):
             return np.inf
         if isinstance(a, np.ndarray | int | float | complex | np.generic):

@@ -325,7 +325,8 @@ def test_a_policy_of_rivers_is_taught_what_the_learner_would_teach_it() -> None:
         assert drawn[0, column] == made.propensities[row]
         calls = [made.columns[:row] == k for k in range(3)]
         scale = max([np.mean(np.array(paid[:row])[own]) for own in calls if own.any()], default=1.0)
-        utility = outcomes.quality[row, column] - 0.5 * paid[row] / max(scale, paid[row])
+        scale = scale if calls[column].any() else max(scale, paid[row])
+        utility = outcomes.quality[row, column] - 0.5 * paid[row] / scale
         taught.teach([Taught(ARMS[column], contexts[row], min(MOST, max(LEAST, utility)))])
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result
+from metallm_stream.events import Attempt, Candidate, Decision, Failure, Feedback, Result
 from metallm_stream.join import Interaction, Rewards
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -78,13 +78,17 @@ def test_it_is_cut_at_one_either_way() -> None:
     assert found.reward == -1.0
 
 
-@pytest.mark.parametrize("cost_usd", [0.03, 8.0])
-def test_money_takes_the_cost_weight_at_most(cost_usd: float) -> None:
-    """A new arm's cost is not in the scale of its first decisions, which may be far below it."""
-    dear = result(attempt("a", cost_usd=cost_usd, latency_s=0.0))
-    found = REWARDS.of(interaction(DECISION, dear, GOOD), "e")
+@pytest.mark.parametrize(("known_usd", "relative"), [(None, 1.0), (0.02, 1.5)])
+def test_a_cost_that_nobody_knew_takes_the_cost_weight_at_most(
+    known_usd: float | None, relative: float
+) -> None:
+    """It is not in the scale of the arm's first decisions, which may be far below it."""
+    candidates = tuple(Candidate(arm=arm, probability=0.5, cost_usd=known_usd) for arm in "ab")
+    decided = DECISION.model_copy(update={"candidates": candidates})
+    dear = result(attempt("a", cost_usd=0.03, latency_s=0.0))
+    found = REWARDS.of(interaction(decided, dear, GOOD), "e")
     assert found is not None
-    assert found.reward == pytest.approx(0.9 - 0.2)
+    assert found.reward == pytest.approx(0.9 - 0.2 * relative)
 
 
 @pytest.mark.parametrize(

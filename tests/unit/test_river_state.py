@@ -10,6 +10,7 @@ import pickle
 import random
 import shutil
 from collections import Counter, defaultdict, deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -349,3 +350,13 @@ def test_the_reader_is_not_pickles_own() -> None:
     raw = nothing_learned(LINUCB, D)
     assert type(pickle.loads(raw)) is LINUCB.cls  # noqa: S301 - our own bytes
     assert restricted_pickle.PROTOCOL == 4
+
+
+def test_a_difference_deep_in_a_deque_is_found() -> None:
+    """Pieces that live only while they are compared lend their ids to the next ones."""
+    parts = [[SimpleNamespace(of=deque([1.0, 2.0])) for _ in range(100)] for _ in range(2)]
+    for number in range(100):
+        parts[1][number].of[1] = 77.0
+        assert difference(*parts) > 0.9
+        parts[1][number].of[1] = 2.0
+    assert difference(*parts) == 0
