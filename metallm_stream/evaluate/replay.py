@@ -225,10 +225,13 @@ class _Run:
         self._scale[rows] = scale = mean.max() or 1.0
         weighed = np.outer(curve.weighed(relative), mean / scale)
         penalties = self._cost_weight * weighed
-        variances = curve.variance(penalties, self._usage[:, Usage.CALLS])
-        expected, allowed = np.outer(relative, mean), None
+        calls = self._usage[:, Usage.COST_CALLS]
+        variances = curve.variance(penalties, calls)
+        # An arm never called is weighed as the cheapest known, and reserved as the dearest.
+        expected = np.outer(relative, np.where(calls > 0, mean, mean.max()))
+        allowed = None
         if self._budget is not None:
-            weight, fits = self._budget.limit(expected[0], self._usage[:, Usage.CALLS] > 0)
+            weight, fits = self._budget.limit(expected[0], calls > 0)
             penalties, allowed = penalties + weight * weighed, None if fits.all() else fits[None]
         pulls = self._policy.pull_many(
             self._contexts[rows],
@@ -245,7 +248,7 @@ class _Run:
 
     def _at_mean_length(self, curve: CostCurve) -> Floats:
         """Expected cost of each arm, `(K,)`; one never called counts as the cheapest known."""
-        calls, spent = self._usage[:, [Usage.CALLS, Usage.COST_USD]].T
+        calls, spent = self._usage[:, [Usage.COST_CALLS, Usage.COST_USD]].T
         called = calls > 0
         own = curve.own_lengths(self._usage)
         mean = spent / np.maximum(calls, 1.0) * curve.at_mean_length(own)

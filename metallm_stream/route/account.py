@@ -11,6 +11,9 @@ amount: the largest excess of any run of queries that ends now. `ahead_usd` is t
 target a little below the amount, and its exponential is the price (the dual variable): the longer
 spending is ahead, the dearer it gets, until the mix of arms that is chosen costs the target.
 
+Under a budget by the hour or day, what the period has brought in and nobody has spent pays back
+what spending is ahead, little by little: a quiet night is saved, and no minute can spend it.
+
 References
 ----------
 Neely (2010), Stochastic network optimization: virtual queues, drift plus penalty, chapter 4.
@@ -37,6 +40,7 @@ LEAST_MARGIN: Final = 0.05  # by which the target stays below the amount
 LARGEST_MARGIN: Final = 0.3
 MARGIN_DEVIATIONS: Final = 3.0  # standard deviations of what is in flight that the margin covers
 ERROR_MEMORY: Final = 0.999
+FREED_OVER: Final = 1 / 24  # of a period, in which 63 percent of what it has saved is freed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +122,9 @@ class Account:
         """The account as it stands at `now`, with what time alone has brought in."""
         if budget.per == "query" or self.at is None or now <= self.at:
             return self
-        accrued = budget.accrued_usd(self.at, now)
-        same = budget.period(now) == budget.period(self.at)
-        return replace(
-            self,
-            at=now,
-            over_usd=max(0.0, self.over_usd - accrued),
-            ahead_usd=max(0.0, self.ahead_usd - accrued * (1 - self.margin(budget))),
-            period_usd=self.period_usd if same else 0.0,
-        )
+        later = self._later(budget, now)
+        over_usd, ahead_usd = max(0.0, later.over_usd), max(0.0, later.ahead_usd)
+        return replace(later, over_usd=over_usd, ahead_usd=ahead_usd)
 
     def price(self, budget: Budget) -> float:
         """Quality that one gives up to save the cost scale, for the budget's sake; at least 0."""
@@ -151,15 +149,22 @@ class Account:
     def _opened(self, budget: Budget, charge: Charge) -> Account:
         """With what a new decision brings in, before it is charged; queues may be negative."""
         at = charge.decided_at if self.at is None else max(self.at, charge.decided_at)
+        return replace(self._later(budget, at), queries=self.queries + 1)
+
+    def _later(self, budget: Budget, at: datetime) -> Account:
+        """With what a query at `at` finds that was brought in; queues may be negative."""
         accrued = budget.accrued_usd(self.at, at)
         same = self.at is None or budget.period(at) == budget.period(self.at)
+        period_usd, target = self.period_usd if same else 0.0, 1 - self.margin(budget)
+        ahead_usd = self.ahead_usd - target * accrued
+        saved = max(0.0, target * budget.brought_in_usd(at) - period_usd)
+        freed = -saved * math.expm1(-accrued / (FREED_OVER * budget.window_usd))
         return replace(
             self,
-            queries=self.queries + 1,
             at=at,
             over_usd=self.over_usd - accrued,
-            ahead_usd=self.ahead_usd - accrued * (1 - self.margin(budget)),
-            period_usd=self.period_usd if same else 0.0,
+            ahead_usd=max(min(0.0, ahead_usd), ahead_usd - freed),
+            period_usd=period_usd,
         )
 
     def is_current(self, budget: Budget, charge: Charge) -> bool:

@@ -83,6 +83,16 @@ class Budget:
         elapsed_s = 0.0 if since is None else max(0.0, (until - since).total_seconds())
         return self.amount_usd * min(1.0, elapsed_s / PERIOD_S[self.per])
 
+    def brought_in_usd(self, at: datetime) -> float:
+        """What the hour or day that a time belongs to has brought in until then; 0 by the query.
+
+        >>> Budget("all", 48.0, "day").brought_in_usd(datetime(2026, 3, 1, 9, tzinfo=UTC))
+        18.0
+        """
+        if self.per == "query":
+            return 0.0
+        return self.amount_usd * (at.timestamp() % PERIOD_S[self.per]) / PERIOD_S[self.per]
+
     def period(self, at: datetime) -> int:
         """Number of the hour or day, in UTC, that a time belongs to; 0 where there are none."""
         return 0 if self.per == "query" else int(at.timestamp() // PERIOD_S[self.per])

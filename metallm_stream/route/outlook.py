@@ -1,7 +1,7 @@
 """What the policy in force expects of every arm, for a batch of queries.
 
 Invariant: what is not known is marked as not known. A guess may serve to weigh arms against each
-other, but it never excludes an arm and is never reported as an expectation.
+other, but it is never reported as an expectation, and excludes an arm from hard budgets alone.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Outlook:
     scores
         Quality, leverage and uncertainty, `(n, K)` each, or None while there is no policy.
     cost_usd, weighed_cost_usd
-        Of one call, `(n, K)`, with a guess where `cost_known`, `(K,)`, is False; and as it counts
-        when arms are weighed: see `policy.costs`.
+        Of one call, `(n, K)`; and as it counts when arms are weighed: see `policy.costs`. Where
+        `cost_known`, `(K,)`, is False, the first is the dearest arm's, so that money lasts, and
+        the second the cheapest one's, so that the arm is called once and known.
     latency_s
         Of one call, `(K,)`, with a guess where `latency_known` is False.
     failure_rate
@@ -79,11 +80,12 @@ class Outlook:
             return cls._nothing(len(contexts), len(arms))
         curve, at_mean_length = published.cost_curve, published.cost_usd(catalogue)
         relative = curve.of_queries(prompt_characters / CHARACTERS)
+        known, dearest = _cost_known(published, catalogue), float(np.max(at_mean_length, initial=0))
         return cls(
             scores=published.scores(contexts, arms),
-            cost_usd=np.outer(relative, at_mean_length),
+            cost_usd=np.outer(relative, np.where(known, at_mean_length, dearest)),
             weighed_cost_usd=np.outer(curve.weighed(relative), at_mean_length),
-            cost_known=_cost_known(published, catalogue),
+            cost_known=known,
             latency_s=published.latency_s(catalogue),
             latency_known=_latency_known(published, catalogue),
             failure_rate=_failure_rate(published, arms),
@@ -91,7 +93,7 @@ class Outlook:
             calls=published.calls(catalogue),
             noise_variance=published.scorer.noise_variance,
             label_share=published.label_share,
-            cost_scale_usd=float(np.max(at_mean_length, initial=0.0)) or 1.0,
+            cost_scale_usd=dearest or 1.0,
             cost_curve=curve,
             policy_version=published.version,
         )

@@ -68,16 +68,17 @@ class Pacer:
     ) -> Mask:
         """The allowed arms whose expected cost fits what is left, all masks `(K,)`.
 
-        Arms of unknown cost fit. Where nothing fits, the cheapest of the allowed arms stays; under
-        a hard budget none does.
+        Arms of unknown cost fit soft budgets whatever is left, for what they cost is never known
+        otherwise. Where nothing fits, the cheapest of the allowed arms stays; under a hard budget
+        none does.
         """
         hard, soft = allowed.copy(), np.ones_like(allowed)
         for budget, account in self._accounts(metadata, now):
-            fits = (cost_usd <= account.left_usd(budget)) | ~known
+            fits = cost_usd <= account.left_usd(budget)
             if budget.hard:
                 hard &= fits
             else:
-                soft &= fits
+                soft &= fits | ~known
         if not hard.any() or (hard & soft).any():
             return hard & soft
         cheapest = np.zeros_like(allowed)

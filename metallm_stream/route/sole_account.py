@@ -57,7 +57,8 @@ class SoleAccount:
     ) -> tuple[float, NDArray[np.bool_]]:
         """What the next query adds to its cost weight, and the arms `(K,)` that fit what is left.
 
-        `cost_usd`, `(K,)`, is what the arms are expected to cost; arms of unknown cost fit.
+        `cost_usd`, `(K,)`, is what the arms are expected to cost, those of unknown cost as the
+        dearest one known.
         """
         if len(self._charges) % PUBLISH_EVERY == 0:
             self._published = self._record().encode()
