@@ -104,6 +104,7 @@ class Learner:
         retention_days: int,
     ) -> None:
         self.metrics = LearnerMetrics(fold.slot)
+        self.metrics.reads(names.joined)
         self._connection = connection
         self._names = names
         self._engine = engine

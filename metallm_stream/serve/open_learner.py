@@ -52,7 +52,7 @@ def open_learner(settings: Settings) -> Learner:
         half_life_s=settings.learner.half_life_s,
         now=utc_now,
     )
-    learner = Learner(
+    return Learner(
         kafka,
         names(settings),
         engine,
@@ -63,8 +63,6 @@ def open_learner(settings: Settings) -> Learner:
         linger_s=settings.learner.linger_s,
         retention_days=settings.learner.retention_days,
     )
-    learner.metrics.reads(names(settings).joined)
-    return learner
 
 
 def _drift_watch(settings: Settings) -> DriftWatch:
