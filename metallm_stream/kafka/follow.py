@@ -6,7 +6,8 @@ Invariant: `catch_up` ends only when everything that was committed before it beg
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -17,6 +18,8 @@ from metallm_stream.kafka.topics import no_topic
 from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500
+
+KeptT = TypeVar("KeptT")
 
 
 class Follower:
@@ -36,7 +39,7 @@ class Follower:
     def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
         """All records up to the present end, as they come; read them all before anything else.
 
-        Raises `Unreachable` when it takes too long.
+        Raises `Unreachable` when nothing more comes.
         """
         return to_end(self._consumer, self._partitions, timeout_s)
 
@@ -56,10 +59,13 @@ class Follower:
         self._consumer.close()
 
 
-def read_tail(connection: Connection, topic: str, partition: int, count: int) -> list[Message]:
-    """At least the last `count` records of a partition, or all if there are fewer.
+def read_tail(
+    connection: Connection, topic: str, partition: int, count: int, keep: Callable[[Message], KeptT]
+) -> list[KeptT]:
+    """What `keep` takes from at least the last `count` records of a partition, oldest first.
 
-    Transaction markers and aborted records take offsets too, so more and more of those are read.
+    The records themselves may be too large to hold so many. Transaction markers and aborted records
+    take offsets too, so more and more of those are read.
     """
     consumer = connection.reader()
     try:
@@ -69,9 +75,9 @@ def read_tail(connection: Connection, topic: str, partition: int, count: int) ->
         while True:
             where.offset = max(low, high - span)
             consumer.assign([where])
-            messages = list(to_end(consumer, [where], 60.0))
-            if len(messages) >= count or where.offset == low:
-                return messages
+            kept = [keep(message) for message in to_end(consumer, [where], 60.0)]
+            if len(kept) >= count or where.offset == low:
+                return kept
             span *= 2
     finally:
         consumer.close()
@@ -82,14 +88,19 @@ def to_end(
 ) -> Iterator[Message]:
     """Records of assigned partitions up to their present ends, as they come.
 
-    Raises `Unreachable` when that takes longer than `timeout_s`.
+    Raises `Unreachable` when nothing has come for `timeout_s`.
     """
     waiting = {(where.topic, where.partition) for where in partitions}
     deadline = time.monotonic() + timeout_s
     while waiting:
-        if time.monotonic() > deadline:
-            raise Unreachable(f"{sorted(waiting)}: end not reached within {timeout_s:.0f} s")
-        for message in consumer.consume(BATCH, 0.1):
+        messages = consumer.consume(BATCH, 0.1)
+        if messages:
+            deadline = time.monotonic() + timeout_s
+        elif time.monotonic() > deadline:
+            raise Unreachable(
+                f"{sorted(waiting)}: end not reached, and nothing has come for {timeout_s:.0f} s"
+            )
+        for message in messages:
             error = message.error()
             if error is None:
                 yield message

@@ -1,6 +1,12 @@
 """Interactions, offsets, sums and what people read, in PostgreSQL; the caller owns transactions."""
 
-from metallm_stream.postgres.budgets import Place, load_accounts, lock_accounts, save_accounts
+from metallm_stream.postgres.budgets import (
+    Place,
+    forget_accounts,
+    load_accounts,
+    lock_accounts,
+    save_accounts,
+)
 from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
 from metallm_stream.postgres.engine import database_url, open_engine
@@ -89,6 +95,7 @@ __all__ = [
     "drop_days_before",
     "ensure_day",
     "fold",
+    "forget_accounts",
     "forget_other_models",
     "forgotten_lessons",
     "head_revision",

@@ -66,6 +66,12 @@ def load_accounts(conn: Connection, budgets: Mapping[str, Budget]) -> dict[Place
     return {(row.budget, row.key): _account(row.account, budgets[row.budget]) for row in rows}
 
 
+def forget_accounts(conn: Connection, days: int, most: int) -> list[Place]:
+    """Drop up to `most` accounts of metadata values that no query has had for so many days."""
+    rows = conn.execute(statements.FORGET_ACCOUNTS, {"days": days, "most": most})
+    return [(row.budget, row.key) for row in rows]
+
+
 def _account(record: str | None, budget: Budget) -> Account:
     if record is None:
         return Account()

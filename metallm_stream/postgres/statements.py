@@ -293,6 +293,17 @@ LOAD_ACCOUNTS = text("""
     WHERE budget = ANY (CAST(:budgets AS text[])) AND account IS NOT NULL
 """)
 
+# What a learner has in work is in use.
+FORGET_ACCOUNTS = text("""
+    DELETE FROM metallm.budget_accounts WHERE (budget, key) IN (
+        SELECT budget, key FROM metallm.budget_accounts
+        WHERE updated_at < now() - make_interval(days => :days)
+            AND (metadata_key IS NOT NULL OR account IS NULL)
+        LIMIT :most FOR UPDATE SKIP LOCKED
+    )
+    RETURNING budget, key
+""")
+
 TRY_PUBLISH_LOCK = text(
     "SELECT pg_try_advisory_xact_lock(hashtext('metallm'), hashtext('publish'))"
 )

@@ -7,7 +7,13 @@ from metallm_stream.route.charges import charge_of
 from metallm_stream.route.decide import decide
 from metallm_stream.route.fingerprint import fingerprint
 from metallm_stream.route.outages import Outages
-from metallm_stream.route.pacer import Pacer, account_of, record_of
+from metallm_stream.route.pacer import (
+    Pacer,
+    Reservation,
+    account_of,
+    record_of,
+    reservation,
+)
 from metallm_stream.route.records import Decided
 from metallm_stream.route.sole_account import SoleAccount
 from metallm_stream.route.trade_off import TradeOff
@@ -22,6 +28,7 @@ __all__ = [
     "Outages",
     "Pacer",
     "RecentIds",
+    "Reservation",
     "SoleAccount",
     "TradeOff",
     "account_of",
@@ -29,4 +36,5 @@ __all__ = [
     "decide",
     "fingerprint",
     "record_of",
+    "reservation",
 ]

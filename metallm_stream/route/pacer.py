@@ -22,6 +22,7 @@ from metallm_stream.route.charges import charge_of
 MAX_PENDING = 100_000
 
 Mask = NDArray[np.bool_]
+Reservation = tuple[Mapping[str, str], int, int, Charge]  # what `Pacer.reserve` takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +89,10 @@ class Pacer:
     def reserve(
         self, metadata: Mapping[str, str], partition: int, offset: int, charge: Charge
     ) -> None:
-        """Charge a decision on the query at `offset` of `partition`."""
+        """Charge a decision on the query at `offset` of `partition`, unless it is already."""
         item = Reserve(partition, offset, charge)
         for budget in self._budgets.values():
             self._ledger(budget, metadata).reserve(item)
-
-    def remember(self, decision: Decision) -> None:
-        """Charge a decision that was committed earlier, unless the account counts it already.
-
-        One that was made without any budget is passed over.
-        """
-        charge = charge_of(decision, None)
-        if charge is not None and decision.reserved_usd is not None:
-            place = decision.query_partition, decision.query_offset
-            self.reserve(decision.metadata, *place, charge)
 
     def give_up(self, partition: int) -> None:
         """Forget the decisions of a partition that no published account counts."""
@@ -117,6 +108,12 @@ class Pacer:
         if known is None:
             known = self._ledgers[record.budget, record.key] = _Ledger(budget)
         known.adopt(account_of(record, budget))
+
+    def forget(self, budget: str, key: str) -> None:
+        """Let go of a published account that nobody has used for long."""
+        ledger = self._ledgers.get((budget, key))
+        if ledger is not None and not ledger.forget():
+            del self._ledgers[budget, key]
 
     def refusal(self, metadata: Mapping[str, str], cost_usd: float, now: datetime) -> str:
         """What a query is told for which no arm fits; `cost_usd` is the cheapest one's."""
@@ -162,6 +159,11 @@ class _Ledger:
         self._base = account
         self._fold(deque(item for item in self._pending if self._is_pending(item)))
 
+    def forget(self) -> bool:
+        """Begin anew with what no published account has counted; whether there is any."""
+        self.adopt(Account(next_offsets=self._base.next_offsets))
+        return bool(self._pending)
+
     def give_up(self, partition: int) -> None:
         self._fold(deque(item for item in self._pending if item.partition != partition))
 
@@ -173,6 +175,14 @@ class _Ledger:
 
     def _is_pending(self, item: Reserve) -> bool:
         return item.offset >= self._base.next_offsets.get(item.partition, 0)
+
+
+def reservation(decision: Decision) -> Reservation | None:
+    """What a decision committed earlier has reserved; None if it was made without budgets."""
+    charge = charge_of(decision, None)
+    if charge is None or decision.reserved_usd is None:
+        return None
+    return decision.metadata, decision.query_partition, decision.query_offset, charge
 
 
 def counted(account: Account, budget: Budget, item: Reserve) -> Account:

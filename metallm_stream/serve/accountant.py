@@ -17,9 +17,17 @@ from sqlalchemy import Engine
 from metallm_stream.events import Decision
 from metallm_stream.join import Interaction
 from metallm_stream.kafka import Record, write
-from metallm_stream.postgres import Place, load_accounts, lock_accounts, save_accounts
+from metallm_stream.postgres import (
+    Place,
+    forget_accounts,
+    load_accounts,
+    lock_accounts,
+    save_accounts,
+)
 from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
 from metallm_stream.serve.joined import Joined
+
+FORGET_AT_ONCE = 1_000
 
 Pair = tuple[Interaction | None, Interaction]
 
@@ -103,10 +111,21 @@ class Accountant:
             write(producer, [self._record(place, item) for place, item in accounts.items()])
         self._unpublished = set()
 
+    def forget(self, engine: Engine, producer: Producer, days: int) -> bool:
+        """Drop accounts that no query has used for so many days; whether there are more.
+
+        Their time is over, and a user who comes back begins as a new one. Routers are told before
+        it is committed: an account that they drop too early is published again at the next start.
+        """
+        with engine.begin() as conn:
+            forgotten = forget_accounts(conn, days, FORGET_AT_ONCE)
+            write(producer, [Record(self._topic, _record_key(place), None) for place in forgotten])
+        self._unpublished.difference_update(forgotten)
+        return len(forgotten) == FORGET_AT_ONCE
+
     def _record(self, place: Place, account: Account) -> Record:
-        name, key = place
-        record = record_of(self._budgets[name], key, account)
-        return Record.of(self._topic, f"budget/{name}/{key}", record)
+        record = record_of(self._budgets[place[0]], place[1], account)
+        return Record(self._topic, _record_key(place), record.encode())
 
     def _changes(self, pairs: Iterable[Pair]) -> Iterable[_Change]:
         for before, after in pairs:
@@ -133,6 +152,10 @@ class Accountant:
             return []
         budgets = self._budgets.values()
         return [(budget.name, budget.account_key(decision.metadata)) for budget in budgets]
+
+
+def _record_key(place: Place) -> bytes:
+    return "/".join(("budget", *place)).encode()
 
 
 def _read(account: Account, positions: Mapping[int, int]) -> Account:

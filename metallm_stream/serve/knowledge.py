@@ -64,7 +64,7 @@ class Knowledge:
         self._parts: dict[int, RiverPart] = {}
         self.catalogue = Catalogue()
         self.published: Published | None = None
-        self._accounts: dict[tuple[str, str], BudgetAccount] = {}
+        self._accounts: dict[tuple[str, str], BudgetAccount | None] = {}
         self._health: list[ArmHealth] = []
         topics = [names.models] if encoder is None else list(names.compacted)
         self._follower = Follower(connection, topics)
@@ -77,9 +77,9 @@ class Knowledge:
         """Read what has come since, without waiting; returns the changes of the catalogue."""
         return self._apply(self._follower.poll())
 
-    def take_accounts(self) -> list[BudgetAccount]:
-        """The accounts of budgets that have come since the last call, the newest of each."""
-        taken, self._accounts = list(self._accounts.values()), {}
+    def take_accounts(self) -> dict[tuple[str, str], BudgetAccount | None]:
+        """The accounts that have come since the last call, by budget and key; None: forgotten."""
+        taken, self._accounts = self._accounts, {}
         return taken
 
     def take_health(self) -> list[ArmHealth]:
@@ -97,7 +97,7 @@ class Knowledge:
             key = (message.key() or b"").decode(errors="replace")
             try:
                 if message.topic() == self._names.policy:
-                    self._apply_policy(message.value())
+                    self._apply_policy(key, message.value())
                 elif message.topic() == self._names.health:
                     self._apply_health(message.value())
                 else:
@@ -113,8 +113,11 @@ class Knowledge:
             raise ConfigurationError(self._foreign)
         return changes
 
-    def _apply_policy(self, value: bytes | None) -> None:
+    def _apply_policy(self, key: str, value: bytes | None) -> None:
         if value is None:
+            head, *place = key.split("/", 2)
+            if head == "budget" and len(place) == 2:
+                self._accounts[place[0], place[1]] = None
             return
         kind = _kind(value)
         if kind == "arm":

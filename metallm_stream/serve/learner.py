@@ -256,6 +256,7 @@ class Learner:
         if time.monotonic() < self._retention_at:
             return
         has_more = self._fold.retain(self._retention_days)
+        has_more |= self._accountant.forget(self._engine, self._producer, self._retention_days)
         wait_s = RETENTION_PAUSE_S if has_more else RETENTION_EVERY_S
         self._retention_at = time.monotonic() + wait_s
 

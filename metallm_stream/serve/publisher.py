@@ -239,8 +239,7 @@ class Publisher:
 
 def _newest_version(connection: Connection, names: TopicNames) -> int:
     """The version of the last policy on the topic: they only grow, so its end has the newest."""
-    tail = read_tail(connection, names.policy, 0, TAIL)
-    if newest := max(map(_version, tail), default=0):
+    if newest := max(read_tail(connection, names.policy, 0, TAIL, _version), default=0):
         return newest
     follower = Follower(connection, [names.policy])  # behind it are so many budgets' accounts
     newest = max(map(_version, follower.catch_up()), default=0)

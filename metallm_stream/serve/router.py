@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Message
@@ -42,8 +43,10 @@ from metallm_stream.route import (
     Outages,
     Pacer,
     RecentIds,
+    Reservation,
     TradeOff,
     decide,
+    reservation,
 )
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.router_metrics import RouterMetrics
@@ -54,6 +57,14 @@ MAX_QUERY_BYTES = 1024 * 1024
 PROVIDERS_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
+
+
+class _Decided(NamedTuple):
+    """What is remembered of a decision; of those there may be many."""
+
+    query_id: str
+    mark: str
+    reservation: Reservation | None
 
 
 class Router:
@@ -137,8 +148,11 @@ class Router:
         """Route one micro-batch; returns its number of records."""
         self._knowledge.refresh()
         if self._pacer is not None:
-            for account in self._knowledge.take_accounts():
-                self._pacer.adopt(account)
+            for place, account in self._knowledge.take_accounts().items():
+                if account is None:
+                    self._pacer.forget(*place)
+                else:
+                    self._pacer.adopt(account)
         for health in self._knowledge.take_health():
             self._outages.apply(health, self._now())
         works = self._loop.gather(self._batch_size, self._linger_s)
@@ -243,14 +257,21 @@ class Router:
         for _, partition in partitions:
             recent = RecentIds(self._recent_ids)
             topic = self._names.decisions
-            for message in read_tail(self._connection, topic, partition, self._recent_ids):
-                mark = header(message, FINGERPRINT)
-                if mark is not None:  # what is not ours holds no decision of ours
-                    query_id = (message.key() or b"").decode(errors="replace")
-                    recent.add(query_id, mark.decode(errors="replace"))
-                    if self._pacer is not None:
-                        _charge_again(self._pacer, message)
+            tail = read_tail(self._connection, topic, partition, self._recent_ids, self._decided)
+            for decided in filter(None, tail):
+                recent.add(decided.query_id, decided.mark)
+                if self._pacer is not None and decided.reservation is not None:
+                    self._pacer.reserve(*decided.reservation)
             self._recent[partition] = recent
+
+    def _decided(self, message: Message) -> _Decided | None:
+        """What is remembered of a decision read back; None of what is not ours."""
+        mark = header(message, FINGERPRINT)
+        if mark is None:
+            return None
+        query_id = (message.key() or b"").decode(errors="replace")
+        reservation = None if self._pacer is None else _reservation(message)
+        return _Decided(query_id, mark.decode(errors="replace"), reservation)
 
     def _forget(self, partitions: list[Partition]) -> None:
         for _, partition in partitions:
@@ -259,12 +280,13 @@ class Router:
                 self._pacer.give_up(partition)
 
 
-def _charge_again(pacer: Pacer, message: Message) -> None:
-    """Charge a decision read back, which the newest published account may not count yet."""
+def _reservation(message: Message) -> Reservation | None:
+    """What a decision read back has reserved, which no published account may count yet."""
     try:
-        pacer.remember(Decision.parse(message.value()))
+        return reservation(Decision.parse(message.value()))
     except InvalidEvent as exc:
         log.error("decision at offset %s: not charged: %s", message.offset(), exc.reason)
+        return None
 
 
 def _parse(value: bytes | None) -> Query:

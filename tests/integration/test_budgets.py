@@ -110,3 +110,34 @@ def test_a_hard_budget_refuses_with_its_name_while_the_learner_is_down(pipeline:
     assert "budgets.team: " in refused[-1].message
     assert "of team 'x' of 0.02 USD a day" in refused[-1].message
     assert 0.01 < math.fsum(result.cost_usd for result in own) <= 0.02 + 1e-9
+
+
+def test_an_account_that_nobody_has_used_for_long_is_forgotten_everywhere(
+    pipeline: Pipeline,
+) -> None:
+    """In SQL and on the topic; the account of all queries stays, and users may return."""
+    children = pipeline.start_all(**BUDGETS)
+    pipeline.ask(*asked(0, 4))
+    pipeline.wait_for_results(4)
+    pipeline.wait_until_learned()
+    eventually(lambda: committed(pipeline, "team", 4) is not None)
+    children["learner"].stop()
+    pipeline.sql(
+        "UPDATE metallm.budget_accounts SET updated_at = now() - interval '31 days'"
+        " WHERE key <> 't3' RETURNING key"
+    )
+    pipeline.start("learner", **BUDGETS).wait_ready(60)
+    accounts = "SELECT budget, key, queries FROM metallm.budgets ORDER BY budget, key"
+    left = [("all", "", 4), ("team", "t3", 1)]
+    eventually(lambda: [tuple(row.values()) for row in pipeline.sql(accounts)] == left)
+    newest = {m.key(): m.value() for m in pipeline.read(pipeline.names.policy)}
+    told = {
+        key: value is None for key, value in newest.items() if (key or b"").startswith(b"budget")
+    }
+    gone = [b"budget/team/t0", b"budget/team/t1", b"budget/team/t2"]
+    assert told == dict.fromkeys(gone, True) | {b"budget/all/": False, b"budget/team/t3": False}
+    again = asked(4, 5)[0].model_copy(update={"metadata": {"team": "t0"}})
+    pipeline.ask(again)
+    pipeline.wait_for_results(5)
+    back = [("all", "", 5), ("team", "t0", 1), ("team", "t3", 1)]
+    eventually(lambda: [tuple(row.values()) for row in pipeline.sql(accounts)] == back)

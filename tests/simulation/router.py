@@ -14,7 +14,15 @@ import numpy as np
 
 from metallm_stream.events import Decision, Query, Result
 from metallm_stream.kafka import Window
-from metallm_stream.route import Arrival, Decided, RecentIds, TradeOff, decide, fingerprint
+from metallm_stream.route import (
+    Arrival,
+    Decided,
+    RecentIds,
+    TradeOff,
+    decide,
+    fingerprint,
+    reservation,
+)
 from tests.simulation.broker import Place
 from tests.simulation.core import ENCODER, Violation
 from tests.simulation.dice import Dice
@@ -111,7 +119,8 @@ class Router:
         for entry in self._world.broker.logs["decisions", place[1]].entries:
             if entry.ours:
                 recent.add(entry.event.query_id, entry.event.fingerprint)
-                self.pacer.remember(entry.event)
+                if (reserved := reservation(entry.event)) is not None:
+                    self.pacer.reserve(*reserved)
 
     def _forget(self, place: Place) -> None:
         del self._recent[place]

@@ -32,6 +32,7 @@ from metallm_stream.route import (
     charge_of,
     decide,
     record_of,
+    reservation,
 )
 from metallm_stream.route.budget import Per
 from metallm_stream.route.outlook import Outlook
@@ -490,10 +491,27 @@ def test_decisions_read_back_are_charged_unless_they_were_made_without_budgets()
     """A router that starts again counts what is in flight, and nothing from before."""
     pacer = Pacer([ALL])
     old = [Candidate(arm="mini", probability=1.0, cost_usd=0.5)]
-    pacer.remember(records.decision(candidates=old))
-    assert pacer.weight({}, NOON) == 0
-    pacer.remember(records.decision(query_offset=1, reserved_usd=0.02))
+    assert reservation(records.decision(candidates=old)) is None
+    reserved = reservation(records.decision(query_offset=1, reserved_usd=0.02))
+    assert reserved is not None
+    pacer.reserve(*reserved)
     assert pacer.weight({}, NOON) > 0
+
+
+def test_a_forgotten_account_keeps_what_no_account_has_counted() -> None:
+    """A decision that the learner has not read yet; what it has counted is over."""
+    pacer = Pacer([ALL])
+    pacer.adopt(record_of(ALL, "", Account(ahead_usd=1.0, over_usd=1.0, next_offsets={0: 4})))
+    pacer.reserve({}, 0, 4, Charge(NOON, 0.010))
+    pacer.forget("all", "")
+    ahead = pacer.weight({}, NOON)
+    pacer.give_up(0)
+    pacer.reserve({}, 0, 3, Charge(NOON, 0.010))
+    assert pacer.weight({}, NOON) == 0 < ahead
+    pacer.forget("all", "")
+    pacer.forget("all", "nobody")
+    pacer.reserve({}, 0, 3, Charge(NOON, 0.010))
+    assert pacer.weight({}, NOON) == pytest.approx(ahead)
 
 
 def test_the_account_of_an_unknown_budget_is_passed_over() -> None:
