@@ -310,8 +310,12 @@ class ExactlyOnce:
         if error is not None:
             raise_unless_passing(error)
             return None
-        window = self._windows.get(partition_of(message))
-        if window is None or not window.begin(offset_of(message)):
+        key = partition_of(message)
+        window = self._windows.get(key)
+        if window is None:
+            return None
+        if not window.begin(offset_of(message)):
+            self._pending.setdefault(key, [])  # done before, and counted by the next position
             return None
         return Work(message, window)
 

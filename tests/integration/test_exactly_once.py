@@ -104,6 +104,31 @@ def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) ->
         assert third.take(10, 1.0) == []
 
 
+def test_what_was_finished_out_of_order_leaves_no_lag(pipeline: Pipeline) -> None:
+    """The position moves over it when it is read again, even if nothing else comes."""
+    fill(pipeline)
+    with member(pipeline) as first:
+        works = take(first)
+        slow = {work.partition: work for work in reversed(works)}
+        for work in works:
+            if slow[work.partition] is not work:
+                copy(pipeline, first, work)
+        first.flush()
+    with member(pipeline) as second:
+        for _ in slow:
+            (work,) = take(second, 1)
+            copy(pipeline, second, work)
+            second.flush()
+        assert second.take(1, 0.5) == []
+        second.flush()
+        lags = second.lags()
+        group = second._consumer.committed([TopicPartition(*key) for key in slow], timeout=15)
+    ends = {key: 1 + max(w.offset for w in works if w.partition == key) for key in slow}
+    assert lags is not None
+    assert set(lags.values()) == {0}
+    assert {(where.topic, where.partition): where.offset for where in group} == ends
+
+
 def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline) -> None:
     """Retention may delete an unfinished record; those above it are not done again."""
     fill(pipeline)

@@ -77,6 +77,8 @@ class Member:
                     raise Violation(f"{place}@{entry.offset}: handed out {is_new}, done {is_done}")
                 if is_new:
                     taken.append((place, window, entry))
+                else:
+                    self._pending.setdefault(place, [])
         return taken
 
     def complete(
