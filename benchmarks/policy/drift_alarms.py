@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN, PageHinkley
 
-STEADY, BEFORE, AFTER = 3_000, 600, 600
+STEADY, BEFORE, AFTER = 20_000, 600, 600
 DETECTORS: dict[str, Callable[[], Any]] = {
     "adwin 0.002": lambda: ADWIN(delta=0.002, clock=8),
     "adwin 0.02": lambda: ADWIN(delta=0.02, clock=8),

@@ -1,8 +1,8 @@
 """How far a prediction was off: judged quality less what was predicted when the query was decided.
 
-Invariant: an interaction has one residual in its life, that of a user's first judgement;
-corrections change the sums and not what was watched. Verdicts of a judge model are not watched:
-where the judge differs from users, that is no drift of the arm.
+Invariant: an interaction has at most one residual in its life, that of a user's first judgement;
+corrections and withdrawals change the sums and not what was watched. Verdicts of a judge model are
+not watched: where the judge differs from users, that is no drift of the arm.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def residuals(
         taught = None if after is None else users_lesson(after, encoder)
         if taught is None or after is None or after.decision is None:
             continue
-        if before is not None and users_lesson(before, encoder) is not None:
-            continue
+        if before is not None and before.decision and before.result and before.feedback:
+            continue  # judged already, be it that this was withdrawn since, or not judgeable
         decision = after.decision
         predicted = [item.quality for item in decision.candidates if item.arm == taught.arm]
         if predicted and predicted[0] is not None:

@@ -19,6 +19,9 @@ from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import Chooser, sample
 from metallm_stream.policy.features import Features
 
+# What is learned is kept as sums of squares, and one that is no double ends all learning.
+_LARGEST = np.float64(1e100)
+
 
 @dataclass(frozen=True, eq=False)
 class Pulls:
@@ -133,7 +136,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         """Learn from n labelled events: arms `(n,)`, contexts `(n, d)`, rewards `(n,)`.
 
         Raises `ValueError` for other shapes, contexts of another width than before and numbers
-        that are not finite, and learns nothing.
+        that are not finite or from 1e100 on, and learns nothing.
         """
         given = _floats(contexts if len(arm_ids) else np.zeros((0, 0)))
         gained = np.asarray(rewards, dtype=np.float64)
@@ -214,15 +217,15 @@ def _floats(contexts: ArrayLike) -> NDArray[np.floating]:
 def _check(
     arm_ids: Sequence[ArmID], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
 ) -> None:
-    """Raise `ValueError` unless n events have finite contexts `(n, d)` and rewards `(n,)`."""
+    """Raise `ValueError` unless events of contexts `(n, d)` and rewards `(n,)` can be learned."""
     n = len(arm_ids)
     if contexts.ndim != 2 or len(contexts) != n or rewards.shape != (n,):
         raise ValueError(
             f"contexts must be of shape (n, d) and rewards (n,), one a pulled arm, of which there "
             f"are {n}; got {contexts.shape} and {rewards.shape}"
         )
-    _check_finite("contexts", contexts, "event")
-    _check_finite("rewards", rewards[:, None], "event")
+    _check_finite("contexts", contexts, "event", below=_LARGEST)
+    _check_finite("rewards", rewards[:, None], "event", below=_LARGEST)
 
 
 def _each(
@@ -245,9 +248,12 @@ def _each(
     return values
 
 
-def _check_finite(name: str, values: NDArray[np.floating], what: str) -> None:
+def _check_finite(
+    name: str, values: NDArray[np.floating], what: str, below: np.float64 | None = None
+) -> None:
     """Raise `ValueError` unless all values of the batch's queries or events are finite."""
-    finite = np.isfinite(values)
+    finite = np.isfinite(values) if below is None else np.abs(values) < below
     if not finite.all():
         row = int(np.argmin(finite.all(axis=1)))
-        raise ValueError(f"{name} must be finite, that of {what} {row} of the batch is not")
+        size = "" if below is None else f" and below {below:g}"
+        raise ValueError(f"{name} must be finite{size}, that of {what} {row} of the batch is not")

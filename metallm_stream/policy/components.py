@@ -6,6 +6,7 @@ event or for equal contexts; on average over the labelled events a feature vecto
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def components(grams: Sequence[NDArray[np.float64]], rank: int = RANK) -> Compon
     Hotelling (1933), Analysis of a complex of statistical variables into principal components.
 
     """
-    total = np.sum(grams, axis=0)
+    total = functools.reduce(np.add, grams)  # one after the other: there may be many
     d, n = len(total) - 2, float(total[0, 0])
     projection = np.zeros((d, min(rank, d)))
     if n < _NOTHING:

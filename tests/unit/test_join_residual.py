@@ -38,6 +38,22 @@ def test_corrections_and_repetitions_are_not_watched() -> None:
     assert residuals([(before, after), (before, before)], ENCODER) == {}
 
 
+def test_a_judgement_that_was_withdrawn_is_not_watched_again() -> None:
+    """However often a user takes it back and judges anew."""
+    judged = joined(decision(candidates=PREDICTED), result(), feedback())
+    withdrawn = judged.merged(feedback(label=None, withdrawn=True, given=20))
+    again = withdrawn.merged(feedback(label="no", given=30))
+    assert withdrawn.judged().quality is None
+    assert again.judged().quality == 0.0
+    assert residuals([(withdrawn, again)], ENCODER) == {}
+
+
+def test_a_label_that_came_before_the_answer_is_watched() -> None:
+    """It is the first judgement once there is something to judge."""
+    early = joined(decision(candidates=PREDICTED), feedback())
+    assert list(residuals([(early, early.merged(result()))], ENCODER)) == ["mini"]
+
+
 def test_what_was_not_predicted_is_not_watched() -> None:
     """No policy yet, a new arm, a failure, another encoder, or no judgement."""
     pairs = [

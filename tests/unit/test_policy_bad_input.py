@@ -43,6 +43,8 @@ def state(policy: BatchPolicy) -> bytes:
         (["a", "b", "new"], FINE, [1.0, 0.5, NAN], "rewards must be finite.* event 2"),
         (["a", "b", "new"], FINE, [1.0, -INF, 1.0], "rewards must be finite.* event 1"),
         (["a", "b"], FINE, [1.0, 1.0], r"\(3, 2\) and \(2,\)"),
+        (["a"], [[1.0, 1e155]], [1.0], r"contexts must be finite and below 1e\+100.* event 0"),
+        (["a", "b", "new"], FINE, [1.0, -1e155, 1.0], r"rewards .* below 1e\+100.* event 1"),
         (["a", "b", "a"], FINE, [1.0, 1.0], r"one a pulled arm.* \(2,\)"),
         (["a", "b", "a"], FINE, 1.0, "rewards"),
         (["a", "b", "a"], FINE, FINE, "rewards"),
@@ -70,6 +72,8 @@ def test_a_refused_update_changes_nothing(
         ({"late": INF}, 1.0, "contexts must be finite"),
         ({"late": 1.0}, NAN, "rewards must be finite"),
         (None, INF, "rewards must be finite"),
+        ({"late": 1e155}, 1.0, "contexts must be finite and below"),
+        (None, 1e155, "rewards must be finite and below"),
     ],
 )
 def test_a_refused_dict_changes_nothing(
