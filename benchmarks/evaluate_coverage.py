@@ -1,6 +1,6 @@
 """How often the intervals of off-policy evaluation hold the truth, on logs of known truth.
 
-    python benchmarks/evaluate_coverage.py --logs 2000 --decisions 4000
+    python -m benchmarks.evaluate_coverage --logs 2000 --decisions 4000
 
 Each line is a logging policy (one that stays, two that learn while they log), a target and the
 median number of effective decisions, and for each estimator the share of logs whose nominal 95 %
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from metallm_stream.evaluate.synthetic import LOGGERS, coverage, simulate
+from benchmarks.synthetic_logs import LOGGERS, coverage, simulate
 
 SUCCESS = {
     "differ": np.array([[0.9, 0.6, 0.5], [0.5, 0.6, 0.8], [0.7, 0.75, 0.7]]),

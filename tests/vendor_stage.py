@@ -54,6 +54,14 @@ class SkippingClock:
         self.waits_s.append(seconds)
 
 
+class FrozenClock(SkippingClock):
+    """Time that passes only where somebody waits."""
+
+    def monotonic(self) -> float:
+        """What was waited."""
+        return sum(self.waits_s)
+
+
 @dataclass
 class Stage:
     """A vendor with a script of faults, a provider that talks to it, and the loop they run on."""

@@ -142,14 +142,14 @@ class ParetoBandit(Service):
         return np.array([penalties[arm] for arm in self._log.arms]), allowed
 
 
-def replayed(log: Log, runner: Service, seed: int, *, restarts: bool = True) -> NDArray[np.int64]:
+def replayed(log: Log, runner: Service, seed: int) -> NDArray[np.int64]:
     """The columns chosen on the whole log."""
     n = len(log.contexts)
     rng = np.random.default_rng((seed, 1))
     due: list[list[int]] = [[] for _ in range(n + LATEST + 1)]
     columns = np.zeros(n, dtype=np.int64)
     for row in range(n):
-        if restarts and row in (n // 3, n // 2, 2 * n // 3):
+        if row in (n // 3, n // 2, 2 * n // 3):
             runner.restart()
         for earlier in due[row]:
             runner.learn(earlier, int(columns[earlier]))

@@ -22,13 +22,14 @@ from metallm_stream.postgres import open_engine
 from metallm_stream.serve.rebuild import rebuild, rebuild_from_log
 
 READ_WITHIN_S = 120.0
+LEARNED_WITHIN_S = 120.0
 _ROWS = """
 SELECT query_id, arm, answered_by, cost_usd, label, quality IS NOT NULL AS judged
 FROM metallm.interactions WHERE decision IS NOT NULL AND result IS NOT NULL
 """
 
 
-def audit(stage: Stage, load: Load, *, learned_within_s: float = 120.0) -> dict[str, Any]:
+def audit(stage: Stage, load: Load) -> dict[str, Any]:
     """Count everything; raises `AssertionError` with the first thing that is lost or doubled."""
     keys = load.asked_s.keys()
     decisions = [Decision.parse(value) for value in _values(stage, stage.names.decisions)]
@@ -36,7 +37,7 @@ def audit(stage: Stage, load: Load, *, learned_within_s: float = 120.0) -> dict[
     each_once("decisions", keys, (one.query_id for one in decisions))
     each_once("results", keys, (one.query_id for one in results))
     failed = Counter(one.failure.kind for one in results if one.failure is not None)
-    rows = learned(stage, load, learned_within_s)
+    rows = learned(stage, load, LEARNED_WITHIN_S)
     arms = {one.query_id: one.arm for one in decisions}
     answers = {one.query_id: (one.arm, one.cost_usd) for one in results}
     different = [

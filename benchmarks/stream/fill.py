@@ -115,10 +115,8 @@ class Filled:
         self._learner: Child = stage.start("learner")
         self._base = self._ask(BASE)
         self._wait_learned()
-        self._sums = Sums(self._dimensions)
         with self._engine.begin() as database:
-            for arm, raw in load_slot_sums(database, "0").items():
-                self._sums.add_from_bytes(arm, raw)
+            self._sums = Sums.from_bytes(load_slot_sums(database, "0"), self._dimensions)
 
     def fill(self, size: int) -> float | None:
         """Copy the first interactions until about `size` are stored; live less rebuilt model."""

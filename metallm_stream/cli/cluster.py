@@ -11,8 +11,8 @@ from dataclasses import replace
 from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 
-from metallm_stream.errors import ConfigurationError, Unreachable
-from metallm_stream.kafka import Connection, no_topic
+from metallm_stream.errors import Unreachable
+from metallm_stream.kafka import Connection, partitions_of
 from metallm_stream.serve.surroundings import connection
 from metallm_stream.settings import Settings
 
@@ -53,10 +53,7 @@ def ends(consumer: Consumer, topic: str) -> list[TopicPartition]:
 
     Raises `ConfigurationError` if the topic is missing.
     """
-    found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-    if found.error is not None or not found.partitions:
-        raise ConfigurationError(no_topic(topic))
-    partitions = [TopicPartition(topic, partition) for partition in found.partitions]
+    partitions = partitions_of(consumer, topic)
     for where in partitions:
         where.offset = consumer.get_watermark_offsets(where, TIMEOUT_S)[1]
     return partitions

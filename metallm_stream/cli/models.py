@@ -11,9 +11,10 @@ from rich.table import Column, Table
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.listed import listed_entry, overruled_prices, require_reported_cost
+from metallm_stream.cli.topics import create_topics
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
-from metallm_stream.kafka import Record, create, write
+from metallm_stream.kafka import Record, write
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings, load
@@ -159,14 +160,7 @@ def catalogue_table(arms: Iterable[Model]) -> Table:
 def put_model(settings: Settings, model: Model) -> None:
     """Write one arm to the catalogue, and make its provider's topic if it is the first there."""
     kafka = cluster(settings)
-    create(
-        kafka.admin(),
-        names(settings),
-        (model.provider,),
-        partitions=settings.topics.partitions,
-        replication_factor=settings.topics.replication_factor,
-        min_insync_replicas=settings.topics.min_insync_replicas,
-    )
+    create_topics(kafka, names(settings), settings.topics, (model.provider,))
     write(kafka.producer(), [Record.of(names(settings).models, model.arm, model)])
 
 

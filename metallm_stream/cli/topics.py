@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from metallm_stream.cli.cluster import cluster
-from metallm_stream.kafka import check, create
+from metallm_stream.kafka import Connection, TopicNames, check, create
 from metallm_stream.serve.surroundings import names
-from metallm_stream.settings import Settings, load
+from metallm_stream.settings import Topics, load
 
 
-def create_topics(settings: Settings) -> list[str]:
-    """Create what is missing for the configured providers; returns the new topics' names."""
+def create_topics(
+    kafka: Connection, topic_names: TopicNames, wanted: Topics, providers: Iterable[str]
+) -> list[str]:
+    """Create what is missing for these providers; returns the new topics' names."""
     return create(
-        cluster(settings).admin(),
-        names(settings),
-        settings.providers,
-        partitions=settings.topics.partitions,
-        replication_factor=settings.topics.replication_factor,
-        min_insync_replicas=settings.topics.min_insync_replicas,
+        kafka.admin(),
+        topic_names,
+        providers,
+        partitions=wanted.partitions,
+        replication_factor=wanted.replication_factor,
+        min_insync_replicas=wanted.min_insync_replicas,
     )
 
 
@@ -30,7 +34,8 @@ def topics() -> None:
 @topics.command("create")
 def create_command() -> None:
     """Create the topics that are missing, for the configured providers."""
-    made = create_topics(load())
+    settings = load()
+    made = create_topics(cluster(settings), names(settings), settings.topics, settings.providers)
     click.echo("\n".join(f"created {topic}" for topic in made) or "all topics exist")
 
 

@@ -23,12 +23,14 @@ from rich.progress import Progress as Bars
 from sqlalchemy import make_url
 
 from metallm_stream import settings as settings_tree
+from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.entry_points import address, entry_point, is_ready
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres.migrate import migrate
 from metallm_stream.serve.open_judge import judge_model
+from metallm_stream.serve.surroundings import names
 from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings
 
@@ -182,8 +184,8 @@ def addresses(bootstrap_servers: str, database_url: str) -> dict[str, str]:
 
 def _prepare(stack: EmbeddedStack, settings: Settings) -> None:
     """Create the topics and tables that are missing."""
-    here = {"kafka_bootstrap_servers": stack.bootstrap_servers}
-    create_topics(settings.model_copy(update=here))
+    here = settings.model_copy(update={"kafka_bootstrap_servers": stack.bootstrap_servers})
+    create_topics(cluster(here), names(here), here.topics, here.providers)
     migrate(stack.database_url)
 
 

@@ -89,7 +89,6 @@ class PolicyManifest(Event):
     cost_elasticity: Probability | None = None
     cost_variation: Annotated[float, Field(ge=0, le=1_000)] | None = None
     prompt_characters: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    exploration: dict[Name, float] = Field(default_factory=dict)
     river: RiverState | None = None
 
 

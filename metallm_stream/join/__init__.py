@@ -6,7 +6,6 @@ from metallm_stream.join.change import (
     check_context,
     lesson,
     moment,
-    usage,
     users_lesson,
 )
 from metallm_stream.join.interaction import MAX_FEEDBACK, Interaction, Judgement
@@ -25,6 +24,5 @@ __all__ = [
     "lesson",
     "moment",
     "residuals",
-    "usage",
     "users_lesson",
 ]

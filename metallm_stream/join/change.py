@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metallm_stream.encode import context_from_bytes, contexts_from_bytes
 from metallm_stream.events import Attempt, Decision
@@ -56,21 +55,6 @@ def lesson(interaction: Interaction, encoder: str) -> Lesson | None:
     if decision.encoder != encoder:
         return None
     return Lesson(verdict.arm, decision.context, verdict.score, verdict.weight)
-
-
-def usage(
-    attempts: Iterable[Attempt], prompt_characters: int | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """Calls, failures, cost, tokens and latency of one prompt's attempts, summed by arm.
-
-    A try that was broken off since another arm was faster tells nothing of its own arm.
-    """
-    totals: dict[str, NDArray[np.float64]] = {}
-    for attempt in attempts:
-        if _is_told(attempt):
-            vector = np.array(_usage_row(attempt, prompt_characters))
-            totals[attempt.arm] = totals.get(attempt.arm, 0.0) + vector
-    return totals
 
 
 def moment(interaction: Interaction) -> datetime | None:

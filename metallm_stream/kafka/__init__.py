@@ -4,6 +4,7 @@ from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import ExactlyOnce, Work
 from metallm_stream.kafka.follow import (
     Follower,
+    partitions_of,
     read_from_start,
     read_tail,
     to_end,
@@ -70,6 +71,7 @@ __all__ = [
     "no_topic",
     "offset_of",
     "partition_of",
+    "partitions_of",
     "providers_with_topics",
     "raise_unless_passing",
     "read_from_start",

@@ -28,9 +28,7 @@ class Follower:
     def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
         self._consumer = connection.reader()
         self._partitions = [
-            TopicPartition(topic, partition, 0)
-            for topic in topics
-            for partition in range(_partition_count(self._consumer, topic))
+            where for topic in topics for where in partitions_of(self._consumer, topic)
         ]
         for where in self._partitions:
             where.offset, _ = watermarks(self._consumer, where)
@@ -143,8 +141,9 @@ def read_from_start(
         consumer.close()
 
 
-def _partition_count(consumer: Consumer, topic: str) -> int:
+def partitions_of(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    """All partitions of a topic. Raises `ConfigurationError` if it is missing."""
     found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     if found.error is not None or not found.partitions:
         raise ConfigurationError(no_topic(topic))
-    return len(found.partitions)
+    return [TopicPartition(topic, partition) for partition in sorted(found.partitions)]

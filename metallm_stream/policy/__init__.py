@@ -1,8 +1,7 @@
 """From sums to weights to a choice: everything that is learned, usable without Kafka.
 
-The same as River policies, to run in River: `metallm_stream.policy.multi_task_ridge` and
-`.indifferent`. They are not loaded here, since River takes a second to import and the services
-need none of it.
+The same as a policy of River's, to run in River: `metallm_stream.policy.multi_task_ridge`. It is
+not loaded here, since River takes a second to import and the services need none of it.
 """
 
 from metallm_stream.policy.beliefs import Beliefs

@@ -168,7 +168,6 @@ def to_records(
     version: int,
     published_at: datetime,
     encoder: str,
-    exploration: Mapping[str, float] | None = None,
 ) -> tuple[PolicyManifest, tuple[PolicyArm, ...]]:
     """A fit, and the usage in the sums, as the records to publish: the head and one an arm."""
     usages = np.stack([sums.usage(arm) for arm in fit.arms])
@@ -193,7 +192,6 @@ def to_records(
         cost_elasticity=curve.elasticity,
         cost_variation=curve.variation,
         prompt_characters=None if curve.length is None else curve.length * CHARACTERS,
-        exploration=dict(exploration or {}),
     )
     return manifest, tuple(
         _arm_record(fit, row, usages[row], length, policy=policy, version=version)

@@ -205,6 +205,14 @@ class Sums:
         values = np.concatenate((upper, np.zeros(len(Usage)) if usage is None else usage))
         return header + values.astype("<f8").tobytes()
 
+    @classmethod
+    def from_bytes(cls, raw: Mapping[str, bytes], dimensions: int) -> Sums:
+        """The sums of these arms; raises as `add_from_bytes` does."""
+        sums = cls(dimensions)
+        for arm, packed in raw.items():
+            sums.add_from_bytes(arm, packed)
+        return sums
+
     def add_from_bytes(self, arm: str, raw: bytes) -> None:
         """Add what `arm_to_bytes` wrote, now, before there were lengths (2) or exponents (1).
 

@@ -81,7 +81,12 @@ def require_revision(found: str | None, known: Collection[str]) -> None:
 def roles_exist(url: SecretStr | str) -> bool:
     """Whether the two group roles exist, which a migration by a user without CREATEROLE skips."""
     with connected(url) as conn:
-        return bool(conn.execute(_ROLES).scalar_one() == 2)
+        return have_roles(conn)
+
+
+def have_roles(conn: Connection) -> bool:
+    """Whether the two group roles exist, as a connection sees it."""
+    return bool(conn.execute(_ROLES).scalar_one() == 2)
 
 
 def roles_sql() -> str:

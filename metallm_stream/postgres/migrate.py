@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres.installed import (
     connected,
+    have_roles,
     known_revisions,
     migrations,
     refuse_newer,
@@ -48,6 +49,17 @@ def migrate(url: SecretStr | str) -> str:
 def run_script(conn: Connection, script: str) -> None:
     """Run several statements as they stand: no parameters, percent signs untouched."""
     conn.exec_driver_sql(script, execution_options={"no_parameters": True})
+
+
+def run_files(conn: Connection, revision: str, *parts: str) -> None:
+    """Run the frozen SQL of a revision: its parts, of which `roles` waits for the group roles.
+
+    Where there are none an administrator makes them, with all rights, by `metallm db roles`.
+    """
+    for part in parts:
+        if part != "roles" or have_roles(conn):
+            script = migrations() / "sql" / f"{revision}_{part}.sql"
+            run_script(conn, script.read_text(encoding="utf-8"))
 
 
 def _config() -> Config:

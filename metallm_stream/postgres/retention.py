@@ -82,9 +82,7 @@ def _archive(
     conn: Connection, lease: SlotLease, old: Sequence[Row[Any]], encoder: str, dimensions: int
 ) -> None:
     """Move what these queries have taught from their rows to the archive."""
-    archive = Sums(dimensions)
-    for arm, raw in load_slot_sums(conn, ARCHIVE_SLOT).items():
-        archive.add_from_bytes(arm, raw)
+    archive = Sums.from_bytes(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
     wanted = {"days": sorted({row.day for row in old}), "query_ids": [row.query_id for row in old]}
     rows = conn.execute(statements.DELETE_INTERACTIONS, wanted)
     archive.merge(

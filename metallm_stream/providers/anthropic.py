@@ -13,23 +13,21 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthropic
-from anthropic.types import MessageParam
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.anthropic_reply import read_reply
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
-from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
+from metallm_stream.providers.http_client import lost, refused, sdk_options, timeouts
 from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit, system_and_turns
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 # The API wants a limit in every request; thinking counts against it. A ceiling, not a spend.
 _MAX_TOKENS = 8_192
-_NO_KEY = "none"
 _OWN_HEADERS = ("Idempotency-Key", "anthropic-version")
 
 
@@ -41,9 +39,9 @@ class AnthropicProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
-        self._settings = settings
         self._secrets, self._keys = settings.secrets(), settings.keys()
-        self._client = self._open()
+        url = settings.base_url or ANTHROPIC_URL
+        self._client = AsyncAnthropic(**sdk_options(settings, url, *_OWN_HEADERS))
 
     async def complete(
         self,
@@ -81,30 +79,13 @@ class AnthropicProvider:
         """Close all connections."""
         await self._client.close()
 
-    def _open(self) -> AsyncAnthropic:
-        settings = self._settings
-        key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
-        # Named here, the key cannot be replaced by one from the environment.
-        headers = {"Authorization": f"Bearer {key}", **settings.plain_headers(), **PLAIN_BODY}
-        return AsyncAnthropic(
-            api_key=key,
-            base_url=settings.base_url or ANTHROPIC_URL,
-            max_retries=0,
-            default_headers=headers,
-            http_client=http_client(
-                settings,
-                headers=(*headers, *_OWN_HEADERS),
-                prefixes=("x-stainless-",),
-            ),
-        )
-
 
 def _parameters(
     model: Model, messages: Sequence[Mapping[str, str]], generation: Generation | None
 ) -> dict[str, Any]:
     system, turns = system_and_turns(messages)
     wanted: dict[str, Any] = {
-        "messages": cast("list[MessageParam]", turns),
+        "messages": turns,
         "max_tokens": output_limit(model, generation) or model.max_output_tokens or _MAX_TOKENS,
         "system": system,
         "stop_sequences": list(generation.stop) if generation and generation.stop else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,6 +23,7 @@ from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.transport import AiohttpClient
 
 PLAIN_BODY = {"Accept-Encoding": "identity"}
+_NO_KEY = "none"  # for hosts that need none: the SDKs insist on one
 _CONNECT_S = 10.0
 _NEVER_PROXIED = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
@@ -45,6 +47,23 @@ def http_client(
             "response": [bound_body(settings.max_answer_bytes)],
         },
     )
+
+
+def sdk_options(settings: ProviderSettings, url: str, *own_headers: str) -> dict[str, Any]:
+    """What the client of an SDK is made with; `own_headers` are those of its wire.
+
+    Named here, the key cannot be replaced by one from the environment.
+    """
+    key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
+    headers = {"Authorization": f"Bearer {key}", **settings.plain_headers(), **PLAIN_BODY}
+    sent = (*headers, *own_headers)
+    return {
+        "api_key": key,
+        "base_url": url,
+        "max_retries": 0,
+        "default_headers": headers,
+        "http_client": http_client(settings, headers=sent, prefixes=("x-stainless-",)),
+    }
 
 
 def timeouts(timeout_s: float) -> httpx2.Timeout:

@@ -19,13 +19,12 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI
 
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers.base import Answer, ProviderFailure, ProviderSettings
-from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
+from metallm_stream.providers.http_client import lost, refused, sdk_options, timeouts
 from metallm_stream.providers.openai_reply import read_reply
 from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit
 
 OPENAI_URL = "https://api.openai.com/v1"
-_NO_KEY = "none"  # for hosts that need none: the SDK insists on one
 
 
 class OpenAIProvider:
@@ -36,10 +35,9 @@ class OpenAIProvider:
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.name = settings.name
-        self._settings = settings
         self._secrets, self._keys = settings.secrets(), settings.keys()
         self._url = settings.base_url or OPENAI_URL
-        self._client = self._open()
+        self._client = AsyncOpenAI(**sdk_options(settings, self._url, "Idempotency-Key"))
 
     async def complete(
         self,
@@ -85,23 +83,6 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-
-    def _open(self) -> AsyncOpenAI:
-        settings = self._settings
-        key = _NO_KEY if settings.api_key is None else settings.api_key.get_secret_value()
-        # Named here, the key cannot be replaced by one from the environment.
-        headers = {"Authorization": f"Bearer {key}", **settings.plain_headers(), **PLAIN_BODY}
-        return AsyncOpenAI(
-            api_key=key,
-            base_url=self._url,
-            max_retries=0,
-            default_headers=headers,
-            http_client=http_client(
-                settings,
-                headers=(*headers, "Idempotency-Key"),
-                prefixes=("x-stainless-",),
-            ),
-        )
 
 
 def _parameters(model: Model, generation: Generation | None, url: str) -> dict[str, Any]:

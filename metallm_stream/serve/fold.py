@@ -108,9 +108,7 @@ class Fold:
             self._lease = claim_slot(conn, self.slot)
             self._drift.load(conn)
             self.pupil.claim(conn)
-            self.sums = Sums(self.dimensions)
-            for arm, raw in load_slot_sums(conn, self.slot).items():
-                self.sums.add_from_bytes(arm, raw)
+            self.sums = Sums.from_bytes(load_slot_sums(conn, self.slot), self.dimensions)
 
     def learn(
         self, events: Sequence[Joined], dead: Sequence[DeadLetter], advances: Sequence[Advance]

@@ -41,13 +41,13 @@ from metallm_stream.postgres import (
     save_model,
 )
 from metallm_stream.serve.accountant import Accountant
+from metallm_stream.serve.claim import claimed
 from metallm_stream.serve.dead_letters import read_dead_letter
 from metallm_stream.serve.fold import Fold, Learned
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.learner_metrics import LearnerMetrics
 from metallm_stream.serve.publisher import Publisher
-from metallm_stream.serve.starts import claimed
 
 OWN_NAME = "learner"
 KAFKA_TIMEOUT_S = 15.0

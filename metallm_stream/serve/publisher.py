@@ -43,7 +43,7 @@ from metallm_stream.postgres import (
     slot_versions,
     try_publish_lock,
 )
-from metallm_stream.serve.pupil import Learned
+from metallm_stream.serve.pupil import PupilState
 
 PUBLISH_LIMIT_S = 120.0
 # Another learner publishes when the one that did has published nothing for so many refreshes.
@@ -120,7 +120,7 @@ class Publisher:
             )
 
     def publish_if_due(
-        self, slot: str, sums: Sums, catalogue: Catalogue, learned: Learned | None = None
+        self, slot: str, sums: Sums, catalogue: Catalogue, learned: PupilState | None = None
     ) -> bool:
         """Publish if the time has come and anything has changed since; whether it did.
 
@@ -179,9 +179,7 @@ class Publisher:
         for other, version in versions.items():
             known = self._others.get(other)
             if other != slot and (known is None or known[0] != version):
-                fresh = Sums(self._dimensions)
-                for arm, raw in load_slot_sums(conn, other).items():
-                    fresh.add_from_bytes(arm, raw)
+                fresh = Sums.from_bytes(load_slot_sums(conn, other), self._dimensions)
                 self._others[other] = (version, fresh)
         return {arm for held in (sums, *self._other_sums()) for arm in held.arms}
 
@@ -194,7 +192,7 @@ class Publisher:
         transactions: Transactions,
         sums: Sums,
         arms: Sequence[str],
-        learned: Learned | None,
+        learned: PupilState | None,
     ) -> None:
         fitted = fit(sums, arms)
         version = next_policy_version(conn, above=self._above)
@@ -221,7 +219,7 @@ class Publisher:
         log.debug("policy %d published, %.0f observations", version, manifest.observations)
 
     def _river(
-        self, learned: Learned | None, version: int
+        self, learned: PupilState | None, version: int
     ) -> tuple[RiverState | None, list[RiverPart]]:
         """The state's description, and its parts where the topic does not have them yet."""
         if learned is None:

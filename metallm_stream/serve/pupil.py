@@ -23,7 +23,7 @@ Pairs = Iterable[tuple[Interaction | None, Interaction | None]]
 
 
 @dataclass(frozen=True)
-class Learned:
+class PupilState:
     """A state, whole and in `parts` for records, and what describes it but for its version."""
 
     state: bytes
@@ -40,7 +40,7 @@ class Pupil(Protocol):
     """Learns from what a batch has changed."""
 
     @property
-    def learned(self) -> Learned | None:
+    def learned(self) -> PupilState | None:
         """What is committed and to be published; None if there is nothing of the kind."""
         ...
 
@@ -48,11 +48,11 @@ class Pupil(Protocol):
         """Go on from what is stored. Raises `ConfigurationError` if that is another's."""
         ...
 
-    def learn(self, conn: Connection, pairs: Pairs) -> Learned | None:
+    def learn(self, conn: Connection, pairs: Pairs) -> PupilState | None:
         """What is known after the batch, stored but not yet committed."""
         ...
 
-    def accept(self, learned: Learned | None) -> None:
+    def accept(self, learned: PupilState | None) -> None:
         """Go on from it, now that it is committed."""
         ...
 
@@ -77,7 +77,7 @@ class NoPupil:
         """Nothing is learned."""
         del conn, pairs
 
-    def accept(self, learned: Learned | None) -> None:
+    def accept(self, learned: PupilState | None) -> None:
         """Nothing changes."""
 
     def retain(self, conn: Connection) -> None:

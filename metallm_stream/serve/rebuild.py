@@ -48,7 +48,7 @@ def rebuild(engine: Engine, encoder: str, dimensions: int) -> Rebuilt:
     """Fold the stored interactions, and the archive of those that retention has dropped."""
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
         live = _live(conn, dimensions)
-        archive = _sums(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
+        archive = Sums.from_bytes(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
         counted = _Counted(stream_interactions(conn, BATCH))
         folded = fold(counted, encoder, dimensions, load_forgetting(conn))
     return Rebuilt(merged([archive, folded], dimensions), live, counted.count)
@@ -102,11 +102,5 @@ class _Counted:
 
 
 def _live(conn: Database, dimensions: int) -> Sums:
-    return merged([_sums(raw, dimensions) for raw in load_sums(conn).values()], dimensions)
-
-
-def _sums(raw: dict[str, bytes], dimensions: int) -> Sums:
-    sums = Sums(dimensions)
-    for arm, packed in raw.items():
-        sums.add_from_bytes(arm, packed)
-    return sums
+    slots = load_sums(conn).values()
+    return merged([Sums.from_bytes(raw, dimensions) for raw in slots], dimensions)

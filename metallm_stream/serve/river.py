@@ -39,7 +39,7 @@ from metallm_stream.postgres import (
     save_river,
     split_lessons,
 )
-from metallm_stream.serve.pupil import Learned, Pairs, refuse_second
+from metallm_stream.serve.pupil import Pairs, PupilState, refuse_second
 from metallm_stream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class RiverPupil:
         self._encoder = encoder
         self._dimensions = dimensions
         self._start = fresh_row(policy, slot, encoder, dimensions)
-        self.learned: Learned | None = None
+        self.learned: PupilState | None = None
 
     def claim(self, conn: Connection) -> None:
         """Go on from the stored state, or begin one.
@@ -88,7 +88,7 @@ class RiverPupil:
         from_bytes(self._policy, row.state)
         self.learned = self._described(row.state, row.lessons)
 
-    def learn(self, conn: Connection, pairs: Pairs) -> Learned | None:
+    def learn(self, conn: Connection, pairs: Pairs) -> PupilState | None:
         """Teach what is complete now, and note what has become of earlier lessons."""
         changed = {}
         for before, after in pairs:
@@ -105,7 +105,7 @@ class RiverPupil:
         save_river(conn, learned.state, learned.lessons)
         return learned
 
-    def accept(self, learned: Learned | None) -> None:
+    def accept(self, learned: PupilState | None) -> None:
         """Go on from what is committed."""
         self.learned = learned
 
@@ -130,7 +130,7 @@ class RiverPupil:
                 f"read {wanted - owned} of {wanted}: stop them, or name a policy of sums"
             )
 
-    def _described(self, state: bytes, lessons: int) -> Learned:
+    def _described(self, state: bytes, lessons: int) -> PupilState:
         parts = split(state)
         head = RiverState(
             policy=self._policy.name,
@@ -141,7 +141,7 @@ class RiverPupil:
             parts=len(parts),
             sha256=digest(state),
         )
-        return Learned(state, parts, head)
+        return PupilState(state, parts, head)
 
 
 def fresh_row(policy: RiverPolicy, slot: str, encoder: str, dimensions: int) -> RiverRow:

@@ -5,28 +5,16 @@ A database without rows in these tables forgets nothing, as before.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
-from sqlalchemy import text
 
-from metallm_stream.postgres.migrate import run_script
+from metallm_stream.postgres.migrate import run_files
 
 revision = "0004"
 down_revision = "0003"
 
-SQL = Path(__file__).parent.parent / "sql"
-ROLES = text(
-    "SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')"
-)
-
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    for part in ("tables", "views"):
-        run_script(connection, (SQL / f"0004_{part}.sql").read_text(encoding="utf-8"))
-    if connection.execute(ROLES).scalar_one() == 2:
-        run_script(connection, (SQL / "0004_roles.sql").read_text(encoding="utf-8"))
+    run_files(op.get_bind(), revision, "tables", "views", "roles")
 
 
 def downgrade() -> None:

@@ -7,27 +7,16 @@ frozen.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
-from sqlalchemy import text
 
-from metallm_stream.postgres.migrate import run_script
+from metallm_stream.postgres.migrate import run_files
 
 revision = "0008"
 down_revision = "0007"
 
-SQL = Path(__file__).parent.parent / "sql"
-ROLES = text(
-    "SELECT count(*) FROM pg_roles WHERE rolname IN ('metallm_service', 'metallm_analyst')"
-)
-
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    run_script(connection, (SQL / "0008_utilities.sql").read_text(encoding="utf-8"))
-    if connection.execute(ROLES).scalar_one() == 2:
-        run_script(connection, (SQL / "0008_roles.sql").read_text(encoding="utf-8"))
+    run_files(op.get_bind(), revision, "utilities", "roles")
 
 
 def downgrade() -> None:

@@ -6,20 +6,16 @@ file is frozen; the function keeps its rights.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
 
-from metallm_stream.postgres.migrate import run_script
+from metallm_stream.postgres.migrate import run_files
 
 revision = "0009"
 down_revision = "0008"
 
-SQL = Path(__file__).parent.parent / "sql"
-
 
 def upgrade() -> None:
-    run_script(op.get_bind(), (SQL / "0009_clipped.sql").read_text(encoding="utf-8"))
+    run_files(op.get_bind(), revision, "clipped")
 
 
 def downgrade() -> None:

@@ -12,8 +12,8 @@ import pytest
 from river.bandit import LinUCBDisjoint, evaluate, evaluate_offline
 
 from metallm_stream.policy.batch_policy import Pulls
-from metallm_stream.policy.indifferent import FixedPolicy, UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from tests.indifferent import FixedPolicy, UniformPolicy
 
 ARMS = ["large", "medium", "small"]
 WIDTH = 4

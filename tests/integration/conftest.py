@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
+from metallm_stream.events import Candidate, Decision, Feedback, Result
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import open_engine
 from metallm_stream.postgres.migrate import migrate
+from tests import records
 from tests.pipeline import fresh_database
+from tests.vendor_stage import Stage, open_stage
 
 DIMENSIONS = 4
 
@@ -59,11 +61,7 @@ class Sample:
 
     def decision(self, i: int, **fields: Any) -> Decision:
         """A decision for `mini` among two arms, one second after that of query i - 1."""
-        arm = fields.get("arm", "mini")
         known = {
-            "query_id": f"q{i}",
-            "fingerprint": "f",
-            "query_partition": 0,
             "query_offset": i,
             "asked_at": self.start + timedelta(seconds=i),
             "decided_at": self.start + timedelta(seconds=i),
@@ -71,35 +69,22 @@ class Sample:
             "labels": ("A", "B"),
             "encoder": "test",
             "context": np.random.default_rng(i).normal(size=DIMENSIONS).astype("<f4").tobytes(),
-            "policy": "ridge-igw",
             "policy_version": 3,
-            "arm": arm,
             "propensity": 0.75,
-            "cost_weight": 0.1,
-            "latency_weight": 0.0,
             "cost_scale_usd": 0.01,
             "candidates": (
                 Candidate(arm="mini", probability=0.75, quality=0.6, cost_usd=0.001, utility=0.59),
                 Candidate(arm="large", probability=0.25, quality=0.65, cost_usd=0.01, utility=0.55),
             ),
         }
-        return Decision(**(known | fields))
+        return records.decision(f"q{i}", **(known | fields))
 
     def result(
         self, i: int, arm: str | None = "mini", cost_usd: float = 0.001, **fields: Any
     ) -> Result:
         """An answer "A" by one attempt that took a second."""
-        attempt = Attempt(
-            arm=arm or "mini",
-            started_at=self.start,
-            latency_s=1.0,
-            input_tokens=10,
-            output_tokens=2,
-            cost_usd=cost_usd,
-        )
+        attempt = records.attempt(arm or "mini", started_at=self.start, cost_usd=cost_usd)
         known = {
-            "query_id": f"q{i}",
-            "arm": arm,
             "text": "A.",
             "prediction": "A",
             "attempts": (attempt,),
@@ -109,12 +94,12 @@ class Sample:
             "latency_s": 1.0,
             "finished_at": self.start + timedelta(seconds=i + 1),
         }
-        return Result(**(known | fields))
+        return records.result(f"q{i}", arm, **(known | fields))
 
     def feedback(self, i: int, label: str | None = "A", **fields: Any) -> Feedback:
         """The label "A", which makes the answer of `result` right."""
-        known = {"query_id": f"q{i}", "label": label, "given_at": self.start + timedelta(hours=1)}
-        return Feedback(**(known | fields))
+        known = {"given_at": self.start + timedelta(hours=1)}
+        return records.feedback(f"q{i}", label, **(known | fields))
 
     def whole(self, i: int) -> Interaction:
         """Decision, result and feedback of query i, joined."""
@@ -129,3 +114,10 @@ class Sample:
 def sample() -> Sample:
     """Makes records."""
     return Sample()
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """One vendor and one provider for all scenes of this file."""
+    with open_stage() as opened:
+        yield opened

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,17 +22,9 @@ from tests.vendor_stage import (
     arm,
     call_of,
     kinds,
-    open_stage,
 )
 
 FINAL = {Fault.UNAUTHORIZED, Fault.CONTEXT_TOO_LONG, Fault.REFUSAL, Fault.OUT_OF_QUOTA}
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One vendor and one provider for all scenes of this file."""
-    with open_stage() as opened:
-        yield opened
 
 
 def test_an_answer_becomes_a_result(stage: Stage) -> None:

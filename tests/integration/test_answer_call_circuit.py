@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.events import Model, Result, Skip
 from metallm_stream.providers import Circuits, Forward, Guard, Shares
-from tests.vendor_stage import SkippingClock, Stage, arm, call_of, kinds, open_stage
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One vendor and one provider for all scenes of this file."""
-    with open_stage() as opened:
-        yield opened
-
-
-class FrozenClock(SkippingClock):
-    """Time that passes only where somebody waits."""
-
-    def monotonic(self) -> float:
-        """What was waited."""
-        return sum(self.waits_s)
+from tests.vendor_stage import FrozenClock, Stage, arm, call_of, kinds
 
 
 def new_guard() -> Guard:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.events import Result
 from metallm_stream.providers import Forward, SystemClock
-from tests.vendor_stage import Stage, arm, call_of, kinds, open_stage
+from tests.vendor_stage import Stage, arm, call_of, kinds
 
 SOON_S = 0.05
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One vendor and one provider for all scenes of this file."""
-    with open_stage() as opened:
-        yield opened
 
 
 def test_a_slow_arm_is_overtaken(stage: Stage) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -29,18 +28,10 @@ from tests.vendor_stage import (
     call_of,
     kinds,
     open_guard,
-    open_stage,
 )
 
 FINAL = {Fault.UNAUTHORIZED, Fault.CONTEXT_TOO_LONG, Fault.REFUSAL, Fault.OUT_OF_QUOTA}
 AGAIN = {Fault.SERVER_ERROR, Fault.RATE_LIMITED, Fault.ERROR_IN_200, Fault.EMPTY_CHOICES}
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One vendor and one provider for all scenes of this file."""
-    with open_stage() as opened:
-        yield opened
 
 
 def test_a_call_that_nobody_answers_fails_with_the_last_reason(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -11,22 +10,7 @@ import pytest
 from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.events import Result
 from metallm_stream.providers import Circuits, Guard, Shares
-from tests.vendor_stage import SkippingClock, Stage, arm, call_of, kinds, open_stage
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One vendor and one provider for all scenes of this file."""
-    with open_stage() as opened:
-        yield opened
-
-
-class FrozenClock(SkippingClock):
-    """Time that passes only where somebody waits."""
-
-    def monotonic(self) -> float:
-        """What was waited."""
-        return sum(self.waits_s)
+from tests.vendor_stage import FrozenClock, Stage, arm, call_of, kinds
 
 
 def guard(clock: FrozenClock, requests_per_minute: float | None = None) -> Guard:

@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Attempt, Candidate, Decision, Feedback, Result
+from metallm_stream.events import Decision, Feedback, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.policy import Sums
-from metallm_stream.postgres import load_sums
+from tests import records
 from tests.pipeline import ENCODER, Pipeline
+from tests.records import START
 
 QUERIES, CORRECTED, WITHDRAWN, DIMENSIONS = 2_000, 1_000, 200, 32
-START = datetime(2026, 1, 1, tzinfo=UTC)
 ARMS = ("large", "small")
 
 
 def decision(number: int, context: np.ndarray) -> Decision:
     """A decision for one of the two arms, alternately."""
-    return Decision(
-        query_id=f"q{number}",
-        fingerprint="f",
-        query_partition=0,
+    return records.decision(
+        f"q{number}",
         query_offset=number,
-        asked_at=START,
-        decided_at=START,
         encoder=ENCODER.replace(":", "-"),
         context=context_to_bytes(context),
-        policy="ridge-igw",
-        policy_version=1,
         arm=ARMS[number % 2],
-        propensity=0.5,
-        candidates=tuple(Candidate(arm=arm, probability=0.5) for arm in ARMS),
-        cost_weight=0.1,
-        latency_weight=0.0,
-        cost_scale_usd=1.0,
     )
 
 
 def result(number: int) -> Result:
-    """The answer of the decided arm."""
+    """The answer of the decided arm, for a cent."""
     arm = ARMS[number % 2]
-    attempt = Attempt(arm=arm, started_at=START, latency_s=0.5, cost_usd=0.01)
-    return Result(
-        query_id=f"q{number}",
-        arm=arm,
-        text="a",
-        prediction="a",
-        attempts=(attempt,),
-        cost_usd=0.01,
-        latency_s=0.5,
-        finished_at=START,
-    )
+    attempt = records.attempt(arm, latency_s=0.5, cost_usd=0.01, input_tokens=None)
+    return records.result(f"q{number}", arm, attempts=(attempt,), cost_usd=0.01)
 
 
 def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
@@ -70,7 +50,7 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
     final[chosen[CORRECTED:]] = first[chosen[CORRECTED:]]
     learner = pipeline.start("learner", LEARNER__BATCH_SIZE="100")
     names = pipeline.names
-    records = [
+    log = [
         record
         for number in range(QUERIES)
         for record in (
@@ -78,7 +58,7 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
             Record.of(names.results, f"q{number}", result(number)),
         )
     ]
-    write(pipeline.producer, records)
+    write(pipeline.producer, log)
     pipeline.judge(*(judged(number, first[number], 0) for number in range(QUERIES)))
     learner.wait_ready(60)
     pipeline.start("learner", slot="1", LEARNER__BATCH_SIZE="100")
@@ -94,8 +74,9 @@ def test_corrections_and_withdrawals_are_exact(pipeline: Pipeline) -> None:
     rows = pipeline.sql("SELECT query_id, quality FROM metallm.interactions")
     kept = {f"q{number}": final[number] for number in {*range(QUERIES)} - {*withdrawn.tolist()}}
     assert {row["query_id"]: row["quality"] for row in rows if row["quality"] is not None} == kept
-    assert live(pipeline).difference(expected(contexts, final, set(withdrawn.tolist()))) <= 1e-9
-    assert pipeline.rebuilt().max_relative_difference <= 1e-9
+    rebuilt = pipeline.rebuilt()
+    assert rebuilt.live.difference(expected(contexts, final, set(withdrawn.tolist()))) <= 1e-9
+    assert rebuilt.max_relative_difference <= 1e-9
     assert pipeline.rebuilt(from_log=True).max_relative_difference <= 1e-9
 
 
@@ -120,13 +101,3 @@ def expected(contexts: np.ndarray, final: np.ndarray, withdrawn: set[int]) -> Su
 def usage() -> np.ndarray:
     """One call of 0.01 USD and half a second, of an unknown prompt, in the documented order."""
     return np.array([1, 0, 1, 0.01, 0.0001, 0, 0, 0, 1, 0.5, 0.25, 0, 0, 0, 0, 0])
-
-
-def live(pipeline: Pipeline) -> Sums:
-    """The sums in the database."""
-    sums = Sums(DIMENSIONS)
-    with pipeline.engine.connect() as conn:
-        for arms in load_sums(conn).values():
-            for arm, raw in arms.items():
-                sums.add_from_bytes(arm, raw)
-    return sums

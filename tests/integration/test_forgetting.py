@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from metallm_stream.encode import context_to_bytes
-from metallm_stream.events import Attempt, Decision, Feedback, Result
+from metallm_stream.events import Decision, Feedback, Result
 from metallm_stream.kafka import Record, write
-from metallm_stream.policy import Sums, merged
-from metallm_stream.postgres import claim_half_life, drop_days_before, load_forgetting, load_sums
+from metallm_stream.postgres import claim_half_life, drop_days_before, load_forgetting
 from metallm_stream.postgres.clocks import MARGIN_S
+from tests import records
 from tests.pipeline import ENCODER, Pipeline
 from tests.processes import eventually
 
@@ -24,47 +24,27 @@ DIMENSIONS, QUERIES, HALF_LIFE_S = 32, 400, 3_600.0
 
 def decision(number: int, context: np.ndarray, decided_at: datetime) -> Decision:
     """A decision for one of the two arms, alternately."""
-    return Decision(
-        query_id=f"q{number}",
-        fingerprint="f",
-        query_partition=0,
+    return records.decision(
+        f"q{number}",
         query_offset=number,
         asked_at=decided_at,
         decided_at=decided_at,
         encoder=ENCODER.replace(":", "-"),
         context=context_to_bytes(context),
-        policy="ridge-igw",
-        policy_version=1,
         arm=ARMS[number % 2],
-        propensity=0.5,
-        cost_weight=0.1,
-        latency_weight=0.0,
-        cost_scale_usd=1.0,
     )
 
 
 def result(number: int, finished_at: datetime) -> Result:
-    """The answer of the decided arm, for a cent."""
+    """The answer of the decided arm."""
     arm = ARMS[number % 2]
-    attempt = Attempt(arm=arm, started_at=finished_at, latency_s=0.5, cost_usd=0.01)
-    return Result(
-        query_id=f"q{number}", arm=arm, prediction="a", attempts=(attempt,), finished_at=finished_at
-    )
+    attempt = records.attempt(arm, started_at=finished_at)
+    return records.result(f"q{number}", arm, attempts=(attempt,), finished_at=finished_at)
 
 
 def judged(number: int, score: float, **fields: object) -> Feedback:
     """A score."""
     return Feedback.model_validate({"query_id": f"q{number}", "score": score} | fields)
-
-
-def live(pipeline: Pipeline) -> Sums:
-    """The sums in the database."""
-    sums = Sums(DIMENSIONS)
-    with pipeline.engine.connect() as conn:
-        for arms in load_sums(conn).values():
-            for arm, raw in arms.items():
-                sums.add_from_bytes(arm, raw)
-    return sums
 
 
 def assert_rebuilt(pipeline: Pipeline) -> None:
@@ -94,7 +74,7 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
     first, final = rng.random(QUERIES), rng.random(QUERIES)
     names = pipeline.names
     learner = pipeline.start("learner", LEARNER__HALF_LIFE_S=str(HALF_LIFE_S))
-    records = [
+    log = [
         record
         for number, time in enumerate(times)
         for record in (
@@ -102,7 +82,7 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
             Record.of(names.decisions, f"q{number}", decision(number, contexts[number], time)),
         )
     ]
-    write(pipeline.producer, records)
+    write(pipeline.producer, log)
     pipeline.judge(*(judged(number, first[number]) for number in range(QUERIES)))
     learner.wait_ready(60)
     pipeline.wait_until_learned()
@@ -113,7 +93,7 @@ def test_what_is_old_counts_less_and_rebuilding_finds_the_same(pipeline: Pipelin
     weights = np.exp2(-np.maximum(ages, 0) / HALF_LIFE_S)
     with pipeline.engine.connect() as conn:
         forgetting = load_forgetting(conn)
-    read = live(pipeline).as_of({arm: forgetting.log2_weight(arm, now) for arm in ARMS})
+    read = pipeline.rebuilt().live.as_of({arm: forgetting.log2_weight(arm, now) for arm in ARMS})
     total = sum(map(read.observations, ARMS))
     # The three from the future count as of when they were written, seconds after `now`.
     assert total == pytest.approx(weights.sum(), rel=0.01)
@@ -213,4 +193,4 @@ def test_a_half_life_is_for_all_times_where_nothing_was_learned(pipeline: Pipeli
         after = load_forgetting(conn)
     week = timedelta(days=7)
     assert after.log2_weight("a", changed_at + week) == after.log2_weight("a", changed_at)
-    assert merged([live(pipeline)], DIMENSIONS).arms == ("large",)
+    assert pipeline.rebuilt().live.arms == ("large",)

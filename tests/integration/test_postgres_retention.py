@@ -41,8 +41,7 @@ def _fill(engine: Engine, sample: Sample, days: int, each: int) -> None:
 def _rebuilt(engine: Engine) -> Sums:
     with engine.begin() as conn:
         sums = fold(stream_interactions(conn), "test", DIMENSIONS)
-        for arm, raw in load_slot_sums(conn, ARCHIVE_SLOT).items():
-            sums.add_from_bytes(arm, raw)
+        sums.merge(Sums.from_bytes(load_slot_sums(conn, ARCHIVE_SLOT), DIMENSIONS))
     return sums
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Decision, Feedback, Result, Verdict
-from metallm_stream.join import Interaction, change, lesson, moment, usage
+from metallm_stream.join import Interaction, change, lesson, moment
 from metallm_stream.policy import (
     NOTHING_FORGOTTEN,
     Forgetting,
@@ -131,9 +131,9 @@ class Fold:
             held = after.get(event.query_id) or self.known.get(event.query_id)
             after[event.query_id] = (held or Interaction(event.query_id)).merged(event)
         pairs = [(self.known.get(query_id), now) for query_id, now in after.items()]
-        restored = Sums(DIMENSIONS)
-        for arm in self.shards[shard].arms:
-            restored.add_from_bytes(arm, self.shards[shard].arm_to_bytes(arm))
+        held = self.shards[shard]
+        stored = {arm: held.arm_to_bytes(arm) for arm in held.arms}
+        restored = Sums.from_bytes(stored, DIMENSIONS)
         restored.merge(change(pairs, ENCODER, DIMENSIONS, self.forgetting))
         self.shards[shard] = restored
         self.known |= after
@@ -236,6 +236,6 @@ def test_a_reader_sees_each_event_at_the_weight_of_its_age(events, clocks, read_
             if taught is not None and taught.arm == arm:
                 observations += weight * taught.weight
             tried = () if item.result is None else item.result.attempts
-            calls += weight * usage(tried).get(arm, np.zeros(len(Usage)))[Usage.CALLS]
+            calls += weight * sum(attempt.arm == arm for attempt in tried)
         assert abs(read.observations(arm) - observations) <= SAME * max(1.0, observations)
         assert abs(read.usage(arm)[Usage.CALLS] - calls) <= SAME * max(1.0, calls)

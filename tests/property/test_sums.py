@@ -78,9 +78,8 @@ def test_what_is_taken_out_again_leaves_nothing(
 @given(items=events, cut=st.integers(0, 40))
 def test_a_snapshot_at_any_cut_is_exact(items: list[tuple], cut: int) -> None:
     """fold(prefix) → bytes → restore → fold(suffix) is fold(all), to the last bit."""
-    prefix, restored = folded(items[:cut]), Sums(D)
-    for arm in prefix.arms:
-        restored.add_from_bytes(arm, prefix.arm_to_bytes(arm))
+    prefix = folded(items[:cut])
+    restored = Sums.from_bytes({arm: prefix.arm_to_bytes(arm) for arm in prefix.arms}, D)
     assert restored.difference(prefix) == 0.0
     for item in items[cut:]:
         add(restored, item)

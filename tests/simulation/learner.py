@@ -39,10 +39,7 @@ class Database:
 
     def slot_sums(self, slot: int) -> Sums:
         """What one slot has learned."""
-        sums = Sums(DIMENSIONS)
-        for arm, raw in self.sums[slot].items():
-            sums.add_from_bytes(arm, raw)
-        return sums
+        return Sums.from_bytes(self.sums[slot], DIMENSIONS)
 
 
 class Learner:

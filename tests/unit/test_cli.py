@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -24,9 +23,10 @@ from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses, exports, given_servers
 from metallm_stream.cli.watch import Snapshot, render
-from metallm_stream.events import Candidate, Decision
+from metallm_stream.events import Candidate
 from metallm_stream.settings import Settings
 from tests.readme import REPOSITORY
+from tests.records import decision
 
 NOTHING = {"KAFKA_BOOTSTRAP_SERVERS": None, "DATABASE_URL": None, "METALLM_CONFIG": None}
 
@@ -335,31 +335,19 @@ def test_doctor_tells_of_a_service_that_nobody_does(
 
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:
     """With what budgets add to the cost weight; what the policy did not know is unknown, not 0."""
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    decision = Decision(
-        query_id="q",
-        fingerprint="f",
-        query_partition=0,
-        query_offset=0,
-        asked_at=at,
-        decided_at=at,
-        encoder="test",
-        context=b"",
-        policy="ridge-igw",
+    chosen = decision(
         policy_version=7,
         arm="small",
         propensity=0.25,
         cost_weight=0.3,
         budget_weight=2.5,
-        latency_weight=0,
-        cost_scale_usd=0.01,
         candidates=(
             Candidate(arm="small", probability=0.25, quality=0.5, cost_usd=0.001, utility=0.47),
             Candidate(arm="[large]", probability=0.75),
         ),
     )
     console = Console(width=90, record=True, file=io.StringIO())
-    console.print(decision_table(decision, answered_by="[large]"))
+    console.print(decision_table(chosen, answered_by="[large]"))
     lines = console.export_text().splitlines()
     assert lines[0].rstrip().endswith("policy version 7, cost weight 0.3 + 2.5 by budgets")
     rows = [line.split() for line in lines if "0.250" in line or "0.750" in line]

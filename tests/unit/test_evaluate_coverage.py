@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_logs import LOGGERS, Logs, coverage, simulate
 from metallm_stream.evaluate import PolicyEvaluation
 from metallm_stream.evaluate.anytime import AnytimeDoublyRobust
-from metallm_stream.evaluate.synthetic import LOGGERS, Logs, coverage, simulate
 
 LOGS, DECISIONS, PIECES = 400, 1_200, 10
 SUCCESS = np.array([[0.9, 0.6], [0.5, 0.6], [0.6, 0.7]])

@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_logs import LOGGERS, simulate
 from metallm_stream.evaluate import BanditLog, Estimate, PolicyEvaluation
 from metallm_stream.evaluate.anytime import COSTS, RATES, TRUNCATION, AnytimeDoublyRobust
-from metallm_stream.evaluate.doubly_robust import DoublyRobust
-from metallm_stream.evaluate.ips import Ips
 from metallm_stream.evaluate.overlap import Overlap
-from metallm_stream.evaluate.snips import Snips
-from metallm_stream.evaluate.synthetic import LOGGERS, simulate
-from metallm_stream.evaluate.weighted_doubly_robust import WeightedDoublyRobust
-
-ESTIMATORS = (Ips, Snips, DoublyRobust, WeightedDoublyRobust)
 
 
 def log(n: int = 4, **changed: Any) -> BanditLog:

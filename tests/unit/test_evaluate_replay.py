@@ -28,13 +28,13 @@ from metallm_stream.evaluate.spending import WINDOW
 from metallm_stream.join.reward import LEAST, MOST
 from metallm_stream.policy import Beliefs
 from metallm_stream.policy.batch_policy import BatchPolicy, Pulls
-from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 from metallm_stream.policy.river_alone import RiverAlone
 from metallm_stream.policy.river_policy import river_policy
 from metallm_stream.policy.river_rule import RiverRule
 from metallm_stream.policy.river_state import Taught
 from metallm_stream.route.budget import WINDOW_QUERIES
+from tests.indifferent import UniformPolicy
 
 N, D = 600, 4
 ARMS = ("dear", "fair", "poor")

@@ -15,7 +15,6 @@ from metallm_stream.join import (
     change,
     check_context,
     lesson,
-    usage,
 )
 from metallm_stream.policy import Sums, Usage
 from tests.records import (
@@ -51,7 +50,7 @@ def test_an_event_of_another_query_is_a_mistake_of_ours() -> None:
 def test_a_try_that_was_broken_off_tells_nothing_of_its_arm() -> None:
     """Another arm was faster; neither a call nor a failure of the slow one is counted."""
     slow = attempt("maxi", failure=Failure(kind="superseded", message="another arm was faster"))
-    assert usage([slow, attempt()]).keys() == {"mini"}
+    assert learned((None, joined(result(attempts=(slow, attempt()))))).arms == ("mini",)
 
 
 def test_a_repetition_gives_the_very_same_interaction() -> None:
@@ -182,9 +181,11 @@ def test_costs_are_booked_without_any_label_and_without_a_decision() -> None:
 
 def test_usage_adds_up_by_arm() -> None:
     """Three tries at two arms."""
-    totals = usage([attempt("mini"), attempt("mini", cost_usd=None), attempt("maxi")])
-    assert totals["mini"][[Usage.CALLS, Usage.COST_CALLS, Usage.COST_USD]].tolist() == [2, 1, 0.001]
-    assert totals["maxi"][Usage.CALLS] == 1
+    tries = (attempt("mini"), attempt("mini", cost_usd=None), attempt("maxi"))
+    sums = learned((None, joined(result(attempts=tries))))
+    columns = [Usage.CALLS, Usage.COST_CALLS, Usage.COST_USD]
+    assert sums.usage("mini")[columns].tolist() == [2, 1, 0.001]
+    assert sums.usage("maxi")[Usage.CALLS] == 1
 
 
 def test_the_length_of_a_prompt_counts_where_the_decision_tells_it() -> None:

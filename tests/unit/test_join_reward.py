@@ -8,22 +8,14 @@ import pytest
 
 from metallm_stream.events import Attempt, Candidate, Decision, Failure, Feedback, Result
 from metallm_stream.join import Interaction, Rewards
+from tests.records import decision
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 REWARDS = Rewards(cost_weight=0.2, latency_weight=0.1, latency_scale_s=10.0)
-DECISION = Decision(
-    query_id="q",
-    fingerprint="f",
-    query_partition=0,
-    query_offset=0,
-    asked_at=AT,
-    decided_at=AT,
+DECISION = decision(
     encoder="e",
-    context=b"\x00" * 8,
     policy="river:LinUCBDisjoint",
-    policy_version=1,
     arm="a",
-    propensity=0.5,
     cost_weight=9.0,  # the query's own trade-off is another
     latency_weight=9.0,
     cost_scale_usd=0.02,

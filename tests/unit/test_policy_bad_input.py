@@ -11,10 +11,10 @@ import pytest
 
 from metallm_stream.policy import fit
 from metallm_stream.policy.batch_policy import BatchPolicy
-from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
 from metallm_stream.policy.river_alone import RiverAlone
 from metallm_stream.policy.river_policy import river_policy
+from tests.indifferent import UniformPolicy
 
 ARMS = ["a", "b"]
 FINE = np.random.default_rng(1).normal(size=(3, 2))

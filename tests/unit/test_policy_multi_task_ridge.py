@@ -11,8 +11,8 @@ from river import preprocessing
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.policy import SoftElimination, Sums, fit
-from metallm_stream.policy.indifferent import UniformPolicy
 from metallm_stream.policy.multi_task_ridge import MultiTaskRidge
+from tests.indifferent import UniformPolicy
 from tests.readme import REPOSITORY, blocks
 
 ARMS = ["a", "b", "c"]

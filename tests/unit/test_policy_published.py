@@ -42,7 +42,6 @@ def published(sums: Sums, found: RidgeFit) -> Published:
         version=7,
         published_at=WHEN,
         encoder="wordllama-4",
-        exploration={"floor": 0.01},
     )
     return Published.from_records(
         PolicyManifest.parse(manifest.encode()), [PolicyArm.parse(arm.encode()) for arm in arms]
@@ -68,7 +67,6 @@ def test_predicts_after_the_wire_what_was_fitted() -> None:
         7,
         "wordllama-4",
     )
-    assert policy.manifest.exploration == {"floor": 0.01}
     assert policy.manifest.observations == 100.0
 
 

@@ -144,7 +144,7 @@ def test_burn_in_is_refused_with_the_reason_and_the_way_out() -> None:
         river_policy("river:LinUCBDisjoint", {"burn_in": 3}).make()
     assert "METALLM_ROUTER__FLOOR tries every arm" in str(it.value)
     nothing_learned(river_policy("river:LinUCBDisjoint", {"burn_in": 0}), 4)
-    right = river_policy("metallm_stream.policy.indifferent.UniformPolicy", {"burn_in": 3})
+    right = river_policy("tests.indifferent.UniformPolicy", {"burn_in": 3})
     assert right.make().burn_in == 3
 
 

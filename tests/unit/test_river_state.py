@@ -145,7 +145,6 @@ def program(*parts: object) -> bytes:
 MEAN = ("river.stats.mean", "Mean", pickle.STACK_GLOBAL)
 ARRAY = ("metallm_stream.policy.restricted_pickle", "array", pickle.STACK_GLOBAL)
 NOTHING = pickle.EMPTY_TUPLE
-ONE = (*MEAN, NOTHING, pickle.REDUCE)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from sqlalchemy import Engine, text
 
 from metallm_stream.cli.demo.recording import Recording
 from metallm_stream.cli.demo.services import PROVIDER, Services
+from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import EmbeddedStack, Listener, StateDirectory, remove_state
 from metallm_stream.events import Model
-from metallm_stream.kafka import Connection, Record, TopicNames, create, write
+from metallm_stream.kafka import Connection, Record, TopicNames, write
 from metallm_stream.postgres import database_url, open_engine
 from metallm_stream.postgres.migrate import migrate
 from metallm_stream.settings import KAFKA_PASSED_THROUGH, Settings
@@ -87,14 +88,7 @@ def _topics(
     names = TopicNames(f"demo-{secrets.token_hex(4)}." if is_given else "")
     properties = settings.kafka_properties if is_given else {}
     kafka = Connection(servers.bootstrap_servers, properties, NAME)
-    create(
-        kafka.admin(),
-        names,
-        (PROVIDER,),
-        partitions=settings.topics.partitions,
-        replication_factor=settings.topics.replication_factor,
-        min_insync_replicas=settings.topics.min_insync_replicas,
-    )
+    create_topics(kafka, names, settings.topics, (PROVIDER,))
     if is_given:
         opened.callback(_delete_topics, kafka, names)
     return names, kafka
