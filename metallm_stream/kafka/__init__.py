@@ -24,6 +24,7 @@ from metallm_stream.kafka.records import (
     header,
     recorded_at,
 )
+from metallm_stream.kafka.rights import explained, require_rights
 from metallm_stream.kafka.time_order import TimeOrder
 from metallm_stream.kafka.topics import (
     UNSEEN,
@@ -67,6 +68,7 @@ __all__ = [
     "check",
     "create",
     "dead_letter",
+    "explained",
     "header",
     "no_topic",
     "offset_of",
@@ -77,6 +79,7 @@ __all__ = [
     "read_from_start",
     "read_tail",
     "recorded_at",
+    "require_rights",
     "to_end",
     "traced",
     "watermarks",

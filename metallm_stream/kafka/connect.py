@@ -63,10 +63,10 @@ class Connection:
     ) -> Consumer:
         """A static member of a group: a restarted replica is assigned again in about a second.
 
-        With `positions_are_ours` the caller keeps the offsets: a position that does not exist is
-        an error, and the end of a partition is told. Little is fetched ahead, since the caller
-        pauses partitions, which throws away what was. Members share each topic evenly then, and
-        give up everything whenever the group balances.
+        A position that does not exist is an error: the topic was made anew, or cut. With
+        `positions_are_ours` the caller keeps the offsets, and the end of a partition is told.
+        Little is fetched ahead, since the caller pauses partitions, which throws away what was.
+        Members share each topic evenly then, and give up everything whenever the group balances.
         """
         strategy = "cooperative-sticky"
         fetch = {"fetch.message.max.bytes": MAX_RECORD_BYTES, "queued.max.messages.kbytes": 65_536}
@@ -87,7 +87,7 @@ class Connection:
                 "partition.assignment.strategy": strategy,
                 "session.timeout.ms": int(SESSION_TIMEOUT_S * 1_000),
                 "heartbeat.interval.ms": 1_000,
-                "auto.offset.reset": "error" if positions_are_ours else "earliest",
+                "auto.offset.reset": "error",
                 "enable.partition.eof": positions_are_ours,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,

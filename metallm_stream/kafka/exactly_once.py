@@ -95,6 +95,7 @@ class ExactlyOnce:
         patience: Patience = USUAL,
     ) -> None:
         self._topics = list(topics)
+        self._group = group
         instance = f"{group}-{slot}"
         self._consumer = connection.group_consumer(group, instance)
         self._last_records = last_records
@@ -103,7 +104,8 @@ class ExactlyOnce:
         self._lifeline = Lifeline(connection, group, instance, self._topics, patience)
         self._watchdog = Watchdog()
         self._transactions = Transactions(
-            connection.transactional_producer(instance),
+            connection,
+            instance,
             on_committed=on_committed,
             on_aborted=on_aborted,
         )
@@ -308,7 +310,7 @@ class ExactlyOnce:
     def _begin(self, message: Message) -> Work | None:
         error = message.error()
         if error is not None:
-            raise_unless_passing(error)
+            raise_unless_passing(error, message.topic() or self._group)
             return None
         key = partition_of(message)
         window = self._windows.get(key)

@@ -49,7 +49,7 @@ class Follower:
             if error is None:
                 messages.append(message)
             else:
-                raise_unless_passing(error)
+                raise_unless_passing(error, message.topic())
         return messages
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def to_end(
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 waiting.discard(partition_of(message))
             else:
-                raise_unless_passing(error)
+                raise_unless_passing(error, message.topic())
 
 
 def read_from_start(

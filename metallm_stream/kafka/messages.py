@@ -10,6 +10,7 @@ import logging
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from metallm_stream.kafka.records import Partition
+from metallm_stream.kafka.rights import refused
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ def offset_of(message: Message) -> int:
     return offset
 
 
-def raise_unless_passing(error: KafkaError) -> None:
-    """Raises `KafkaException` for a consumer error that does not mend itself."""
+def raise_unless_passing(error: KafkaError, about: str | None = None) -> None:
+    """Raises an exception for a consumer error that does not mend itself.
+
+    It is `ConfigurationError` where a user can mend it, with what it is `about`.
+    """
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
         return
     if error.fatal() or error.code() in (
@@ -41,7 +45,8 @@ def raise_unless_passing(error: KafkaError) -> None:
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_SESSION_TIMEOUT,
         KafkaError._AUTHENTICATION,  # noqa: SLF001
     ):
-        raise KafkaException(error)
+        raise refused(error, about) or KafkaException(error)
     log.warning("consumer: %s", error.str())

@@ -112,7 +112,7 @@ class TimeOrder:
             return
         error = message.error()
         if error is not None:
-            raise_unless_passing(error)
+            raise_unless_passing(error, message.topic())
             if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
                 return
         key = partition_of(message)

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from metallm_stream.errors import MetallmError
 from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.rights import refused
 
 TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
@@ -23,18 +24,23 @@ class NotWrittenError(MetallmError):
 
 
 def write(producer: Producer, records: Sequence[Record]) -> None:
-    """Write the records and wait for all; raises `NotWrittenError` naming the first failure."""
-    failures: list[str] = []
+    """Write the records and wait for all.
+
+    Raises `NotWrittenError` naming the first failure, or `ConfigurationError` for a missing right.
+    """
+    failures: list[tuple[KafkaError, str | None]] = []
 
     def delivered(error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            failures.append(f"{message.topic()}: {error}")
+            failures.append((error, message.topic()))
 
     for record in records:
         _produce(producer, record, delivered)
     left = producer.flush(TIMEOUT_S)
-    if failures or left:
-        raise NotWrittenError(failures[0] if failures else f"{left} records not acknowledged")
+    for error, topic in failures:
+        raise refused(error, topic) or NotWrittenError(f"{topic}: {error}")
+    if left:
+        raise NotWrittenError(f"{left} records not acknowledged")
 
 
 def begin_write(producer: Producer, record: Record) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Generation, Model, Price
 from metallm_stream.judge import Templates, shipped
-from metallm_stream.kafka import check
+from metallm_stream.kafka import check, require_rights
 from metallm_stream.providers import (
     Answer,
     Circuits,
@@ -34,7 +34,14 @@ def open_judge(settings: Settings) -> Judge:
         )
     vendor = provider_settings(settings, model.provider, max_connections=judge.concurrency)
     kafka = connection(settings, "metallm-judge")
-    check(kafka.admin(), names(settings), ())
+    topics, admin = names(settings), kafka.admin()
+    check(admin, topics, ())
+    require_rights(
+        admin,
+        reads=(topics.cases, topics.health),
+        writes=(topics.verdicts, topics.health, topics.dead_letters(topics.cases)),
+        group=f"{topics.prefix}metallm-judge",
+    )
     clock, slot = SystemClock(), f"judge-{settings.slot}"
     spending = Spending(model.provider, slot, judge.spend_cap_usd, judge.spend_cap_per, clock)
     circuits = Circuits(model.provider, slot, worker.circuit_share, clock)

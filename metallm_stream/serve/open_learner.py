@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metallm_stream.encode import load_encoder
-from metallm_stream.kafka import check
+from metallm_stream.kafka import check, require_rights
 from metallm_stream.policy.drift import ResidualWatch
 from metallm_stream.postgres import check_revision, open_engine
 from metallm_stream.serve.accountant import Accountant
@@ -21,7 +21,15 @@ POLICY = "ridge"
 def open_learner(settings: Settings) -> Learner:
     """A learner, its surroundings checked."""
     kafka = connection(settings, "metallm-learner")
-    check(kafka.admin(), names(settings), ())
+    topics, admin = names(settings), kafka.admin()
+    check(admin, topics, ())
+    dead = [topic for topic in topics.all(()) if topic.endswith(".dlq")]
+    require_rights(
+        admin,
+        reads=(*topics.joined, topics.models, topics.policy, *dead),
+        writes=(topics.policy, *map(topics.dead_letters, topics.joined)),
+        group=f"{topics.prefix}metallm-learner",
+    )
     check_revision(settings.database())
     engine = open_engine(settings.database(), application_name=f"metallm-learner-{settings.slot}")
     encoder = load_encoder(settings.encoder)

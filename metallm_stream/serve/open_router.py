@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 
 from metallm_stream.encode import load_encoder
-from metallm_stream.kafka import check
+from metallm_stream.kafka import check, require_rights
 from metallm_stream.policy import Chooser, chooser, is_river
 from metallm_stream.route import TradeOff
 from metallm_stream.serve.router import Router
@@ -18,7 +18,14 @@ from metallm_stream.settings import Settings
 def open_router(settings: Settings) -> Router:
     """A router, its surroundings checked."""
     kafka = connection(settings, "metallm-router")
-    check(kafka.admin(), names(settings), ())
+    topics, admin = names(settings), kafka.admin()
+    check(admin, topics, ())
+    require_rights(
+        admin,
+        reads=(topics.queries, topics.decisions, *topics.compacted),
+        writes=(topics.decisions, topics.results, topics.dead_letters(topics.queries)),
+        group=f"{topics.prefix}metallm-router",
+    )
     encoder = load_encoder(settings.encoder)
     encoder.encode(["its weights are read now, and not when the first query waits"])
     return Router(

@@ -7,7 +7,7 @@ from functools import partial
 
 from metallm_stream.events import Call, Case, Result
 from metallm_stream.judge import Templates, case_of, template
-from metallm_stream.kafka import check
+from metallm_stream.kafka import check, require_rights
 from metallm_stream.providers import (
     Circuits,
     Forward,
@@ -28,7 +28,16 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     """A worker for one configured provider, its surroundings checked."""
     vendor = provider_settings(settings, provider, max_connections=settings.worker.concurrency)
     kafka = connection(settings, f"metallm-worker-{provider}")
-    check(kafka.admin(), names(settings), (provider,))
+    topics, admin = names(settings), kafka.admin()
+    check(admin, topics, (provider,))
+    calls = topics.calls(provider)
+    cases = [] if settings.judge.provider is None else [topics.cases]
+    require_rights(
+        admin,
+        reads=[calls] if settings.worker.spend_cap_usd is None else [calls, topics.health],
+        writes=[topics.results, topics.health, topics.dead_letters(calls), *cases],
+        group=f"{topics.prefix}metallm-worker-{provider}",
+    )
     clock = SystemClock()
     circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
     spending = _spending(settings, provider, clock)

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from confluent_kafka import KafkaException
 from prometheus_client import disable_created_metrics
 from threadpoolctl import threadpool_limits
 
 from metallm_stream.errors import ConfigurationError, Unreachable
+from metallm_stream.kafka import explained
 from metallm_stream.serve.http import exposed
 from metallm_stream.serve.logs import begin_log, set_format
 from metallm_stream.serve.metrics import LoopMetrics
@@ -31,6 +33,7 @@ EXIT_CRASH = 70
 # Work and its commits are many short steps of threads that take turns; with the usual 5 ms each
 # hand-over may wait so long.
 SWITCH_S = 0.0005
+CRASHED = "ending, a restart replays what was not committed"
 log = logging.getLogger(__name__)
 
 
@@ -77,13 +80,22 @@ def serve(construct: Callable[[Settings], Service]) -> None:
             exposed(settings.http, service.metrics, stop),
         ):
             service.run(stop)
-    except ConfigurationError as exc:
-        log.critical("%s", exc)
-        code = EXIT_UNREACHABLE if isinstance(exc, Unreachable) else EXIT_CONFIGURATION
+    except (ConfigurationError, KafkaException) as exc:
+        code = _told(exc)
     except Exception:
-        log.critical("ending, a restart replays what was not committed", exc_info=True)
+        log.critical(CRASHED, exc_info=True)
         code = EXIT_CRASH
     else:
         return
     logging.shutdown()
     os._exit(code)
+
+
+def _told(error: ConfigurationError | KafkaException) -> int:
+    """Log why the process ends; the code that it ends with."""
+    told = explained(error.args[0]) if isinstance(error, KafkaException) else error
+    if not isinstance(told, ConfigurationError):
+        log.critical(CRASHED, exc_info=error)
+        return EXIT_CRASH
+    log.critical("%s", told)
+    return EXIT_UNREACHABLE if isinstance(told, Unreachable) else EXIT_CONFIGURATION

@@ -163,10 +163,10 @@ class Publisher:
         silent_s = time.monotonic() - self._newest[1]
         if self._transactions is not None and silent_s < SILENT_REFRESHES * self._refresh_s:
             return None
-        producer = self._connection.transactional_producer(f"{self._names.prefix}metallm-publisher")
         if self._transactions is not None:
             self._transactions.close()
-        self._transactions = Transactions(producer)
+        name = f"{self._names.prefix}metallm-publisher"
+        self._transactions = Transactions(self._connection, name)
         self._transactions.start()
         self._river_head = None
         return self._transactions

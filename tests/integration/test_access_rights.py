@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,23 @@ from metallm_stream.cli.main import cli
 from metallm_stream.embedded import EmbeddedStack
 from metallm_stream.embedded.ports import HOST, free_port
 from metallm_stream.errors import ConfigurationError, Unreachable
-from metallm_stream.kafka import Connection, Follower, TopicNames, check, create
+from metallm_stream.kafka import (
+    Connection,
+    ExactlyOnce,
+    Follower,
+    Record,
+    TopicNames,
+    Transactions,
+    check,
+    create,
+    require_rights,
+    write,
+)
 from tests.pipeline import ENCODER
 from tests.processes import eventually
 
 NAMES = TopicNames("few.")
+DEAD = NAMES.dead_letters(NAMES.queries)
 USER = "User:little"
 SECURITY = {
     "security.protocol": "SASL_PLAINTEXT",
@@ -174,3 +187,63 @@ def test_doctor_leaves_no_check_out_because_another_is_refused(
     told = guarded.doctor(database_url)
     assert "problem  services: router: " in told
     assert "warning  policy: none yet" in told
+
+
+def test_rights_that_are_missing_are_told_before_they_are_used(guarded: Guarded) -> None:
+    """The first topic without the right, or the group."""
+    router = f"{NAMES.prefix}metallm-router"
+
+    def lacking() -> str:
+        try:
+            require_rights(
+                guarded.connection.admin(), reads=[NAMES.queries], writes=[DEAD], group=router
+            )
+        except ConfigurationError as exc:
+            return str(exc)
+        return ""
+
+    guarded.grant(AclOperation.READ)
+    said = f"this user may not Write topic '{DEAD}': grant Write on it"
+    eventually(lambda: lacking() == said)
+    guarded.grant(AclOperation.WRITE, prefix=DEAD)
+    eventually(lambda: f"consumer group '{router}'" in lacking())
+    guarded.grant(AclOperation.DESCRIBE, ResourceType.GROUP)
+    eventually(lambda: lacking().endswith("grant Read on it"))
+    guarded.grant(AclOperation.READ, ResourceType.GROUP)
+    eventually(lambda: not lacking())
+
+
+def test_a_right_to_write_that_is_lost_later_is_told_with_its_topic(guarded: Guarded) -> None:
+    """Which the client does not tell: it says that the transaction must be aborted."""
+    guarded.grant(AclOperation.READ)
+    guarded.grant(AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID)
+    eventually(lambda: "DescribeConfigs" in guarded.refusal())
+    transactions = Transactions(guarded.connection, f"{NAMES.prefix}slot")
+    with closing(transactions):
+        transactions.start()
+        with pytest.raises(ConfigurationError, match=f"may not Write topic '{DEAD}': grant Write"):
+            transactions.write([Record(DEAD, None, b"bad")])
+    guarded.grant(AclOperation.WRITE, prefix=NAMES.policy)  # or no idempotent producer at all
+    with pytest.raises(ConfigurationError, match=rf"refuses: {DEAD}: .*grant .* on the topic"):
+        write(guarded.connection.producer(), [Record(DEAD, None, b"bad")])
+
+
+def test_a_transactional_id_that_is_refused_is_named(guarded: Guarded) -> None:
+    """It is no fence, and a restart does not help."""
+    with (
+        closing(Transactions(guarded.connection, "slot")) as transactions,
+        pytest.raises(ConfigurationError, match=r"'slot'.*Describe on the transactional id"),
+    ):
+        transactions.start()
+
+
+def test_a_group_that_may_not_be_joined_is_named(guarded: Guarded) -> None:
+    """Also where the right is lost while the member works."""
+    guarded.grant(AclOperation.READ)
+    guarded.grant(AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID)
+    eventually(lambda: "DescribeConfigs" in guarded.refusal())
+    group = f"{NAMES.prefix}copier"
+    with closing(ExactlyOnce(guarded.connection, [NAMES.queries], group=group, slot="0")) as loop:
+        loop.start()
+        with pytest.raises(ConfigurationError, match=rf"{group}: .*grant this user Read on the"):
+            eventually(lambda: loop.take(1, 0.1))

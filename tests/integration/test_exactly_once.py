@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic
 
-from metallm_stream.errors import Fenced
+from metallm_stream.errors import ConfigurationError, Fenced
 from metallm_stream.kafka import ExactlyOnce, Record, Work, write
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
@@ -49,6 +51,11 @@ def take(loop: ExactlyOnce, count: int = COUNT) -> list[Work]:
         if len(works) == count:
             return works
     raise AssertionError(f"{len(works)} of {count} records came")
+
+
+def _error(answer: Future[None]) -> BaseException | None:
+    """What a request came to: None if it was granted."""
+    return answer.exception(15)
 
 
 def number(work: Work) -> int:
@@ -147,6 +154,25 @@ def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline
     with member(pipeline) as second:
         assert second.take(10, 1.0) == []
     assert copies(pipeline) == done
+
+
+def test_a_topic_that_is_made_anew_under_a_member_is_read_from_its_start(
+    pipeline: Pipeline,
+) -> None:
+    """Its new records have offsets that the member has done: it ends, and a restart reads them."""
+    fill(pipeline)
+    topic, admin = pipeline.names.queries, pipeline.kafka.admin()
+    with member(pipeline) as loop:
+        for work in take(loop):
+            copy(pipeline, loop, work)
+        loop.flush()
+        admin.delete_topics([topic])[topic].result(15)
+        eventually(lambda: not _error(admin.create_topics([NewTopic(topic, 2, 1)])[topic]))
+        write(pipeline.kafka.producer(), [Record(topic, None, b"1", partition=0)])
+        with pytest.raises((KafkaException, ConfigurationError)):
+            eventually(lambda: loop.take(1, 0.1), 30)
+    with member(pipeline) as successor:
+        assert [number(work) for work in take(successor, 1)] == [1]
 
 
 def test_the_last_records_come_last(pipeline: Pipeline) -> None:

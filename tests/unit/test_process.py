@@ -16,10 +16,14 @@ from metallm_stream.postgres import check_revision
 NOBODY = "127.0.0.1:1"
 SERVED = """
 from metallm_stream.errors import ConfigurationError, Unreachable
+from confluent_kafka import KafkaError, KafkaException
 from metallm_stream.serve.process import serve
 
+def refused(code):
+    return KafkaException(KafkaError(code, "by the test"))
+
 def fails(settings):
-    raise {error}("by the test")
+    raise {error}
 
 serve(fails)
 """
@@ -27,7 +31,14 @@ serve(fails)
 
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
-    [("Unreachable", 75, 1), ("ConfigurationError", 78, 1), ("ValueError", 70, None)],
+    [
+        ("Unreachable('by the test')", 75, 1),
+        ("ConfigurationError('by the test')", 78, 1),
+        ("ValueError('by the test')", 70, None),
+        ("refused(KafkaError._TIMED_OUT)", 75, 1),
+        ("refused(KafkaError.TOPIC_AUTHORIZATION_FAILED)", 78, 1),
+        ("refused(KafkaError._AUTO_OFFSET_RESET)", 70, None),
+    ],
 )
 def test_the_exit_code_tells_whether_a_restart_may_help(
     error: str, code: int, lines: int | None

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster, refusals
 from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, warning
+from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import PolicyManifest
 from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
 from metallm_stream.serve.knowledge import Knowledge
@@ -148,7 +149,7 @@ def services(settings: Settings, admin: AdminClient, connection: Connection) -> 
     start = f"{topic_names.prefix}metallm-"
     try:
         arms = tuple(_catalogue(connection, topic_names).arms.values())
-    except KafkaException:  # as the check of models tells
+    except (ConfigurationError, KafkaException):  # as the check of models tells
         arms = ()
     providers = sorted({model.provider for model in arms})
     wanted = {
