@@ -18,6 +18,10 @@ STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 20
 IDLE_TIMEOUT_S = 120
 CONNECT_TIMEOUT_S = 10
+# What values look like in texts, whatever the role, the database or the environment says of it.
+FORMATS = (
+    "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c standard_conforming_strings=on"
+)
 
 
 def database_url(url: SecretStr | str) -> URL:
@@ -47,18 +51,13 @@ def open_engine(url: SecretStr | str, *, application_name: str, pool_size: int =
     What the URL's query says (`sslmode`, `options`, …) reaches libpq and is not overridden.
     """
     parsed = database_url(url)
-    ours = {
-        "application_name": application_name,
-        "connect_timeout": str(CONNECT_TIMEOUT_S),
-        "keepalives_idle": "30",
-        "options": (
-            f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
-            f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_S}s -c TimeZone=UTC"
-        ),
-    }
+    timeouts = (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
+        f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_S}s"
+    )
     return create_engine(
         parsed,
-        connect_args={name: value for name, value in ours.items() if name not in parsed.query},
+        connect_args=connect_args(parsed, application_name, f"{timeouts} {FORMATS}"),
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
@@ -66,3 +65,15 @@ def open_engine(url: SecretStr | str, *, application_name: str, pool_size: int =
         pool_pre_ping=True,
         hide_parameters=True,
     )
+
+
+def connect_args(parsed: URL, application_name: str, options: str = FORMATS) -> dict[str, str]:
+    """How we connect where the URL's query does not say otherwise."""
+    ours = {
+        "application_name": application_name,
+        "connect_timeout": str(CONNECT_TIMEOUT_S),
+        "keepalives_idle": "30",
+        "client_encoding": "utf8",
+        "options": options,
+    }
+    return {name: value for name, value in ours.items() if name not in parsed.query}

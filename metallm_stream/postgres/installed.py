@@ -16,7 +16,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from metallm_stream.errors import ConfigurationError, Unreachable
-from metallm_stream.postgres.engine import CONNECT_TIMEOUT_S, database_url
+from metallm_stream.postgres.engine import connect_args, database_url
 from metallm_stream.postgres.tables import SCHEMA
 
 PACKAGE = Path(__file__).parent.parent
@@ -110,11 +110,12 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
     Raises `Unreachable` if there is none to be had: nobody there, or a wrong password, which the
     driver does not tell apart.
     """
+    parsed = database_url(url)
     engine = create_engine(
-        database_url(url),
+        parsed,
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"application_name": "metallm-db", "connect_timeout": CONNECT_TIMEOUT_S},
+        connect_args=connect_args(parsed, "metallm-db"),
     )
     try:
         conn = engine.connect()

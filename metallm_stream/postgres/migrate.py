@@ -24,12 +24,14 @@ OLDEST_SERVER = 150_000
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('metallm'), hashtext('migrate'))")
 _SERVER = text("SELECT current_setting('server_version_num')::integer")
+_ENCODING = text("SHOW server_encoding")
 
 
 def migrate(url: SecretStr | str) -> str:
     """Run all migrations that this database lacks; returns the revision it has then.
 
-    Raises `ConfigurationError` if the server is too old or the database is newer than the code.
+    Raises `ConfigurationError` if the server is too old, the database is newer than the code, or it
+    cannot hold every text.
     """
     with connected(url) as conn:
         conn.execute(_LOCK)
@@ -38,6 +40,11 @@ def migrate(url: SecretStr | str) -> str:
             raise ConfigurationError(
                 f"PostgreSQL {server // 10_000} is too old; {OLDEST_SERVER // 10_000} or newer is "
                 "needed"
+            )
+        if (encoding := conn.execute(_ENCODING).scalar_one()) != "UTF8":
+            raise ConfigurationError(
+                f"the database's encoding is {encoding}, which cannot hold every text: make one "
+                "with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
             )
         refuse_newer(revision(conn), known_revisions())
         config = _config()

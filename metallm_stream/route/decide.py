@@ -28,6 +28,7 @@ from metallm_stream.route.records import REFUSED, Decided, Drawn, records
 from metallm_stream.route.trade_off import TradeOff
 
 PROBE_SHARE = 0.5  # the probability that a query's probe is drawn
+LEAST_SHARE = 2.0**-53  # no smaller one is ever drawn
 
 
 def decide(
@@ -116,13 +117,18 @@ def _probabilities(
 ) -> NDArray[np.float64]:
     """The chooser's probabilities, `(n, K)`; rows without an allowed arm are 0 throughout."""
     if allowed.size and allowed.all():
-        return np.clip(chooser.probabilities(beliefs, None), 0, 1)
+        return _drawable(chooser.probabilities(beliefs, None))
     answered = np.asarray(allowed.any(axis=1))
     probabilities = np.zeros(allowed.shape)
     if answered.any():
         chosen = chooser.probabilities(beliefs[answered], allowed[answered])
-        probabilities[answered] = np.clip(chosen, 0, 1)
+        probabilities[answered] = _drawable(chosen)
     return probabilities
+
+
+def _drawable(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares in [0, 1]; what cannot be drawn has 0, since SQL can divide by no number so small."""
+    return np.where(shares < LEAST_SHARE, 0.0, np.minimum(shares, 1.0))
 
 
 def _draw(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -51,10 +51,7 @@ def policy(
         observations=300.0,
         mean_quality=0.65,
         shared_weights=zero,
-        noise_variance=0.1,
-        shared_precision=1.0,
-        arm_precision=1.0,
-        **(head or {}),
+        **{"noise_variance": 0.1, "shared_precision": 1.0, "arm_precision": 1.0, **(head or {})},
     )
     known = [
         PolicyArm(
@@ -116,6 +113,19 @@ def one(**arguments: Any) -> Decision:
 def best(decision: Decision) -> str:
     """The candidate of highest probability."""
     return max(decision.candidates, key=lambda candidate: candidate.probability).arm
+
+
+def test_an_arm_that_cannot_be_drawn_has_no_probability() -> None:
+    """A rule without a floor gives hopeless arms as little as 1e-300, which SQL cannot square."""
+    rule = chooser("ridge-elimination", floor=0.0)
+    found = {
+        candidate.probability
+        for noise in np.geomspace(1e-6, 0.1, 60)
+        for (one,) in [decided(ask(), published=policy({"noise_variance": noise}), rule=rule)]
+        for candidate in one.decision.candidates
+    }
+    assert 0.0 in found
+    assert min(found - {0.0}) >= 2**-53
 
 
 def test_a_decision_holds_what_is_needed_to_learn_from_it() -> None:

@@ -1,0 +1,83 @@
+"""What an administrator has set for a database or a role changes nothing that is stored or read."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.postgres import (
+    claim_half_life,
+    claim_slot,
+    load_for_update,
+    load_slot_sums,
+    open_engine,
+    save_interactions,
+    save_sums,
+    stream_interactions,
+)
+from metallm_stream.postgres.migrate import migrate
+from tests.integration.conftest import Sample
+from tests.pipeline import fresh_database
+
+TODAY = date(2026, 3, 1)
+BYTES = bytes(range(256)) + b"\\\\x5c'"
+HALF_LIFE_S = 100_000 / 3
+SETTINGS = (
+    "bytea_output = 'escape'",
+    "client_encoding = 'LATIN1'",
+    "datestyle = 'German'",
+    "default_transaction_isolation = 'serializable'",
+    "extra_float_digits = 0",
+    "search_path = 'elsewhere'",
+    "standard_conforming_strings = off",
+    "statement_timeout = '1ms'",
+    "timezone = 'Pacific/Chatham'",
+)
+
+
+def _administrate(url: str, statement: str) -> None:
+    admin = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as conn:
+        conn.execute(text(statement))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_the_database_change_nothing(
+    database_url: str, sample: Sample, setting: str
+) -> None:
+    """Bytes, texts, times and numbers come back as they were."""
+    whole = sample.whole(1).merged(sample.feedback(1, label="日本 \\n'", feedback_id="x"))
+    with fresh_database(database_url) as url:
+        migrate(url)
+        _administrate(url, f"ALTER DATABASE {make_url(url).database} SET {setting}")
+        engine = open_engine(url, application_name="test")
+        with engine.begin() as conn:
+            claim_half_life(conn, HALF_LIFE_S)
+            save_sums(conn, claim_slot(conn, "0"), {"mini": BYTES})
+            load_for_update(conn, ["q1"], TODAY)
+            save_interactions(conn, [(TODAY, whole)])
+        with engine.begin() as conn:
+            assert load_slot_sums(conn, "0") == {"mini": BYTES}
+            clocks = "SELECT effective_at, half_life_s FROM metallm.half_lives"
+            assert conn.execute(text(clocks)).one() == (datetime.fromtimestamp(0, UTC), HALF_LIFE_S)
+            assert list(stream_interactions(conn)) == [whole]
+        engine.dispose()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    database_url: str, encoding: str
+) -> None:
+    """Before there are tables, not at the first answer in another script."""
+    with fresh_database(database_url) as other:
+        url = make_url(database_url).set(database=f"{make_url(other).database}_{encoding.lower()}")
+        _administrate(
+            other,
+            f"CREATE DATABASE {url.database} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'",
+        )
+        with pytest.raises(ConfigurationError, match=f"encoding is {encoding}, which cannot hold"):
+            migrate(url.render_as_string(hide_password=False))
+        _administrate(other, f"DROP DATABASE {url.database}")
