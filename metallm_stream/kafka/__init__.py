@@ -35,7 +35,7 @@ from metallm_stream.kafka.topics import (
     providers_with_topics,
 )
 from metallm_stream.kafka.trace import traced
-from metallm_stream.kafka.transaction import Transactions
+from metallm_stream.kafka.transaction import AbortNeededError, Transactions
 from metallm_stream.kafka.watchdog import Watchdog
 from metallm_stream.kafka.watermarks import watermarks
 from metallm_stream.kafka.write import NotWrittenError, begin_write, write
@@ -47,6 +47,7 @@ __all__ = [
     "SERVICE",
     "TOPIC",
     "UNSEEN",
+    "AbortNeededError",
     "Admin",
     "Connection",
     "CutOffError",

@@ -24,7 +24,7 @@ from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition, Record
 from metallm_stream.kafka.starts import starts_of
-from metallm_stream.kafka.transaction import PATIENCE_S, AbortNeededError, Transactions
+from metallm_stream.kafka.transaction import AbortNeededError, Transactions
 from metallm_stream.kafka.watchdog import Watchdog
 
 REJOIN_POLL_S = 0.1
@@ -111,7 +111,6 @@ class ExactlyOnce:
         )
         self._committer = ThreadPoolExecutor(1, "commit")
         self._under_way: Future[None] | None = None
-        self._aborting_since_s: float | None = None
         self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
         self._member_id: str | None = None  # under which the windows were begun
@@ -280,18 +279,11 @@ class ExactlyOnce:
         except AbortNeededError as exc:
             self._abort(exc)
             return True
-        self._aborting_since_s = None
         self._committing = {}
         return False
 
     def _abort(self, reason: AbortNeededError) -> None:
-        now_s = time.monotonic()
-        if self._aborting_since_s is None:
-            self._aborting_since_s = now_s
-        if now_s - self._aborting_since_s > PATIENCE_S:
-            raise Fenced(f"transactions are aborted again and again: {reason}") from reason
-        log.warning("transaction aborted, trying again: %s", reason)
-        self._transactions.abort()
+        self._transactions.abort(reason)
         for key, records in self._committing.items():
             self._pending[key] = records + self._pending.get(key, [])
         self._committing = {}

@@ -77,6 +77,7 @@ class Transactions:
         self._watchdog = Watchdog()
         self._committed_hook = on_committed
         self._aborted_hook = on_aborted
+        self._aborting_since_s: float | None = None
 
     def start(self) -> None:
         """Fence whoever had the transactional id before, and settle its open transaction."""
@@ -125,10 +126,20 @@ class Transactions:
         self._repeat(
             "commit_transaction", lambda: self._producer.commit_transaction(CALL_TIMEOUT_S)
         )
+        self._aborting_since_s = None
         self._committed_hook(time.monotonic() - began_s)
 
-    def abort(self) -> None:
-        """Abort the open transaction; raises `Fenced` when even that is refused."""
+    def abort(self, reason: AbortNeededError) -> None:
+        """Abort the open transaction.
+
+        Raises `Fenced` when even that is refused, or none was committed for a minute.
+        """
+        now_s = time.monotonic()
+        if self._aborting_since_s is None:
+            self._aborting_since_s = now_s
+        if now_s - self._aborting_since_s > PATIENCE_S:
+            raise Fenced(f"transactions are aborted again and again: {reason}") from reason
+        log.warning("transaction of %s aborted, trying again: %s", self._id, reason)
         try:
             self._repeat(
                 "abort_transaction", lambda: self._producer.abort_transaction(CALL_TIMEOUT_S)

@@ -24,6 +24,7 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.kafka import (
+    AbortNeededError,
     Connection,
     Follower,
     Record,
@@ -129,6 +130,16 @@ class Publisher:
         if time.monotonic() < self._due_at:
             return False
         self._due_at = time.monotonic() + self._refresh_s
+        try:
+            return self._publish_changes(slot, sums, catalogue, learned)
+        except AbortNeededError as exc:
+            assert self._transactions is not None
+            self._transactions.abort(exc)
+            return False
+
+    def _publish_changes(
+        self, slot: str, sums: Sums, catalogue: Catalogue, learned: PupilState | None
+    ) -> bool:
         with self._watchdog.limit("publishing", PUBLISH_LIMIT_S), self._engine.begin() as conn:
             versions = slot_versions(conn)
             arms = sorted(self._arms(conn, slot, sums, versions) | set(catalogue))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.events import Model
@@ -91,6 +93,30 @@ def test_the_other_learner_takes_over_when_one_falls_silent(
     assert versions(pipeline) == [1, 2, 3]
     eventually(lambda: publish(first))
     assert versions(pipeline) == [1, 2, 3, 4]
+
+
+def test_an_aborted_policy_is_published_at_a_later_refresh(pipeline: Pipeline) -> None:
+    """Neither topic nor SQL has it, and the learner goes on meanwhile."""
+    admin, topic = pipeline.kafka.admin(), pipeline.names.policy
+
+    def limit(size: int) -> None:
+        entry = ConfigEntry(
+            "max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET
+        )
+        asked = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin.incremental_alter_configs([asked])[asked].result(15)
+
+    with publisher(pipeline) as one:
+        assert publish(one)
+        limit(100)
+        held = "SELECT count(*) AS held FROM metallm.policies"
+        for _ in range(3):
+            time.sleep(REFRESH_S)
+            assert not publish(one)
+        assert pipeline.sql(held) == [{"held": 1}]
+        limit(4 * 1024 * 1024)
+        eventually(lambda: publish(one))
+        assert versions(pipeline) == [1, one._version]
 
 
 @pytest.mark.parametrize("accounts", [0, 1, 300])
