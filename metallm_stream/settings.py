@@ -91,7 +91,7 @@ class RouterSettings(Section):
     policy: str = "ridge-elimination"
     policy_parameters: dict[str, JsonValue] = Field(default_factory=dict)
     floor: Annotated[float, Field(ge=1e-4, le=1)] = 0.05
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
 
 
 class WorkerSettings(Section):

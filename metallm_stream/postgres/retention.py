@@ -54,8 +54,8 @@ def drop_days_before(
     """Archive up to `most` interactions of the days before `day`, and drop the days that are empty.
 
     All in the caller's transaction, which waits for no learner: what one has in work is left for
-    the next time. Feedback that comes later finds no query and is kept as feedback for an unknown
-    one. Dead letters of those days go too.
+    the next time, and everything where another one is at it. Feedback that comes later finds no
+    query and is kept as feedback for an unknown one. Dead letters of those days go too.
 
     Raises
     ------
@@ -64,6 +64,8 @@ def drop_days_before(
     sqlalchemy.exc.OperationalError
         If somebody reads an empty day for half a second; then nothing has changed.
     """
+    if not conn.execute(statements.TRY_RETENTION_LOCK).scalar_one():
+        return Dropped(0, (), has_more=False)
     conn.execute(statements.DELETE_DEAD_LETTERS, {"day": day})
     lease = claim_slot(conn, ARCHIVE_SLOT)
     old = conn.execute(statements.FORGET_QUERIES, {"day": day, "most": most}).all()

@@ -316,6 +316,10 @@ EMPTY_DAYS = text("""
     ORDER BY d.day
 """)
 
+TRY_RETENTION_LOCK = text(
+    "SELECT pg_try_advisory_xact_lock(hashtext('metallm'), hashtext('retention'))"
+)
+
 # Nobody is waited for: what a learner has in work is forgotten next time.
 FORGET_QUERIES = text("""
     DELETE FROM metallm.query_days WHERE query_id IN (

@@ -106,13 +106,14 @@ class Publisher:
         self._river_head: RiverState | None = None
 
     def require_same_database(self) -> None:
-        """Raise `ConfigurationError` if there is a policy, and the database has read nothing yet.
+        """Raise `ConfigurationError` if there is a policy, and the database knows nothing of any.
 
-        The first policy from it would soon replace all that was learned.
+        The first policy from it would soon replace all that was learned. One that learned nothing
+        may be from here: a learner publishes before the group has given it partitions.
         """
         with self._engine.begin() as conn:
-            has_read = bool(load_offsets(conn))
-        if self._above and not has_read:
+            is_used = bool(load_offsets(conn)) or newest_policy_version(conn) > 0
+        if self._above and not is_used:
             raise ConfigurationError(
                 f"topic {self._names.policy!r} holds policy {self._above}, but this database has "
                 "learned nothing yet and would replace it: DATABASE_URL names another database, or "

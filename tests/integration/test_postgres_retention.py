@@ -158,6 +158,19 @@ def test_what_a_learner_has_in_work_is_left_for_later(engine: Engine, sample: Sa
     assert _rebuilt(engine).difference(final) < 1e-12
 
 
+def test_of_two_learners_one_drops_and_the_other_goes_on(engine: Engine, sample: Sample) -> None:
+    """Each holds the archive for as long as a piece takes, and the other has batches to learn."""
+    _fill(engine, sample, days=1, each=3)
+    with engine.begin() as conn:
+        first = drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS, most=2)
+        with engine.begin() as other:
+            other.execute(text("SET LOCAL lock_timeout = '2s'"))
+            second = drop_days_before(other, FIRST + timedelta(1), "test", DIMENSIONS)
+    assert (first.interactions, second.interactions, second.has_more) == (2, 0, False)
+    with engine.begin() as conn:
+        assert drop_days_before(conn, FIRST + timedelta(1), "test", DIMENSIONS).days == (FIRST,)
+
+
 def test_dead_letters_go_with_their_days(engine: Engine) -> None:
     """Days are those of UTC."""
     midnight = datetime(2026, 3, 2, tzinfo=UTC)

@@ -142,3 +142,12 @@ def test_an_empty_database_does_not_replace_what_was_learned(pipeline: Pipeline)
     pipeline.start("learner", slot="1", LEARNER__BEGINS_ANEW="true").wait_ready(60)
     eventually(lambda: pipeline.sql("SELECT * FROM metallm.offsets"), 30)
     pipeline.start("learner", slot="2").wait_ready(60)
+
+
+def test_a_database_that_has_published_goes_on_before_it_has_read(pipeline: Pipeline) -> None:
+    """The first learner is killed before it gets partitions, or a second one starts then."""
+    with publisher(pipeline) as first:
+        assert publish(first)
+    assert not pipeline.sql("SELECT * FROM metallm.offsets")
+    with publisher(pipeline) as second:
+        second.require_same_database()

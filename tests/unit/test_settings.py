@@ -260,6 +260,7 @@ def test_a_file_that_is_missing_or_no_toml_is_told(
     ("name", "value", "said"),
     [
         ("METALLM_ROUTER__BATCH_SIZE", "0", "greater than or equal to 1"),
+        ("METALLM_ROUTER__SEED", "-1", "greater than or equal to 0"),
         ("METALLM_ROUTER__BATCH_SIZE", "many", "a valid integer"),
         ("METALLM_OBJECTIVE__COST_WEIGHT", "-1", "greater than or equal to 0"),
         ("METALLM_OBJECTIVE__COST_WEIGHT", "abc", "a valid number"),
