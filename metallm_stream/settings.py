@@ -286,5 +286,7 @@ def _file(name: str | None) -> dict[str, Any]:
     path = Path(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise ConfigurationError(f"{PREFIX}CONFIG={name}: {exc}") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{PREFIX}CONFIG={name}: {exc.strerror}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"{PREFIX}CONFIG={name}: is no TOML: {exc}") from exc

@@ -73,7 +73,7 @@ def ask(
     if result.failure is None:
         click.echo(result.prediction if result.prediction is not None else result.text)
     click.echo(
-        f"query_id {result.query_id} · {result.arm or 'no answer'} · ${result.cost_usd:.6f} · "
+        f"query_id {result.query_id} · {result.arm or 'no answer'} · {shown_cost(result)} · "
         f"{result.latency_s:.2f} s",
         err=True,
     )
@@ -96,6 +96,13 @@ def feedback(query_id: str, label: str | None, score: float | None, withdraw: bo
     topic = names(settings).feedback
     write(cluster(settings).producer(), [Record.of(topic, query_id, judgement)])
     click.echo("noted")
+
+
+def shown_cost(result: Result) -> str:
+    """What a result has cost, which is not 0 where nobody knows what the answer did."""
+    answers = [attempt for attempt in result.attempts if attempt.failure is None]
+    is_known = all(attempt.cost_usd is not None for attempt in answers)
+    return f"${result.cost_usd:.6f}" if is_known else "cost unknown"
 
 
 def _answer(settings: Settings, query: Query, timeout_s: float) -> tuple[Result, Decision | None]:

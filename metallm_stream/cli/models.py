@@ -17,6 +17,7 @@ from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, write
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
+from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings, load
 
 
@@ -81,7 +82,9 @@ def add(
     if not elsewhere:
         _require_worker(settings, provider)
     put_model(settings, record)
-    click.echo(f"added {arm}: {_shown(record.price)}")
+    unpriced = "no price: costs are what the vendor reports, and unknown where it reports none"
+    click.echo(f"added {arm}: {_shown(record.price) if record.price else unpriced}")
+    _note_key(settings, provider)
 
 
 @models.command("reprice")
@@ -190,6 +193,20 @@ def _note(settings: Settings, models: Iterable[Model]) -> None:
     """Say of which prices something is to be known."""
     if note := overruled_prices(settings, models):
         click.echo(note, err=True)
+
+
+def _note_key(settings: Settings, provider: str) -> None:
+    """Say so if no worker with these settings could start for want of its key."""
+    if provider not in settings.providers:
+        return
+    try:
+        api_key(settings.providers[provider])
+    except ConfigurationError as exc:
+        click.echo(
+            f"note: {exc}, so no worker of {provider!r} can run here: until one runs elsewhere, "
+            "queries given to this arm wait for it; `metallm models remove` takes it out",
+            err=True,
+        )
 
 
 def _known(settings: Settings, arm: str) -> Model:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metallm_stream.evaluate.bandit_log import BanditLog, Floats
+from metallm_stream.evaluate.bandit_log import BanditLog, Floats, Mask
 from metallm_stream.evaluate.decisions import Decisions, Logged, numbers
 
 
@@ -29,6 +29,8 @@ class Metric:
     bounds
         Between which the reward lies; None where nothing bounds it. Utilities are at most 1, and
         taken to be at least -1 until one is not.
+    is_judged
+        Whether only judged decisions count.
 
     """
 
@@ -36,21 +38,27 @@ class Metric:
     reward: Callable[[Logged], float | None]
     predicted: Callable[[Decisions], Floats]
     bounds: tuple[float, float] | None = None
+    is_judged: bool = False
 
     def measure(self, decisions: Decisions) -> Measured:
         """The decisions with their rewards and predictions."""
         reward = numbers([self.reward(row) for row in decisions.rows])
         predicted = _or_0(self.predicted(decisions))
-        return Measured(decisions, reward, predicted)
+        due = np.array([row.quality is not None or not self.is_judged for row in decisions.rows])
+        return Measured(decisions, reward, predicted, due.astype(np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Decisions with their rewards, `(n,)`, NaN where not known, and predictions, `(n, K)`."""
+    """Decisions with their rewards, `(n,)`, NaN where not known, and predictions, `(n, K)`.
+
+    Those that are `due`, `(n,)`, count unless a part of their reward is unknown.
+    """
 
     decisions: Decisions
     reward: Floats
     predicted: Floats
+    due: Mask
 
     def log(self, target: Floats) -> BanditLog:
         """Those that count for a target `(n, K)`, as a bandit log."""
@@ -104,8 +112,8 @@ def _field(name: str) -> Callable[[Decisions], Floats]:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("utility", lambda row: row.utility, predicted_utility, (-1.0, 1.0)),
-        Metric("quality", lambda row: row.quality, predicted_quality, (0.0, 1.0)),
+        Metric("utility", lambda row: row.utility, predicted_utility, (-1.0, 1.0), is_judged=True),
+        Metric("quality", lambda row: row.quality, predicted_quality, (0.0, 1.0), is_judged=True),
         Metric("cost", lambda row: row.cost_usd, _field("cost_usd")),
         Metric("latency", lambda row: row.latency_s, _field("latency_s")),
     )

@@ -5,7 +5,7 @@ Invariant: memory does not grow with the log: pieces come in order, and sums are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metallm_stream.evaluate.anytime import AnytimeDoublyRobust
 from metallm_stream.evaluate.bandit_log import BanditLog
@@ -14,6 +14,7 @@ from metallm_stream.evaluate.decisions import Decisions
 from metallm_stream.evaluate.doubly_robust import DoublyRobust
 from metallm_stream.evaluate.estimate import Estimate, Estimator
 from metallm_stream.evaluate.ips import Ips
+from metallm_stream.evaluate.left_out import LeftOut
 from metallm_stream.evaluate.metrics import METRICS
 from metallm_stream.evaluate.overlap import Overlap
 from metallm_stream.evaluate.snips import Snips
@@ -120,6 +121,7 @@ class LogEvaluation:
         self._metric = METRICS[metric]
         self._policy = policy
         self._arms: set[str] = set()
+        self._left_out = LeftOut()
         self._evaluations: dict[str, PolicyEvaluation] = {}
         if policy != ALL:
             self._of(policy)
@@ -133,17 +135,16 @@ class LogEvaluation:
         """Take in the next decisions."""
         self._arms.update(decisions.arms)
         measured = self._metric.measure(decisions)
+        self._left_out.add(measured)
         for target in all_targets(decisions.arms) if self._policy == ALL else [self._policy]:
             self._of(target).add(measured.log(probabilities(target, decisions)))
 
     def values(self) -> list[PolicyValue]:
         """What all decisions so far say, a value a target."""
-        return [
-            self._evaluations[target].value()
-            for target in sorted(
-                self._evaluations, key=lambda name: (name.startswith(ALWAYS), name)
-            )
-        ]
+        notes = self._left_out.notes()
+        targets = sorted(self._evaluations, key=lambda name: (name.startswith(ALWAYS), name))
+        values = [self._evaluations[target].value() for target in targets]
+        return [replace(value, notes=(*notes, *value.notes)) for value in values]
 
     def _of(self, target: str) -> PolicyEvaluation:
         if target not in self._evaluations:

@@ -146,6 +146,9 @@ def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None
     can = ("--max-output", "500", "--language", "de", "--region", "eu", "--region", "us")
     added = run(running, *words, "--context-window", "8000", "--tag", "cheap", *can)
     assert added.exit_code == 0, added.output
+    assert (
+        "third: no price: costs are what the vendor reports, and unknown where it" in added.stdout
+    )
     before = catalogue(running)["third"]
     assert (before.max_output_tokens, before.tags) == (500, ("cheap",))
     assert (before.languages, before.regions) == (("de",), ("eu", "us"))
@@ -164,6 +167,16 @@ def test_models_are_added_repriced_listed_and_removed(running: Pipeline) -> None
     assert "note: price of third: " in shown.stderr
     assert run(running, "models", "remove", "third").exit_code == 0
     assert "third" not in catalogue(running)
+
+
+def test_an_arm_whose_worker_has_no_key_here_is_added_with_a_note(running: Pipeline) -> None:
+    """Its share of the queries would wait for that worker."""
+    words = ("models", "add", "keyless", "--provider", "recorded")
+    added = run(running, *words, RECORDED_KEY=None)
+    assert added.exit_code == 0, added.output
+    assert "note: RECORDED_KEY is not set, so no worker of 'recorded' can run here" in added.stderr
+    assert run(running, *words).stderr == ""
+    assert run(running, "models", "remove", "keyless").exit_code == 0
 
 
 def test_an_arm_without_a_price_has_that_of_the_table(running: Pipeline) -> None:
@@ -233,6 +246,10 @@ def test_doctor_finds_nothing_wrong_where_all_runs(running: Pipeline) -> None:
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "problem  kafka: KAFKA_BOOTSTRAP_SERVERS is not set"),
         ({"KAFKA_SASL_MECHANSIM": "PLAIN"}, "problem  kafka: Kafka's client does not take its"),
         ({"METALLM_ROUTER__POLICY": "best"}, "problem  router: unknown policy 'best'"),
+        (
+            {"METALLM_ROUTER__POLICY": "fixed:larg"},
+            "warning  models: METALLM_ROUTER__POLICY=fixed:larg: 'larg' is not in the catalogue",
+        ),
         (
             {"METALLM_TEMPLATES_DIR": "/none"},
             "problem  templates: templates: /none is no directory",

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from rich.console import Console
 
+from metallm_stream.cli.ask import shown_cost
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.doctor.kafka import absent
@@ -23,7 +25,8 @@ from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses, exports, given_servers
 from metallm_stream.cli.watch import Snapshot, render
-from metallm_stream.events import Candidate
+from metallm_stream.events import Attempt, Candidate, Failure
+from metallm_stream.events import Result as Answer
 from metallm_stream.settings import Settings
 from tests.readme import REPOSITORY
 from tests.records import decision
@@ -367,3 +370,26 @@ def test_watch_has_something_to_show_before_anything_has_happened() -> None:
     assert "No learner has run yet" in text
     console.print(render(Snapshot({**head, "lag_age_s": 1, "recent": 0, "dead_letters": 0}, [])))
     assert "No model: `metallm models add`" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("cost_usd", "shown"), [(None, "cost unknown"), (0.0, "$0.000000"), (0.002, "$0.002000")]
+)
+def test_a_cost_that_nobody_knows_is_not_shown_as_0(cost_usd: float | None, shown: str) -> None:
+    """A try that was refused costs nothing, and hides no cost."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    refused = Attempt(
+        arm="a", started_at=now, latency_s=0.1, failure=Failure(kind="rate_limited", message="429")
+    )
+    answered = Attempt(arm="a", started_at=now, latency_s=0.1, cost_usd=cost_usd)
+    result = Answer(
+        query_id="q",
+        call_id="c",
+        arm="a",
+        text="yes",
+        attempts=(refused, answered),
+        cost_usd=cost_usd or 0.0,
+        latency_s=0.2,
+        finished_at=now,
+    )
+    assert shown_cost(result) == shown

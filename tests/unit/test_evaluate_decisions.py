@@ -190,6 +190,47 @@ def test_rows_count_for_always_an_arm_where_it_was_allowed() -> None:
     assert evaluation.arms == ("large", "mini")
 
 
+def by_turns(**of_mini: float | None) -> Decisions:
+    """Two arms by turns, each drawn with 1/2: large is right half of the time, for a known cost."""
+    rows = []
+    for n in range(800):
+        arm = ("mini", "large")[n % 2]
+        candidates: tuple[Seen, ...] = tuple({**one, "probability": 0.5} for one in (MINI, LARGE))
+        row = replace(ROW, arm=arm, propensity=0.5, candidates=candidates, quality=n // 2 % 2)
+        rows.append(replace(row, **of_mini) if arm == "mini" else row)
+    return Decisions.of(rows)
+
+
+@pytest.mark.parametrize("metric", ["utility", "cost"])
+def test_an_arm_of_unknown_cost_is_told_wherever_it_is_left_out(metric: str) -> None:
+    """What is left was chosen by its arm: weights count it twice, and no interval is right."""
+    evaluation = LogEvaluation(metric, "always:large")
+    evaluation.add(by_turns(cost_usd=None))
+    (value,) = evaluation.values()
+    ips = value.estimates[0]
+    reward = METRICS[metric].reward(by_turns().rows[1]), METRICS[metric].reward(by_turns().rows[3])
+    truth = sum(each or 0.0 for each in reward) / 2
+    assert ips.value == pytest.approx(2 * truth)
+    assert value.effective_decisions == 400
+    assert value.notes[0] == (
+        "decisions of unknown cost are left out (400 of 400 of mini): no interval can be trusted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "of_mini"),
+    [("utility", {}), ("quality", {"cost_usd": None}), ("utility", {"quality": None})],
+)
+def test_known_costs_and_missing_labels_are_no_matter_of_that_note(
+    metric: str, of_mini: dict[str, float | None]
+) -> None:
+    """Labels are assumed to be missing at random; quality counts whatever it cost."""
+    evaluation = LogEvaluation(metric, "always:large")
+    evaluation.add(by_turns(**of_mini))
+    (value,) = evaluation.values()
+    assert not any("unknown cost" in note for note in value.notes)
+
+
 def test_unbounded_metrics_have_no_anytime_interval() -> None:
     """Costs and latencies have no upper end to rely on."""
     for name, metric in METRICS.items():

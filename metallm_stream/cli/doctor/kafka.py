@@ -82,6 +82,14 @@ def models(
     arms = catalogue.arms.values()
     providers = sorted({model.provider for model in arms})
     yield ok("models", f"{len(arms)} at {', '.join(providers)}: {', '.join(catalogue)}")
+    kind, _, fixed = settings.router.policy.partition(":")
+    if kind == "fixed" and fixed not in catalogue:
+        yield warning(
+            "models",
+            f"METALLM_ROUTER__POLICY={settings.router.policy}: {fixed!r} is not in the catalogue, "
+            "so each query goes to the arm of highest expected utility",
+            "mend the name, or add the model",
+        )
     for provider in providers:
         which = ", ".join(model.arm for model in arms if model.provider == provider)
         topic = names(settings).calls(provider)
