@@ -145,7 +145,8 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the reader whose instruct
 
     def _set_state(self) -> None:
         made, state = self.stack[-2:]
-        if _may_be_called(made):
+        # What is set on a method is set on its function.
+        if _may_be_called(made) or isinstance(made, types.MethodType):
             raise pickle.UnpicklingError(f"it changes {made.__name__}")
         for part in state if isinstance(state, tuple) else (state,):
             for name in part if isinstance(part, dict) else ():

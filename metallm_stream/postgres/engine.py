@@ -38,6 +38,8 @@ def database_url(url: SecretStr | str) -> URL:
         raise ConfigurationError(
             "DATABASE_URL is not a URL; write postgresql://user:password@host:port/database"
         ) from None
+    if "@" in (parsed.host or ""):
+        raise ConfigurationError("DATABASE_URL has a second @: write one in a password as %40")
     if parsed.drivername not in ("postgres", "postgresql", DRIVER):
         raise ConfigurationError(
             f"DATABASE_URL begins with {parsed.drivername}://; only postgresql:// will do"

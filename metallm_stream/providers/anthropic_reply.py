@@ -86,6 +86,10 @@ class _Reply(Part):
     usage: _Usage | None = None
     error: _Error | None = None
 
+    def charged(self, request_id: str | None) -> Answer | None:
+        """See `Part.charged`."""
+        return None if self.usage is None else _answer(self, "", request_id)
+
 
 def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.

@@ -133,6 +133,7 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return value
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 HeaderValue = Annotated[SecretStr, AfterValidator(_header_safe)]
 
 
@@ -166,7 +167,7 @@ class ProviderSettings(BaseModel):
     base_url: Annotated[str, AfterValidator(_plain_url)] | None = None
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
     api_key: HeaderValue | None = None
-    headers: Mapping[str, HeaderValue] = Field(default_factory=dict)
+    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     max_answer_bytes: Annotated[int, Field(ge=1_024)] = 4_000_000
 

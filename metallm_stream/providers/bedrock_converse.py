@@ -129,6 +129,10 @@ class _Reply(Part):
         is_long = any(cache.inputTokens and cache.ttl != "5m" for cache in kept)
         return "a long cache" if is_long else None
 
+    def charged(self, request_id: str | None) -> Answer | None:
+        """See `Part.charged`."""
+        return None if self.usage is None else _answer(self, "", request_id)
+
 
 def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.

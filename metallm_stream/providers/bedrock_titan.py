@@ -73,6 +73,11 @@ class _Reply(Part):
     results: list[_Result] | None = None
     message: str | None = None
 
+    def charged(self, request_id: str | None) -> Answer | None:
+        """See `Part.charged`."""
+        count = self.inputTextTokenCount
+        return None if count is None else Answer("", input_tokens=count, request_id=request_id)
+
 
 def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer:
     """The answer in the body of a 200; raises `ProviderFailure` if there is none.

@@ -2,6 +2,7 @@
 
 Invariant: no more than `max_bytes` of one response are ever held in memory, compressed bodies
 included: we ask for plain ones and refuse others, so a small body cannot unfold into a large one.
+Its text is UTF-8, whatever the host says.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def bound_body(max_bytes: int) -> Callable[[httpx2.Response], Awaitable[None]]:
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > max_bytes:
             raise _too_long(max_bytes)
+        # Texts are read as JSON has it: some codecs a host may name raise, or take hours.
+        response.encoding = "utf-8"
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _BoundedStream(response.stream, max_bytes)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
 
+from metallm_stream.errors import ConfigurationError
 from metallm_stream.providers.base import ProviderFailure, ProviderSettings
 from metallm_stream.providers.bounded_body import bound_body
 from metallm_stream.providers.http_failures import classify, retry_after_s
@@ -36,17 +38,34 @@ def http_client(
 ) -> httpx2.AsyncClient:
     """A client that sends, of all headers, only HTTP's own, these, and those with a prefix.
 
-    Proxies come from the usual variables, never for loopback addresses.
+    Proxies come from the usual variables, never for loopback addresses. Raises
+    `ConfigurationError` if one of them is no address.
     """
-    return AiohttpClient(
-        limits=httpx2.Limits(max_connections=settings.max_connections),
-        follow_redirects=False,
-        mounts=dict.fromkeys(_NEVER_PROXIED),
-        event_hooks={
-            "request": [only_known_headers(headers, prefixes)],
-            "response": [bound_body(settings.max_answer_bytes)],
-        },
-    )
+    try:
+        return AiohttpClient(
+            limits=httpx2.Limits(max_connections=settings.max_connections),
+            follow_redirects=False,
+            cookies=_NoCookies(),
+            mounts=dict.fromkeys(_NEVER_PROXIED),
+            event_hooks={
+                "request": [only_known_headers(headers, prefixes)],
+                "response": [bound_body(settings.max_answer_bytes)],
+            },
+        )
+    except (httpx2.InvalidURL, ValueError):
+        # No "from": what could not be read may be a part of a password.
+        raise ConfigurationError(
+            "the environment names a proxy that is no address: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
+            "and NO_PROXY must be like http://user:password@host:port, with /, #, ? and @ in a "
+            "password as %2F, %23, %3F and %40"
+        ) from None
+
+
+class _NoCookies(CookieJar):
+    """Keeps none: one that cannot be sent would break every request that follows."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Leave them where they are."""
 
 
 def sdk_options(settings: ProviderSettings, url: str, *own_headers: str) -> dict[str, Any]:

@@ -28,8 +28,10 @@ _UNSUPPORTED = re.compile(
     r"unsupported|n[o']t support|model_not_found|does not exist|no longer available|unknown model"
 )
 _OUT_OF_MONEY = re.compile(
-    r"insufficient_quota|servicequotaexceeded|billing|insufficient (credit|balance|fund)"
+    r"insufficient_quota|servicequotaexceeded|(?<!/)billing|insufficient (credit|balance|fund)"
 )
+# Rate limits that speak of billing too: by an address, or with the wait until they free.
+_FREES_SOON = re.compile(r"(try again|retry) in \d")
 
 _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     401: ("authentication", False),
@@ -74,7 +76,7 @@ def classify(
         return "context_too_long", False
     if status in {400, 422} and _UNSUPPORTED.search(said):
         return "unsupported", False
-    if status == 429 and _OUT_OF_MONEY.search(said):
+    if status == 429 and _OUT_OF_MONEY.search(said) and not _FREES_SOON.search(said):
         return "rate_limited", False
     unknown: tuple[FailureKind, bool] = ("malformed_answer", True)
     return _BY_STATUS.get(status) or _BY_HUNDRED.get(status // 100, unknown)

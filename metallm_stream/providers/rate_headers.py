@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]|$)")
+# Begun at each digit anew, a long header would take seconds.
+_SPAN = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)(ms|[smhd]|$)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _LONGEST_RESET_S = 86_400.0
 _OPENAI = {

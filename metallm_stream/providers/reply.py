@@ -5,9 +5,11 @@ Invariant: a figure beyond reason makes the reply that holds it malformed; it is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from metallm_stream.providers.base import Answer, ProviderFailure
 
@@ -31,20 +33,36 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
+    def charged(self, request_id: str | None) -> Answer | None:
+        """What was charged for a whole reply, without its text, where the reply says so."""
+        del request_id
+        return None
+
 
 def read_part(
     part: type[PartT], body: bytes, *, content_type: str, request_id: str | None
 ) -> PartT:
-    """The reply in a body; raises `ProviderFailure` (`malformed_answer`) if it is none."""
+    """The reply in a body; raises `ProviderFailure` (`malformed_answer`) if it is none.
+
+    What was charged is read from those of its fields that are as they should be.
+    """
     try:
         return part.model_validate_json(body)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "body"
+        errors = exc.errors(include_url=False, include_input=False)
+        where = ".".join(str(step) for step in errors[0]["loc"]) or "body"
         kind = content_type or "no content type"
         raise malformed(
-            f"the answer ({kind}) is unreadable at {where}: {first['msg']}", request_id
+            f"the answer ({kind}) is unreadable at {where}: {errors[0]['msg']}",
+            request_id,
+            _without({error["loc"][:1] for error in errors}, part, body).charged(request_id),
         ) from exc
+
+
+def _without(wrong: Collection[tuple[int | str, ...]], part: type[PartT], body: bytes) -> PartT:
+    """A reply without the fields that cannot be read: none, if the body cannot."""
+    fields: dict[str, object] = {} if () in wrong else from_json(body)
+    return part.model_validate({name: fields[name] for name in fields if (name,) not in wrong})
 
 
 def malformed(said: str, request_id: str | None, billed: Answer | None = None) -> ProviderFailure:

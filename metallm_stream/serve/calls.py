@@ -28,7 +28,7 @@ from metallm_stream.kafka import (
     dead_letter,
     traced,
 )
-from metallm_stream.providers import Forward, Provider, Spending
+from metallm_stream.providers import Forward, Provider, Spending, finish
 from metallm_stream.serve.call_metrics import CallMetrics
 from metallm_stream.serve.spent import restore
 
@@ -212,13 +212,10 @@ class Calls(Generic[SubjectT]):
             exc_info=error,
             extra={"query_id": call.query.query_id},
         )
-        return Result(
-            query_id=call.query.query_id,
-            call_id=call.call_id,
-            failure=Failure(kind="worker_error", message=f"{type(error).__name__} in our own code"),
-            attempts=call.attempts,
-            finished_at=self._now(),
-        )
+        said = f"{type(error).__name__} in our own code"
+        failure = Failure(kind="worker_error", message=said)
+        skipped, now = call.skipped, self._now()
+        return finish(call, call.attempts, skipped=skipped, failure=failure, finished_at=now)
 
     def _cancel(self, partitions: list[Partition]) -> None:
         for work in [work for work in self._in_flight if work.partition in partitions]:

@@ -2,7 +2,7 @@
 
 Invariant: whoever asks, however often or slowly, holds up neither the service nor others for long:
 one thread serves at most `MOST` requests at a time, each for a few seconds at most, and reads no
-more than `MAX_HEAD_BYTES` of it.
+more than `MAX_HEAD_BYTES` of it. Where there are more, who has taken longest goes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class HttpServer:
         self._host = host
         self._within_s = within_s
         self._pages = served
-        self._open = 0
+        self._open: dict[asyncio.StreamWriter, None] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         try:
@@ -128,10 +128,11 @@ class HttpServer:
         await asyncio.gather(*answering, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= MOST:
-            writer.transport.abort()
-            return
-        self._open += 1
+        if len(self._open) >= MOST:
+            slowest = next(iter(self._open))
+            del self._open[slowest]
+            slowest.transport.abort()
+        self._open[writer] = None
         writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is sent
         try:
             async with asyncio.timeout(self._within_s):
@@ -140,7 +141,7 @@ class HttpServer:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             writer.transport.abort()  # nobody who would read an answer
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
             writer.close()
 
     def _answer(self, head: bytes) -> bytes:

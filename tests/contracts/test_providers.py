@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -129,15 +129,17 @@ REPLIES: dict[str, tuple[Reply, str]] = {
 }
 
 
-def heard(name: str, body: dict[str, Any], *, status: int = 200) -> Answer | ProviderFailure:
+def heard(
+    name: str, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Answer | ProviderFailure:
     """How a try ends at a host that answers this, and repeats its secrets in the identity."""
 
     async def run() -> Answer:
-        headers = {REPLIES[name][1]: f"{KEY} {HEADER_VALUE}"}
+        said = {REPLIES[name][1]: f"{KEY} {HEADER_VALUE}"} | dict(headers or {})
         vendor, own = VENDORS[name], {"X-Team": HEADER_VALUE}
         async with (
             vendor() as known,
-            tapped(known.wire, body, status=status, headers=headers, own=own) as (_tap, provider),
+            tapped(known.wire, body, status=status, headers=said, own=own) as (_tap, provider),
         ):
             return await ask(known, provider)
 
@@ -168,6 +170,33 @@ def test_what_a_limit_cut_off_before_any_text_is_not_asked_for_again(name: str) 
     assert (failure.kind, failure.retriable) == ("unsupported", False)
     assert failure.billed is not None
     assert failure.billed.input_tokens == 9
+
+
+@pytest.mark.parametrize("name", sorted(VENDORS))
+def test_no_cookie_is_kept(name: str) -> None:
+    """One that no request could carry does not break those that follow."""
+
+    async def run() -> None:
+        headers = {"Set-Cookie": "name=caf\u00e9"}
+        async with (
+            VENDORS[name]() as vendor,
+            tapped(vendor.wire, REPLIES[name][0]("4"), headers=headers) as (tap, provider),
+        ):
+            for _ in range(2):
+                assert (await ask(vendor, provider)).text == "4"
+        assert not [sent for sent in tap.headers if "Cookie" in sent]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "zlib", "punycode", "idna"])
+@pytest.mark.parametrize("name", sorted(VENDORS))
+def test_a_refusal_is_read_whatever_its_text_is_called(name: str, charset: str) -> None:
+    """Some codecs raise; others would unpack the text, or take hours for it."""
+    headers = {"content-type": f"text/plain; charset={charset}"}
+    failure = heard(name, b"down", status=503, headers=headers)
+    assert isinstance(failure, ProviderFailure)
+    assert (failure.kind, failure.retriable) == ("server_error", True)
 
 
 def test_every_wire_of_the_registry_is_under_contract() -> None:
@@ -387,6 +416,20 @@ def test_other_hosts_are_reached_through_the_proxy(
         provider = open_provider(vendor.settings(base_url=elsewhere))
         assert (await ask(vendor, provider)).text == "4"
         await provider.close()
+
+    play(scene, vendors)
+
+
+def test_a_proxy_that_is_no_address_is_told_at_start(
+    vendors: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a slash in a password, of which nothing is shown."""
+
+    async def scene(vendor: Vendor, _provider: Provider) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:{KEY}/x@proxy.invalid:3128")
+        with pytest.raises(ConfigurationError, match=r"%2F") as caught:
+            open_provider(vendor.settings())
+        assert KEY not in "".join(traceback.format_exception(caught.value))
 
     play(scene, vendors)
 

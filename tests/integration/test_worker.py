@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
-from metallm_stream.events import Call, Model, Result
+from metallm_stream.events import Attempt, Call, Model, Result
 from metallm_stream.kafka import Record, write
 from metallm_stream.providers import Forward, Provider, ProviderSettings, open_provider
 from metallm_stream.serve.calls import CallLimits
@@ -30,13 +30,19 @@ async def answer(call: Call, provider: Provider) -> Result | Forward:
 
 
 def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
-    """Its user gets a failure result, and the others their answers.
+    """Its user gets a failure result, with what was spent before, and the others their answers.
 
     So does the user of a call whose next arm is at a provider without a topic.
     """
     arm = Model(arm="a", provider="recorded", model="a")
     calls = [
-        Call(call_id=query.query_id, query=query, ranking=(arm,), decided_at=NOW)
+        Call(
+            call_id=query.query_id,
+            query=query,
+            ranking=(arm,),
+            attempts=(Attempt(arm="b", started_at=NOW, latency_s=1, cost_usd=0.25),),
+            decided_at=NOW,
+        )
         for query in questions(4)
     ]
     topic = pipeline.names.calls("recorded")
@@ -64,6 +70,7 @@ def test_a_call_that_breaks_the_worker_fails_alone(pipeline: Pipeline) -> None:
     assert broken is not None
     assert broken.kind == "worker_error"
     assert "ZeroDivisionError" in broken.message
+    assert results["q1"].cost_usd == 0.25
     assert lost is not None
     assert lost.kind == "unsupported"
     assert "calls.elsewhere' is missing, or not visible to this user: run" in lost.message

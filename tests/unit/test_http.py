@@ -106,6 +106,17 @@ def test_those_who_say_nothing_hold_up_no_others_for_long() -> None:
         assert ask(server, "/hello") == (200, HELLO)
 
 
+def test_more_who_say_nothing_than_there_are_places_give_way() -> None:
+    """Each newcomer takes the place of the one who has held it longest."""
+    with HttpServer("127.0.0.1", 0, PAGES, within_s=3_600) as server, ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(place(server), timeout=20))
+            for _ in range(MOST)
+        ]
+        assert ask(server, "/hello") == (200, HELLO)
+        assert is_dropped(silent[0])
+
+
 def test_an_open_connection_does_not_hold_up_the_end() -> None:
     """It is dropped, without waiting for its limit of time."""
     with HttpServer("127.0.0.1", 0, PAGES, within_s=3_600) as server:

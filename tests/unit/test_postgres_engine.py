@@ -26,6 +26,13 @@ def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_an_at_sign_in_a_password_is_refused_without_being_repeated() -> None:
+    """What follows it would be taken, and told, for a part of the host."""
+    with pytest.raises(ConfigurationError, match="%40") as caught:
+        database_url("postgresql://me:p@secret@db.example/metallm")
+    assert "secret" not in str(caught.value)
+
+
 def test_an_engine_connects_to_nothing_and_shows_no_password() -> None:
     """A service can be built while PostgreSQL is down."""
     engine = open_engine("postgresql://me:secret@db.example/metallm", application_name="learner")

@@ -21,6 +21,7 @@ from metallm_stream.providers.http_failures import classify, retry_after_s
 from metallm_stream.providers.openai_reply import read_reply
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+BILLING = "https://platform.openai.com/account/billing to add a payment method."
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(),
@@ -49,6 +50,9 @@ JSON = st.recursive(
         (429, None, "Slow down", "rate_limited", True),
         (424, "ModelErrorException", "", "server_error", True),
         (429, "insufficient_quota", "", "rate_limited", False),
+        (429, None, "Check your plan and billing details.", "rate_limited", False),
+        (429, None, "Check your plan and billing. Please retry in 34.1s", "rate_limited", True),
+        (429, "rate_limit_exceeded", f"Limit 3. Visit {BILLING}", "rate_limited", True),
         (500, None, "maximum context length", "server_error", True),
         (503, None, "", "server_error", True),
         (501, None, "", "server_error", False),
@@ -165,6 +169,24 @@ def ending(wire: str, raw: bytes) -> Answer | ProviderFailure:
         return failure
 
 
+CHARGED = {
+    "openai": {"choices": 5, "usage": {"prompt_tokens": 9, "completion_tokens": 1}},
+    "anthropic": {"content": 5, "usage": {"input_tokens": 9, "output_tokens": 1}},
+    "converse": {"output": 5, "usage": {"inputTokens": 9, "outputTokens": 1}},
+    "titan": {"results": 5, "inputTextTokenCount": 9},
+}
+
+
+@pytest.mark.parametrize("wire", sorted(READERS))
+def test_an_answer_of_another_shape_keeps_what_it_was_charged(wire: str) -> None:
+    """The vendor was paid for it all the same."""
+    failure = ending(wire, json.dumps(CHARGED[wire]).encode())
+    assert isinstance(failure, ProviderFailure)
+    assert failure.kind == "malformed_answer"
+    assert failure.billed is not None
+    assert failure.billed.input_tokens == 9
+
+
 @pytest.mark.parametrize("wire", sorted(READERS))
 @given(raw=JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
 def test_any_body_is_an_answer_or_a_failure(wire: str, raw: bytes) -> None:
@@ -183,6 +205,8 @@ def test_any_body_is_an_answer_or_a_failure(wire: str, raw: bytes) -> None:
         {"api_key": "ключ"},
         {"api_key": "key\nwith lines"},
         {"headers": {"X-Key": "a\r\nb"}},
+        {"headers": {"X-Key\r\nX-Other": "a"}},
+        {"headers": {"Schl\u00fcssel": "a"}},
         {"name": "Not A Name"},
         {"max_connections": 0},
         {"max_conections": 5},

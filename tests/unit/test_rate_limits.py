@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,6 +65,13 @@ def test_both_vendors_names_are_read() -> None:
 def test_what_cannot_be_read_was_not_said(said: dict[str, str]) -> None:
     """Strange headers change nothing."""
     assert read_limits(said, NOW) is None
+
+
+def test_a_long_header_holds_up_nobody() -> None:
+    """Its digits are not read anew from each of them."""
+    began_s = time.process_time()
+    assert read_limits(headers("60", "59", "1" * 20_000 + "x"), NOW) is None
+    assert time.process_time() - began_s < 1.0
 
 
 def test_a_bucket_learns_what_the_vendor_has_counted() -> None:

@@ -145,6 +145,11 @@ def program(*parts: object) -> bytes:
 MEAN = ("river.stats.mean", "Mean", pickle.STACK_GLOBAL)
 ARRAY = ("metallm_stream.policy.restricted_pickle", "array", pickle.STACK_GLOBAL)
 NOTHING = pickle.EMPTY_TUPLE
+ONE = (*MEAN, NOTHING, pickle.REDUCE)
+MAKER = (
+    *("metallm_stream.policy.restricted_pickle", "maker", pickle.STACK_GLOBAL),
+    *(*ONE, pickle.TUPLE1, pickle.REDUCE),
+)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +157,7 @@ NOTHING = pickle.EMPTY_TUPLE
     [
         ((*MEAN, (None, {"get": 1}), pickle.BUILD), "it changes Mean"),
         ((*ARRAY, {"x": 1}, pickle.BUILD), "it changes array"),
+        ((*MAKER, {"x": 1}, pickle.BUILD), "it changes clone"),
         (
             (*MEAN, NOTHING, pickle.REDUCE, {"__setstate__": 1}, pickle.BUILD),
             "it sets __setstate__",
