@@ -66,6 +66,8 @@ def database_complaint(error: DBAPIError) -> str | None:
         return f"PostgreSQL lacks what this release needs ({said}): run `metallm db upgrade`"
     if isinstance(error.orig, postgres.InsufficientPrivilege):
         return f"PostgreSQL refused: {said}; `metallm db roles` prints who may do what"
+    if isinstance(error.orig, postgres.ReadOnlySqlTransaction):
+        return f"PostgreSQL refused: {said}; DATABASE_URL must name a primary that takes writes"
     if isinstance(error, OperationalError):
         return (
             f"PostgreSQL cannot be used: {said}; is DATABASE_URL right, and is it running? "

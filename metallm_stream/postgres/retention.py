@@ -43,8 +43,14 @@ class Dropped:
 def ensure_day(conn: Connection, day: date) -> bool:
     """Make the partition of a UTC day unless it exists; whether it was made.
 
-    Locks out nobody. Call it at start and when the day changes, for that day and the next.
+    Locks out nobody.
+
+    Raises
+    ------
+    sqlalchemy.exc.OperationalError
+        If somebody locks the table for half a second, as `ANALYZE` and `CREATE INDEX` do.
     """
+    conn.execute(statements.WAIT_SHORTLY)
     return bool(conn.execute(statements.ENSURE_DAY, {"day": day}).scalar_one())
 
 

@@ -26,6 +26,7 @@ from metallm_stream.postgres import (
     claim_half_life,
     claim_slot,
     drop_days_before,
+    ensure_day,
     insert_interactions,
     load_for_update,
     load_forgetting,
@@ -146,10 +147,14 @@ class Fold:
     def retain(self, days: int) -> bool:
         """Sum up and drop some of the interactions first seen longer ago; whether there are more.
 
-        What somebody else reads for longer than a moment is left for the next time.
+        Tomorrow's partition is made here, so that its first query waits for nobody. What somebody
+        else holds for longer than a moment is left for the next time.
         """
-        oldest = self._now().date() - timedelta(days=days)
+        today = self._now().date()
+        oldest = today - timedelta(days=days)
         try:
+            with self._engine.begin() as conn:
+                ensure_day(conn, today + timedelta(days=1))
             with self._engine.begin() as conn:
                 dropped = drop_days_before(conn, oldest, self.encoder, self.dimensions)
                 if not dropped.has_more:
@@ -157,7 +162,7 @@ class Fold:
         except OperationalError as exc:
             if not isinstance(exc.orig, LockNotAvailable):
                 raise
-            log.warning("days before %s are being read, and are dropped later", oldest)
+            log.warning("interactions are locked: what is before %s is dropped later", oldest)
             return False
         for day in dropped.days:
             log.info("dropped the interactions of %s, which are in the archive of sums", day)

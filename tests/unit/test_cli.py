@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import ReadOnlySqlTransaction
 from pydantic import SecretStr
 from rich.console import Console
+from sqlalchemy.exc import InternalError
 
 from metallm_stream.cli.ask import shown_cost
 from metallm_stream.cli.complaints import complaint
@@ -186,6 +188,14 @@ def test_an_unreachable_kafka_is_told_in_one_line() -> None:
 def test_an_error_of_ours_keeps_its_traceback() -> None:
     """Nothing hides a defect."""
     assert complaint(KeyError("x"), "metallm ask") is None
+
+
+def test_a_database_that_takes_no_writes_is_told_in_one_line() -> None:
+    """A standby, or a primary that was made read-only."""
+    refused = ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction")
+    line = str(complaint(InternalError("UPDATE", {}, refused), "metallm warmup"))
+    assert line.startswith("PostgreSQL refused: cannot execute UPDATE in a read-only transaction; ")
+    assert "a primary that takes writes" in line
 
 
 def test_a_directory_that_cannot_be_written_is_named() -> None:
