@@ -1,6 +1,6 @@
 """What the readers of all wires share: bounded figures, ignored extras, malformed answers.
 
-Invariant: a figure beyond reason makes the reply that holds it malformed; it is never booked.
+Invariant: a figure beyond reason is never booked; what the reply that holds it has cost is unknown.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ FINISHED = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
 }
+# Fields that tell what was charged.
+FIGURES = {("usage",), ("inputTextTokenCount",)}
 # Tiers of service that have prices of their own, by any vendor's word.
 OFF_LIST = frozenset({"batch", "flex", "priority", "reserved"})
 
@@ -44,18 +46,24 @@ def read_part(
 ) -> PartT:
     """The reply in a body; raises `ProviderFailure` (`malformed_answer`) if it is none.
 
-    What was charged is read from those of its fields that are as they should be.
+    An answer is none the worse for figures that cannot be read: they are left out, rather than the
+    call paid once more. What was charged for another is read from those of its fields that are as
+    they should be.
     """
     try:
         return part.model_validate_json(body)
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_input=False)
+        wrong = {error["loc"][:1] for error in errors}
+        readable = _without(wrong, part, body)
+        if wrong <= FIGURES:
+            return readable
         where = ".".join(str(step) for step in errors[0]["loc"]) or "body"
         kind = content_type or "no content type"
         raise malformed(
             f"the answer ({kind}) is unreadable at {where}: {errors[0]['msg']}",
             request_id,
-            _without({error["loc"][:1] for error in errors}, part, body).charged(request_id),
+            readable.charged(request_id),
         ) from exc
 
 

@@ -141,7 +141,6 @@ def test_ones_own_upstream_key_adds_its_cost_to_the_fee() -> None:
         {"choices": [{}]},
         {"choices": [{"message": {"content": None}}]},
         {"choices": [{"message": {"content": ["no", "text"]}}]},
-        {"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": -1}},
         {"choices": [{"message": {"content": "hi"}}], "error": "upstream is down"},
         {"choices": [{"message": {"content": "hi"}, "error": {"message": "cut", "code": "x"}}]},
     ],
@@ -167,6 +166,15 @@ def ending(wire: str, raw: bytes) -> Answer | ProviderFailure:
         return READERS[wire](raw)
     except ProviderFailure as failure:
         return failure
+
+
+@pytest.mark.parametrize(
+    "usage", [[], 5, {"prompt_tokens": -1}, {"prompt_tokens": 12.5}, {"cost": -0.001}]
+)
+def test_figures_that_cannot_be_read_do_not_cost_the_answer(usage: object) -> None:
+    """It was paid for; what it has cost, nobody knows."""
+    answer = read({"choices": [{"message": {"content": "hi"}}], "usage": usage})
+    assert (answer.text, answer.input_tokens, answer.cost_usd) == ("hi", None, None)
 
 
 CHARGED = {
