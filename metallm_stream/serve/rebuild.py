@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
-from metallm_stream.errors import InvalidEvent
+from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.join import Interaction
 from metallm_stream.kafka import Connection, TopicNames, read_from_start
 from metallm_stream.policy import Sums, merged
@@ -76,7 +76,16 @@ def read_log(
     encoder: str,
     dimensions: int,
 ) -> dict[str, Interaction]:
-    """The interactions by query that the topics tell up to these offsets."""
+    """The interactions by query that the topics tell up to these offsets.
+
+    Raises `ConfigurationError` if they are those of other topics, or the log does not begin at 0.
+    """
+    read = sorted({topic for topic, _ in offsets})
+    if read and not set(read) & set(names.joined):
+        raise ConfigurationError(
+            f"this database has learned from {', '.join(read)}, and METALLM_TOPICS__PREFIX"
+            f"={names.prefix} names others: set the prefix, or DATABASE_URL, that belong together"
+        )
     joined: dict[str, Interaction] = {}
     for topic in names.joined:
         ends = {part: end for (name, part), end in offsets.items() if name == topic}
