@@ -14,7 +14,7 @@ import json
 import time
 
 import numpy as np
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from benchmarks.stream.bare import sustained
 from metallm_stream.kafka import Connection, offset_of, partition_of
@@ -37,13 +37,19 @@ def main() -> None:
     print(json.dumps(run(options)))
 
 
+def _from_the_first_record(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    for where in partitions:
+        where.offset = OFFSET_BEGINNING
+    consumer.incremental_assign(partitions)
+
+
 def run(options: argparse.Namespace) -> dict[str, float]:
     """Records a second, and what a commit takes."""
     connection = Connection(options.bootstrap)
     producer = connection.transactional_producer(options.name)
     producer.init_transactions(SETTLE_S)
     consumer = connection.group_consumer(options.name, f"{options.name}-0")
-    consumer.subscribe([options.source])
+    consumer.subscribe([options.source], on_assign=_from_the_first_record)
     values = [np.random.default_rng(0).bytes(size // 2).hex().encode() for size in options.bytes]
     ended_s: list[float] = []
     commits_s: list[float] = []
