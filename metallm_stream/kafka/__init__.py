@@ -26,6 +26,7 @@ from metallm_stream.kafka.records import (
 )
 from metallm_stream.kafka.rights import explained, require_rights
 from metallm_stream.kafka.time_order import TimeOrder
+from metallm_stream.kafka.topic_ids import MadeAnewError, topic_ids
 from metallm_stream.kafka.topics import (
     UNSEEN,
     TopicNames,
@@ -55,6 +56,7 @@ __all__ = [
     "Follower",
     "LeftOutError",
     "Lifeline",
+    "MadeAnewError",
     "NotWrittenError",
     "Partition",
     "Patience",
@@ -82,6 +84,7 @@ __all__ = [
     "recorded_at",
     "require_rights",
     "to_end",
+    "topic_ids",
     "traced",
     "watermarks",
     "write",

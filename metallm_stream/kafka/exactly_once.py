@@ -24,6 +24,7 @@ from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition, Record
 from metallm_stream.kafka.starts import starts_of
+from metallm_stream.kafka.topic_ids import topic_ids
 from metallm_stream.kafka.transaction import AbortNeededError, Transactions
 from metallm_stream.kafka.watchdog import Watchdog
 
@@ -96,6 +97,7 @@ class ExactlyOnce:
     ) -> None:
         self._topics = list(topics)
         self._group = group
+        self._connection = connection
         instance = f"{group}-{slot}"
         self._consumer = connection.group_consumer(group, instance)
         self._last_records = last_records
@@ -337,14 +339,13 @@ class ExactlyOnce:
         self._require_same_member()
         self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
-        starts = starts_of(consumer, keys, self._watchdog)
-        for start in starts:
-            self._windows[start.topic, start.partition] = Window(start.offset, start.metadata)
+        ids = topic_ids(self._connection, {topic for topic, _ in keys})
+        windows = starts_of(consumer, keys, ids, self._watchdog)
+        self._windows |= windows
         self._assigned_hook(keys)
+        starts = [TopicPartition(*key, window.next_offset) for key, window in windows.items()]
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
-        consumer.incremental_assign(
-            [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
-        )
+        consumer.incremental_assign(starts)
         self._is_assigned = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -1,7 +1,8 @@
 """Ends the work of a consumer that stands still where a restart mends that.
 
 Two things leave a consumer without records for ever: it has lost a cluster which others reach, or
-its group is at rest and has left partitions to nobody (see `unread`).
+its group is at rest and has left partitions to nobody (see `unread`). A third leaves it with the
+wrong ones: a topic was made anew, and it goes on at the position of the old one.
 
 Invariant: nobody is ended for an outage. As long as a new client reaches the brokers no better than
 the consumer does, it waits; it goes on within seconds of their return, and a restart would not.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException
@@ -20,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 from metallm_stream.errors import MetallmError
 from metallm_stream.kafka.connect import SESSION_TIMEOUT_S, Connection
 from metallm_stream.kafka.records import Partition
+from metallm_stream.kafka.topic_ids import Placed, TopicWatch
 from metallm_stream.kafka.unread import unread
 
 ANSWER_WITHIN_S = 5.0
@@ -47,12 +49,15 @@ class Patience:
         nothing when they leave.
     session_s
         How long the group remembers a member that has left.
+    topics_s
+        Between two questions whether topics were made anew.
     """
 
     cut_off_s: float = 30.0
     idle_s: float = 10.0
     busy_s: float = 60.0
     session_s: float = SESSION_TIMEOUT_S
+    topics_s: float = 5.0
 
 
 USUAL = Patience()
@@ -89,12 +94,15 @@ class Lifeline:
         self._since_s = self._looked_s = time.monotonic()
         self._wait_s = patience.idle_s
         self._found: frozenset[Partition] = frozenset()
+        self._topics = TopicWatch(connection, patience.topics_s, answer_s)
 
-    def check(self, consumer: Consumer, held: Collection[Partition]) -> None:
-        """Call with every turn of the loop; raises `CutOffError` or `LeftOutError`.
+    def check(self, consumer: Consumer, held: Mapping[Partition, Placed]) -> None:
+        """Call with every turn of the loop.
 
-        Now and then brokers are asked, which may take a few seconds where there is trouble.
+        Raises `CutOffError`, `LeftOutError` or `MadeAnewError`. Now and then brokers are asked,
+        which may take a few seconds where there is trouble.
         """
+        self._topics.check(held)
         now_s = time.monotonic()
         if held:
             self._since_s = now_s
@@ -108,7 +116,7 @@ class Lifeline:
         if now_s - self._looked_s >= self._wait_s:
             self._look(consumer, held)
 
-    def _look(self, consumer: Consumer, held: Collection[Partition]) -> None:
+    def _look(self, consumer: Consumer, held: Mapping[Partition, Placed]) -> None:
         # A client for this look only: when the broker is back, librdkafka ends a process that still
         # has one whose question about a group has timed out (2.16, `enq_once_del_source_return`).
         admin, before = self._connection.admin(), self._found

@@ -3,6 +3,9 @@
 Invariant: `next_offset` and `encode()` together say exactly which records are done. A process
 that restores them skips the finished ones above the first unfinished, and repeats all others.
 Offsets are encoded, never counts: transaction markers and compaction leave gaps.
+
+The metadata is `m1:` and in base64 a letter and the bitmap of finished offsets: `r`, as it is, or
+`z`, as a zlib stream and behind it the topic's id, if known. Who knows of no id reads the stream.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import numpy as np
 from metallm_stream.errors import ConfigurationError
 
 MAX_METADATA_CHARACTERS = 4_095
-# The metadata holds a plain bitmap of 24,000 offsets; one long gap more is a run of zeros, which
-# compresses.
+# The metadata holds the bitmap of 24,000 offsets that do not compress, and the topic's id; one long
+# gap more is a run of zeros, which compresses.
 MAX_SPAN = 20_000
 _VERSION = "m1:"
 
@@ -31,6 +34,11 @@ class Window:
         The first offset that is not done.
     metadata
         What was committed with `next_offset`, as `encode` wrote it.
+
+    Attributes
+    ----------
+    topic_id
+        The id of the topic whose offsets these are, if it is known: at first, as committed.
 
     Examples
     --------
@@ -51,7 +59,7 @@ class Window:
     def __init__(self, next_offset: int, metadata: str | None = None) -> None:
         self._position = self._first = next_offset
         self._unfinished: dict[int, None] = {}
-        self._finished = _decode(next_offset, metadata)
+        self._finished, self.topic_id = _decode(next_offset, metadata)
 
     @property
     def next_offset(self) -> int:
@@ -91,6 +99,10 @@ class Window:
         self._position = max(self._position, offset)
         self._forget()
 
+    def end_at(self, offset: int) -> None:
+        """Forget what was finished from `offset` on: the log has lost it, and ends there."""
+        self._finished = {each for each in self._finished if each < offset}
+
     def finish(self, offset: int) -> None:
         """Mark a record in work as done; its outcome goes into the next commit."""
         del self._unfinished[offset]
@@ -98,17 +110,17 @@ class Window:
         self._forget()
 
     def encode(self) -> str:
-        """The finished offsets from `next_offset` on, as text for the commit's metadata."""
+        """The finished offsets from `next_offset` on, and the topic's id, as metadata."""
         first = self.next_offset
         above = np.fromiter(self._finished, np.int64, len(self._finished)) - first
         above = above[above >= 0]
-        if not above.size:
+        if not above.size and self.topic_id is None:
             return ""
-        bits = np.zeros(int(above.max()) // 8 + 1, np.uint8)
+        bits = np.zeros(int(above.max(initial=-1)) // 8 + 1, np.uint8)
         np.bitwise_or.at(bits, above // 8, (1 << above % 8).astype(np.uint8))
         bitmap = bits.tobytes()
-        packed = zlib.compress(bitmap, 1)
-        flag, body = (b"z", packed) if len(packed) < len(bitmap) else (b"r", bitmap)
+        body = zlib.compress(bitmap, 1) + (self.topic_id or "").encode("ascii")
+        flag, body = (b"z", body) if self.topic_id or len(body) < len(bitmap) else (b"r", bitmap)
         text = _VERSION + base64.b64encode(flag + body).decode("ascii")
         if len(text) > MAX_METADATA_CHARACTERS:
             raise ConfigurationError(
@@ -125,9 +137,9 @@ class Window:
             self._finished = {offset for offset in self._finished if offset >= first}
 
 
-def _decode(first: int, metadata: str | None) -> set[int]:
+def _decode(first: int, metadata: str | None) -> tuple[set[int], str | None]:
     if not metadata:
-        return set()
+        return set(), None
     if not metadata.startswith(_VERSION):
         raise ConfigurationError(
             f"committed metadata {metadata[:20]!r} is not ours: another program commits offsets "
@@ -135,13 +147,23 @@ def _decode(first: int, metadata: str | None) -> set[int]:
         )
     try:
         raw = base64.b64decode(metadata.removeprefix(_VERSION), validate=True)
-        bitmap = zlib.decompress(raw[1:]) if raw[:1] == b"z" else raw[1:]
-    except (binascii.Error, zlib.error) as exc:
+        bitmap, topic_id = _unpacked(raw[1:]) if raw[:1] == b"z" else (raw[1:], "")
+    except (binascii.Error, zlib.error, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"committed metadata is damaged: {exc}") from exc
-    return {
+    finished = {
         first + 8 * place + bit
         for place, byte in enumerate(bitmap)
         if byte
         for bit in range(8)
         if byte >> bit & 1
     }
+    return finished, topic_id or None
+
+
+def _unpacked(packed: bytes) -> tuple[bytes, str]:
+    """The bitmap, and the topic's id behind it, if there is one."""
+    stream = zlib.decompressobj()
+    bitmap = stream.decompress(packed)
+    if not stream.eof:
+        raise zlib.error("the stream is cut off")
+    return bitmap, stream.unused_data.decode("ascii")

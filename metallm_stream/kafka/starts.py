@@ -1,13 +1,13 @@
 """Where a member goes on with partitions that the group has given it.
 
-Invariant: from what was committed, and where that was deleted meanwhile, from the first record that
-exists: said aloud, and never without the records behind a gap.
+Invariant: from what was committed, and where that does not exist, at the record that comes after
+what was done: said aloud, and never without the records behind a gap.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -20,34 +20,47 @@ log = logging.getLogger(__name__)
 
 
 def starts_of(
-    consumer: Consumer, keys: Sequence[Partition], watchdog: Watchdog
-) -> list[TopicPartition]:
-    """The next offset of each partition, with the metadata that its window begins with.
+    consumer: Consumer, keys: Sequence[Partition], topic_ids: Mapping[str, str], watchdog: Watchdog
+) -> dict[Partition, Window]:
+    """The window that each partition begins with; `topic_ids` are those of today.
 
     Waits for a dead member's transaction on these offsets, which is undecided for a while.
     """
     wanted = [TopicPartition(*key) for key in keys]
     found = repeat(watchdog, "committed", lambda: consumer.committed(wanted, CALL_TIMEOUT_S))
-    return [_start(consumer, item, watchdog) for item in found]
+    return {
+        (item.topic, item.partition): _start(consumer, item, topic_ids.get(item.topic), watchdog)
+        for item in found
+    }
 
 
-def _start(consumer: Consumer, committed: TopicPartition, watchdog: Watchdog) -> TopicPartition:
+def _start(
+    consumer: Consumer, committed: TopicPartition, topic_id: str | None, watchdog: Watchdog
+) -> Window:
     where = TopicPartition(committed.topic, committed.partition)
     low, high = repeat(
         watchdog,
         "get_watermark_offsets",
         lambda: consumer.get_watermark_offsets(where, CALL_TIMEOUT_S),
     )
-    if low <= committed.offset <= high:
-        return committed
-    if committed.offset >= 0:
+    window, what = Window(committed.offset, committed.metadata), ""
+    window.end_at(high)
+    is_known = topic_id is not None and window.topic_id is not None
+    if committed.offset < 0:
+        window = Window(low)
+    elif is_known and topic_id != window.topic_id:
+        what, window = "the topic was made anew", Window(low)
+    elif committed.offset < low:
+        what = "records were deleted"
+        window.begin_at(low)
+    elif committed.offset > high and is_known:
+        what, window = "the log was cut at its end", Window(high)
+    elif committed.offset > high:
+        what, window = "records were deleted or the topic was made anew", Window(low)
+    window.topic_id = topic_id or window.topic_id
+    if what:
         log.error(
-            "%s[%d]: offset %d was committed but %d to %d exist: records were deleted or the "
-            "topic was made anew; going on at %d",
-            *(where.topic, where.partition, committed.offset, low, high, low),
+            "%s[%d]: offset %d was committed but %d to %d exist: %s; going on at %d",
+            *(where.topic, where.partition, committed.offset, low, high, what, window.next_offset),
         )
-        if committed.offset < low:
-            window = Window(committed.offset, committed.metadata)
-            window.begin_at(low)
-            return TopicPartition(where.topic, where.partition, low, window.encode())
-    return TopicPartition(where.topic, where.partition, low)
+    return window

@@ -7,7 +7,7 @@ the offset that this owner last saw, and never back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -17,12 +17,16 @@ from metallm_stream.postgres import statements
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The right to advance one partition from `next_offset`, as of `epoch`."""
+    """The right to advance one partition from `next_offset`, as of `epoch`.
+
+    `topic_id` is that of the topic whose offset this is, if it is known.
+    """
 
     topic: str
     partition: int
     epoch: int
     next_offset: int
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +40,30 @@ class Advance:
     @property
     def after(self) -> Position:
         """The position to advance from next time, once the transaction has committed."""
-        held = self.position
-        return Position(held.topic, held.partition, held.epoch, self.new_next_offset)
+        return replace(self.position, next_offset=self.new_next_offset)
 
 
 def claim_partition(
-    conn: Connection, topic: str, partition: int, low_watermark: int = 0
+    conn: Connection,
+    topic: str,
+    partition: int,
+    low_watermark: int = 0,
+    topic_id: str | None = None,
 ) -> Position:
     """Take over a partition: its former owner is fenced. A new one starts at `low_watermark`.
 
     The stored offset is returned as it is, also where the log no longer reaches back to it: what
-    retention deleted before it was learned must not be skipped silently.
+    retention deleted before it was learned must not be skipped silently. So is the id of the topic
+    that it was stored for; where none was, and where nothing was read yet, it becomes `topic_id`.
     """
     row = conn.execute(
         statements.CLAIM_PARTITION,
-        {"topic": topic, "partition": partition, "low_watermark": low_watermark},
+        {
+            "topic": topic,
+            "partition": partition,
+            "low_watermark": low_watermark,
+            "topic_id": topic_id,
+        },
     ).one()
     return Position(*row)
 

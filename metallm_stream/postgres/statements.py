@@ -11,10 +11,15 @@ from sqlalchemy import text
 from metallm_stream.postgres.rows import ANSWERED, COLUMNS, DECIDED
 
 CLAIM_PARTITION = text("""
-    INSERT INTO metallm.offsets AS o (topic, partition, epoch, next_offset)
-    VALUES (:topic, :partition, 1, :low_watermark)
-    ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1, updated_at = now()
-    RETURNING o.topic, o.partition, o.epoch, o.next_offset
+    INSERT INTO metallm.offsets AS o (topic, partition, epoch, next_offset, topic_id)
+    VALUES (:topic, :partition, 1, :low_watermark, :topic_id)
+    ON CONFLICT (topic, partition) DO UPDATE SET
+        epoch = o.epoch + 1,
+        topic_id = coalesce(
+            CASE WHEN o.next_offset = 0 THEN excluded.topic_id END, o.topic_id, excluded.topic_id
+        ),
+        updated_at = now()
+    RETURNING o.topic, o.partition, o.epoch, o.next_offset, o.topic_id
 """)
 
 ADVANCE = text("""

@@ -50,6 +50,7 @@ offsets = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("high_watermark", BigInteger),
     Column("updated_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("topic_id", Text, comment="Of the topic that was read; null: not known yet."),
     CheckConstraint("next_offset >= 0", name="next_offset_not_negative"),
     comment="The first unread offset of each partition, fenced by epoch.",
 )

@@ -1,6 +1,7 @@
 """Where a learner begins to read a partition: at the position in PostgreSQL, which it takes over.
 
-Invariant: nothing is skipped silently. A log that does not reach back to the position is an error.
+Invariant: nothing is skipped silently. A log that does not reach back to the position is an error,
+and so is the log of a topic that was made anew.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from metallm_stream.postgres import Position, claim_partition
 _REFUSALS = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
-def claimed(consumer: Consumer, engine: Engine, where: TopicPartition) -> Position:
+def claimed(
+    consumer: Consumer, engine: Engine, where: TopicPartition, topic_id: str | None
+) -> Position:
     """Fence the partition's former owner; the position to go on from, which is committed.
 
-    Raises `ConfigurationError` if the log does not hold it, or the broker refuses to tell, and
+    `topic_id` is the topic's today, if brokers tell it. Raises `ConfigurationError` if the topic is
+    another than was read, the log does not hold the position, or the broker refuses to tell, and
     `KafkaException` if it does not tell in time: then a restart may help.
     """
     low, high = _watermarks(consumer, where)
     with engine.begin() as conn:
-        position = claim_partition(conn, where.topic, where.partition, low)
+        position = claim_partition(conn, where.topic, where.partition, low, topic_id)
+    if topic_id is not None and position.topic_id != topic_id:
+        raise ConfigurationError(_made_anew(position, low))
     if not low <= position.next_offset <= high:
         raise ConfigurationError(_gone(position, low, high))
     return position
@@ -46,6 +52,20 @@ def _gone(position: Position, low: int, high: int) -> str:
     return (
         f"{topic}[{partition}] holds offsets {low} to {high}, but the next one to learn from is "
         f"{position.next_offset}: records were deleted before they were read, or the topic was "
-        f"made anew. Nothing is skipped silently; to go on at {low}, set next_offset to it in "
-        f"table metallm.offsets where topic = '{topic}' and partition = {partition}"
+        f"made anew. {_remedy(position, low)}"
+    )
+
+
+def _made_anew(position: Position, low: int) -> str:
+    return (
+        f"{position.topic}[{position.partition}]: the topic was deleted and made anew since "
+        f"learners read up to {position.next_offset} of the old one. {_remedy(position, low)}"
+    )
+
+
+def _remedy(position: Position, low: int) -> str:
+    return (
+        f"Nothing is skipped silently; to go on at {low}, set next_offset to it, and topic_id to "
+        f"NULL, in table metallm.offsets where topic = '{position.topic}' and partition = "
+        f"{position.partition}"
     )

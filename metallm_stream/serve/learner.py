@@ -31,6 +31,7 @@ from metallm_stream.kafka import (
     dead_letter,
     offset_of,
     partition_of,
+    topic_ids,
     write,
 )
 from metallm_stream.postgres import (
@@ -267,8 +268,9 @@ class Learner:
             return  # a rebalance that ends while we leave; the broker no longer answers us
         self._settle()
         starts = []
+        ids = topic_ids(self._connection, {where.topic for where in partitions})
         for where in partitions:
-            position = claimed(consumer, self._engine, where)
+            position = claimed(consumer, self._engine, where, ids.get(where.topic))
             self._positions[where.topic, where.partition] = position
             self._records.add([(where.topic, where.partition)])
             starts.append(TopicPartition(where.topic, where.partition, position.next_offset))

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from metallm_stream.errors import ConfigurationError, Fenced
-from metallm_stream.kafka import ExactlyOnce, Record, Work, write
+from metallm_stream.kafka import ExactlyOnce, MadeAnewError, Record, Window, Work, topic_ids, write
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
@@ -173,6 +173,113 @@ def test_a_topic_that_is_made_anew_under_a_member_is_read_from_its_start(
             eventually(lambda: loop.take(1, 0.1), 30)
     with member(pipeline) as successor:
         assert [number(work) for work in take(successor, 1)] == [1]
+
+
+def make_anew(pipeline: Pipeline, count: int = 3 * COUNT) -> None:
+    """Delete the topic, make it again, and write that many records to each of its partitions."""
+    topic, admin = pipeline.names.queries, pipeline.kafka.admin()
+    admin.delete_topics([topic])[topic].result(15)
+    eventually(lambda: not _error(admin.create_topics([NewTopic(topic, 2, 1)])[topic]))
+    numbers = range(100, 100 + count)
+    records = [Record(topic, None, b"%d" % i, partition=p) for p in (0, 1) for i in numbers]
+    write(pipeline.kafka.producer(), records)
+
+
+def test_a_topic_that_is_made_anew_and_soon_has_more_records_is_read_from_its_start(
+    pipeline: Pipeline,
+) -> None:
+    """Also where a member in the middle of its work commits positions of the old one in it."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        works = take(loop)
+        eventually(lambda: loop.take(0, 0.0) or loop._paused)  # it would look at once else
+        make_anew(pipeline)
+        for work in works:
+            copy(pipeline, loop, work)
+        loop.flush()
+
+        def goes_on() -> None:
+            for work in loop.take(1, 0.1):
+                loop.complete(work, [])
+
+        with pytest.raises(MadeAnewError, match=pipeline.names.queries):
+            eventually(goes_on, 30)
+        loop.flush()
+    with member(pipeline) as successor:
+        found = [number(work) for work in take(successor, 6 * COUNT)]
+    assert sorted(found) == sorted([*range(100, 100 + 3 * COUNT)] * 2)
+
+
+def commit_by_hand(pipeline: Pipeline, offset: int, metadata: str) -> None:
+    """As a member that is gone, in both partitions."""
+    topic, group = pipeline.names.queries, f"{pipeline.names.prefix}copier"
+    consumer = pipeline.kafka.reader(group)
+    offsets = [TopicPartition(topic, number, offset, metadata) for number in (0, 1)]
+    consumer.commit(offsets=offsets, asynchronous=False)
+    consumer.close()
+
+
+def metadata_of(offset: int, finished: Sequence[int], topic_id: str | None) -> str:
+    """What a member commits that has finished these records above `offset`."""
+    window = Window(offset)
+    window.topic_id = topic_id
+    for each in (offset, *finished):
+        assert window.begin(each)
+    for each in finished:
+        window.finish(each)
+    return window.encode()
+
+
+def test_a_position_of_another_topic_is_none(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither that nor what was finished above it: the topic's first record comes first."""
+    fill(pipeline)
+    commit_by_hand(pipeline, 2, metadata_of(2, [3, 4], "another"))
+    with member(pipeline) as loop:
+        assert sorted(map(number, take(loop))) == list(range(COUNT))
+    assert "the topic was made anew; going on at 0" in caplog.text
+
+
+def test_a_position_beyond_the_end_of_the_same_topic_is_its_end(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broker lost what was done, and it is not done again; what comes next is."""
+    fill(pipeline)
+    topic = pipeline.names.queries
+    ids = topic_ids(pipeline.kafka, [topic])
+    commit_by_hand(pipeline, 500, metadata_of(500, [501], ids[topic]))
+    with member(pipeline) as loop:
+        assert loop.take(1, 1.0) == []
+        write(pipeline.producer, [Record(topic, None, b"7", partition=1)])
+        assert [number(work) for work in take(loop, 1)] == [7]
+    assert "the log was cut at its end; going on at" in caplog.text
+
+
+def test_what_was_finished_beyond_the_end_is_not_finished(pipeline: Pipeline) -> None:
+    """A broker lost it, and other records come to stand there."""
+    topic = pipeline.names.queries
+    commit_by_hand(pipeline, 0, metadata_of(0, [1, 2], topic_ids(pipeline.kafka, [topic])[topic]))
+    with member(pipeline) as loop:
+        eventually(lambda: loop.take(1, 0.1) or loop.lags())
+        write(pipeline.producer, [Record(topic, None, b"%d" % i, partition=0) for i in range(4)])
+        assert [number(work) for work in take(loop, 4)] == [0, 1, 2, 3]
+
+
+def test_metadata_without_a_topics_id_counts_as_it_is(pipeline: Pipeline) -> None:
+    """An older build's: its position holds, and with the next commit the id stands beside it."""
+    topic = pipeline.names.queries
+    write(pipeline.producer, [Record(topic, None, b"%d" % i, partition=0) for i in range(6)])
+    commit_by_hand(pipeline, 0, metadata_of(0, [1, 2, 4], None))
+    with member(pipeline) as loop:
+        works = take(loop, 3)
+        assert [number(work) for work in works] == [0, 3, 5]
+        copy(pipeline, loop, works[2])
+        loop.flush()
+        (committed,) = loop._consumer.committed([TopicPartition(topic, 0)], timeout=15)
+    window = Window(0, committed.metadata)
+    assert window.topic_id == topic_ids(pipeline.kafka, [topic])[topic]
+    assert [i for i in range(6) if window.begin(i)] == [0, 3]
 
 
 def test_the_last_records_come_last(pipeline: Pipeline) -> None:

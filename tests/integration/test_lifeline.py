@@ -21,6 +21,7 @@ from metallm_stream.kafka import (
     Lifeline,
     Partition,
     Patience,
+    Window,
 )
 from tests.pipeline import Pipeline
 from tests.processes import eventually
@@ -47,7 +48,7 @@ def asked(line: Lifeline, consumer: Consumer) -> Callable[[], bool]:
     """Whether a check without partitions ends without an error."""
 
     def is_well() -> bool:
-        line.check(consumer, ())
+        line.check(consumer, {})
         return True
 
     return is_well
@@ -87,8 +88,8 @@ def test_an_outage_ends_nobody(pipeline: Pipeline) -> None:
 def test_who_holds_partitions_or_has_lost_them_just_now_is_not_asked() -> None:
     """The check costs nothing then; it would take seconds here."""
     member = NOWHERE.group_consumer("nobody", "0")
-    lifeline(NOWHERE, 0.0, 0.3).check(member, [("queries", 0)])
-    lifeline(NOWHERE, 30.0, 0.3).check(member, ())
+    lifeline(NOWHERE, 0.0, 0.3).check(member, {("queries", 0): Window(0)})
+    lifeline(NOWHERE, 30.0, 0.3).check(member, {})
     member.close()
 
 
@@ -122,15 +123,15 @@ def test_a_look_that_an_outage_cuts_short_leaves_no_question_behind(tmp_path: Pa
         looks = Patience(60, 0.01, 0.01)
         line = Lifeline(kafka, "nobody", "0", ["queries"], looks, answer_s=1.0)
         with closing(kafka.group_consumer("nobody", "0")) as member:
-            line.check(member, ())
+            line.check(member, {})
             assert broker.pid is not None
             os.kill(broker.pid, signal.SIGKILL)
             eventually(lambda: broker.exit_codes == (137,))
-            line.check(member, ())
+            line.check(member, {})
             broker.wait_ready(60)
             back_s = time.monotonic()
             while time.monotonic() < back_s + 3:  # every client has found the broker by then
-                line.check(member, ())
+                line.check(member, {})
                 member.poll(0.1)
 
 

@@ -87,6 +87,20 @@ def test_a_batch_cannot_be_learned_twice(engine: Engine) -> None:
         advance(conn, [step])
 
 
+def test_a_position_keeps_the_topic_that_it_was_read_from(engine: Engine) -> None:
+    """One without is filled in, and one that nothing was read up to belongs to any topic."""
+    with engine.begin() as conn:
+        assert claim_partition(conn, "decisions", 0).topic_id is None
+        assert claim_partition(conn, "decisions", 0, topic_id="a").topic_id == "a"
+        held = claim_partition(conn, "decisions", 0, topic_id="b")
+        assert held.topic_id == "b"
+        step = Advance(held, 5)
+        advance(conn, [step])
+        assert step.after == Position("decisions", 0, held.epoch, 5, "b")
+        assert claim_partition(conn, "decisions", 0, topic_id="c").topic_id == "b"
+        assert claim_partition(conn, "decisions", 0).topic_id == "b"
+
+
 def test_an_unclaimed_partition_is_fenced(engine: Engine) -> None:
     """A row that is not there was not updated."""
     with pytest.raises(Fenced, match=r"results\[3\]"), engine.begin() as conn:

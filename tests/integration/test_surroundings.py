@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 from datetime import UTC, datetime
@@ -10,10 +12,20 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import KafkaException
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from metallm_stream.errors import ConfigurationError, ProviderUnavailable
 from metallm_stream.events import Feedback, Message, Model
-from metallm_stream.kafka import Connection, TopicNames, check, create, raise_unless_passing
+from metallm_stream.kafka import (
+    Admin,
+    Connection,
+    Record,
+    TopicNames,
+    check,
+    create,
+    raise_unless_passing,
+    write,
+)
 from tests.pipeline import Pipeline
 from tests.processes import eventually
 from tests.tap import tapped
@@ -82,8 +94,46 @@ def test_a_learner_whose_topic_is_deleted_ends_and_skips_nothing(pipeline: Pipel
     create(admin, pipeline.names, ("recorded",), partitions=2, replication_factor=1)
     assert pipeline.start("learner", slot="1", restart=False).wait_over(60) == 78
     log = (pipeline.directory / "learner-1.log").read_text()
-    assert "the next one to learn from is 5: records were deleted before they were read" in log
-    assert "to go on at 0, set next_offset to it in table metallm.offsets where topic" in log
+    assert f"{feedback}[" in log
+    assert "the topic was deleted and made anew since learners read up to 5 of the old one" in log
+    assert "to go on at 0, set next_offset to it, and topic_id to NULL, in table metallm.off" in log
+
+
+def test_a_topic_that_is_made_anew_and_soon_has_more_records_is_learned_when_told_so(
+    pipeline: Pipeline,
+) -> None:
+    """It holds the learner's positions, but other records; this one is stopped meanwhile."""
+    feedback, admin = pipeline.names.feedback, pipeline.kafka.admin()
+    learner = pipeline.start("learner")
+    learner.wait_ready(60)
+    pipeline.judge(*LABELS)
+    pipeline.wait_until_learned()
+    pid = learner.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    admin.delete_topics([feedback])[feedback].result(15)
+    eventually(lambda: _is_made(admin, pipeline.names))
+    label = LABELS[0].encode()
+    again = [Record(feedback, None, label, partition=number) for number in (0, 1)]
+    write(pipeline.kafka.producer(), again * 20)
+    os.kill(pid, signal.SIGCONT)
+    eventually(lambda: len(learner.exit_codes) == 2, 60)
+    assert learner.exit_codes == (70, 78)
+    log = (pipeline.directory / "learner-0.log").read_text()
+    assert f"topic '{feedback}' was deleted and made anew" in log
+    assert "the topic was deleted and made anew since learners read up to" in log
+    with pipeline.engine.begin() as conn:
+        conn.execute(text("UPDATE metallm.offsets SET next_offset = 0, topic_id = NULL"))
+    pipeline.start("learner", slot="1", restart=False).wait_ready(60)
+    pipeline.wait_until_learned()
+
+
+def _is_made(admin: Admin, names: TopicNames) -> bool:
+    try:
+        create(admin, names, ("recorded",), partitions=2, replication_factor=1)
+    except ConfigurationError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from metallm_stream.errors import ConfigurationError
@@ -111,6 +113,33 @@ def test_metadata_that_the_broker_would_refuse_is_refused_before() -> None:
         window.encode()
 
 
+@pytest.mark.parametrize("finished", [(), (1,), range(1, MAX_SPAN, 2)])
+def test_the_topics_id_stands_where_those_who_know_of_none_read_over_it(
+    finished: Sequence[int],
+) -> None:
+    """They unpack the bitmap's stream and see nothing behind it."""
+    window = opened(*range(MAX_SPAN))
+    window.topic_id = "x8m3-rY2QJaAAzkIrj_0Pg"
+    for offset in finished:
+        window.finish(offset)
+    raw = base64.b64decode(window.encode().removeprefix("m1:"), validate=True)
+    assert raw[:1] == b"z"
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(raw[1:]), np.uint8), bitorder="little")
+    assert np.flatnonzero(bits).tolist() == list(finished)
+    again = Window(0, window.encode())
+    assert again.topic_id == window.topic_id
+    assert [offset for offset in range(MAX_SPAN) if not again.begin(offset)] == list(finished)
+
+
+def test_the_topics_id_fits_beside_bitmaps_that_do_not_compress() -> None:
+    """Of the longest span that is let in, whatever is finished in it."""
+    window = opened(*range(MAX_SPAN))
+    window.topic_id = "x8m3-rY2QJaAAzkIrj_0Pg"
+    for offset in np.flatnonzero(np.random.default_rng(0).random(MAX_SPAN - 1) < 0.5) + 1:
+        window.finish(int(offset))
+    assert len(window.encode()) < MAX_METADATA_CHARACTERS
+
+
 @pytest.mark.parametrize("metadata", [None, ""])
 def test_without_metadata_everything_above_is_undone(metadata: str | None) -> None:
     """A group that never committed, or committed in order."""
@@ -124,6 +153,7 @@ def test_without_metadata_everything_above_is_undone(metadata: str | None) -> No
         ("hello", "another program"),
         ("m2:cg==", "another program"),
         ("m1:!", "damaged"),
+        ("m1:" + base64.b64encode(b"z" + zlib.compress(b"abc") + b"\xff").decode(), "damaged"),
         ("m1:" + base64.b64encode(b"z" + zlib.compress(b"abc")[:-3]).decode(), "damaged"),
     ],
 )

@@ -79,7 +79,7 @@ def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iter
                         "learner",
                         f"{topic}[{end.partition}] ends at {end.offset}, the learner stands at "
                         f"{position}: the topic was made anew",
-                        "set next_offset to 0 for it in table metallm.offsets",
+                        "set next_offset to 0 for it, and topic_id to NULL, in metallm.offsets",
                     )
                 total += max(0, end.offset - position)
     finally:
