@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from metallm_stream.events import BudgetAccount, Decision, Feedback, Query
 from tests.pipeline import Pipeline, kill, open_pipeline, outcomes, questions
@@ -122,11 +123,10 @@ def test_an_account_that_nobody_has_used_for_long_is_forgotten_everywhere(
     pipeline.wait_until_learned()
     eventually(lambda: committed(pipeline, "team", 4) is not None)
     children["learner"].stop()
-    pipeline.sql(
-        "UPDATE metallm.budget_accounts SET updated_at = now() - interval '31 days'"
-        " WHERE key <> 't3' RETURNING key"
-    )
-    pipeline.start("learner", **BUDGETS).wait_ready(60)
+    long_ago = "UPDATE metallm.budget_accounts SET updated_at = now() - interval '31 days'"
+    with pipeline.engine.begin() as conn:
+        conn.execute(text(f"{long_ago} WHERE key <> 't3'"))
+    pipeline.start("learner", slot="1", **BUDGETS).wait_ready(60)
     accounts = "SELECT budget, key, queries FROM metallm.budgets ORDER BY budget, key"
     left = [("all", "", 4), ("team", "t3", 1)]
     eventually(lambda: [tuple(row.values()) for row in pipeline.sql(accounts)] == left)

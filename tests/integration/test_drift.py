@@ -19,7 +19,6 @@ from tests.integration.test_forgetting import (
     assert_rebuilt,
     decision,
     judged,
-    live,
     result,
 )
 from tests.pipeline import Pipeline
@@ -63,7 +62,7 @@ def observations(pipeline: Pipeline, arm: str, at: datetime) -> float:
     """What the labels of an arm count at a time."""
     with pipeline.engine.connect() as conn:
         clock = load_forgetting(conn).log2_weight(arm, at)
-    return live(pipeline).as_of({arm: clock}).observations(arm)
+    return pipeline.rebuilt().live.as_of({arm: clock}).observations(arm)
 
 
 def test_a_collapse_shortens_the_memory_of_its_arm(pipeline: Pipeline) -> None:
