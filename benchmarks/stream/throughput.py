@@ -5,7 +5,8 @@
 - Router: queries wait in the topic, then a router starts. Its bound is computed from the encoder
   alone and the bare exactly-once loop alone at the same batch: 1 / (1/encoder + 1/loop).
 - Learner: decisions, results and labels wait, then a learner starts. Beside it, one bare COPY of
-  the rows that it wrote into a table with the same columns and indexes.
+  the rows that it wrote into a table with the same columns and indexes, and what it takes to
+  validate the three events of an interaction and nothing else.
 
 All in one run, each alone on the machine. Prints one JSON object.
 """
@@ -176,9 +177,24 @@ def learner(stage: Stage, count: int) -> dict[str, Any]:
     return {
         "interactions_per_s": rate,
         "cpu_us_per_interaction": 1e6 * used_s / count,
+        "validation_us_per_interaction": _validation_us(stage),
         "bare_copy_per_s": copied_per_s,
         "share_of_copy": rate / copied_per_s,
     }
+
+
+def _validation_us(stage: Stage, count: int = 2_000) -> float:
+    """Processor time to read a decision, a result and a label from their bytes."""
+    kinds: dict[str, type[Event]] = {
+        stage.names.decisions: Decision,
+        stage.names.results: Result,
+        stage.names.feedback: Feedback,
+    }
+    waiting = list(interactions(stage, [f"v-{number}" for number in range(count)]))
+    began_s = time.process_time()
+    for record in waiting:
+        kinds[record.topic].parse(record.value)
+    return 1e6 * (time.process_time() - began_s) / count
 
 
 def _copy(conn: psycopg.Connection, count: int) -> float:
