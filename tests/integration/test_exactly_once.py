@@ -14,7 +14,16 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from metallm_stream.errors import ConfigurationError, Fenced
-from metallm_stream.kafka import ExactlyOnce, MadeAnewError, Record, Window, Work, topic_ids, write
+from metallm_stream.kafka import (
+    ExactlyOnce,
+    MadeAnewError,
+    Partition,
+    Record,
+    Window,
+    Work,
+    topic_ids,
+    write,
+)
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
@@ -74,6 +83,19 @@ def copy(pipeline: Pipeline, loop: ExactlyOnce, work: Work) -> bool:
     return loop.complete(work, [record])
 
 
+def all_but_the_first_of_each(pipeline: Pipeline) -> tuple[list[Work], dict[Partition, Work]]:
+    """Fill, copy all but the first record of each partition, and commit; all, and those left."""
+    fill(pipeline)
+    with member(pipeline) as loop:
+        works = take(loop)
+        slow = {work.partition: work for work in reversed(works)}
+        for work in works:
+            if slow[work.partition] is not work:
+                copy(pipeline, loop, work)
+        loop.flush()
+    return works, slow
+
+
 def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
     """A crash after the work and before the commit leaves no trace but the repetition."""
     fill(pipeline)
@@ -113,14 +135,7 @@ def test_what_was_finished_out_of_order_is_not_done_again(pipeline: Pipeline) ->
 
 def test_what_was_finished_out_of_order_leaves_no_lag(pipeline: Pipeline) -> None:
     """The position moves over it when it is read again, even if nothing else comes."""
-    fill(pipeline)
-    with member(pipeline) as first:
-        works = take(first)
-        slow = {work.partition: work for work in reversed(works)}
-        for work in works:
-            if slow[work.partition] is not work:
-                copy(pipeline, first, work)
-        first.flush()
+    works, slow = all_but_the_first_of_each(pipeline)
     with member(pipeline) as second:
         for _ in slow:
             (work,) = take(second, 1)
@@ -138,14 +153,7 @@ def test_what_was_finished_out_of_order_leaves_no_lag(pipeline: Pipeline) -> Non
 
 def test_what_was_finished_stays_finished_when_the_log_is_cut(pipeline: Pipeline) -> None:
     """Retention may delete an unfinished record; those above it are not done again."""
-    fill(pipeline)
-    with member(pipeline) as first:
-        works = take(first)
-        slow = {work.partition: work for work in reversed(works)}
-        for work in works:
-            if slow[work.partition] is not work:
-                copy(pipeline, first, work)
-        first.flush()
+    _, slow = all_but_the_first_of_each(pipeline)
     done = copies(pipeline)
     cuts = [TopicPartition(*work.partition, work.offset + 1) for work in slow.values()]
     admin = pipeline.kafka.admin()
