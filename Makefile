@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 PEERS := .venv-peers
+LOWEST := .venv-lowest
 DATA ?= ../shared/data
 SHUFFLES ?= 10
 N ?= 500
@@ -13,7 +14,7 @@ SEED ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test chaos chaos-brokers coverage simulate fuzz check format schemas bench clean
+.PHONY: help demo test lowest chaos chaos-brokers coverage simulate fuzz check format schemas bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +24,9 @@ demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole ser
 
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
 	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+lowest: $(LOWEST)/.test ## Run the tests that need no servers on the oldest libraries allowed
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile tests/unit tests/contracts tests/property
 
 chaos: $(VENV)/.dev ## Break processes, servers and networks by seeds SEED, and check N queries each
 	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEED),0-9) --queries $(N) --out out/chaos
@@ -63,9 +67,9 @@ bench: $(PEERS)/.bench ## Measure the policy beside other libraries; DATA is a f
 	$(PEERS)/bin/python benchmarks/policy/change.py --data $(DATA) --seeds $(SHUFFLES)
 
 clean: ## Remove the virtual environment and what runs have left
-	rm -rf $(VENV) $(PEERS) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(PEERS) $(LOWEST) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
-$(BIN)/python $(PEERS)/bin/python:
+$(BIN)/python $(PEERS)/bin/python $(LOWEST)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; try make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -83,4 +87,11 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 $(PEERS)/.bench: pyproject.toml | $(PEERS)/bin/python
 	@echo "installing the policy and the libraries it is compared with (about two minutes)"
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
+	@touch $@
+
+$(LOWEST)/.test: pyproject.toml | $(LOWEST)/bin/python
+	@echo "installing the service with the lowest version of each of its libraries"
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python \
+		--resolution lowest-direct --editable '.[test,containers]'
 	@touch $@

@@ -16,6 +16,7 @@ from river.bandit.base import ContextualPolicy
 from metallm_stream.errors import ConfigurationError, InvalidEvent
 from metallm_stream.events import RiverPart, RiverState
 from metallm_stream.policy import Beliefs, Stateful, chooser, is_river, sample
+from metallm_stream.policy.detectors import river_version
 from metallm_stream.policy.river_policy import (
     RiverPolicy,
     contextual_policies,
@@ -240,7 +241,7 @@ def state_after(
     head = RiverState(
         policy=policy.name,
         parameters=policy.signature(),
-        river_version="0.26.1",
+        river_version=river_version(),
         version=3,
         lessons=len(lessons),
         parts=len(parts),
