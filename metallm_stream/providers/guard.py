@@ -117,13 +117,22 @@ class Guard:
         return self._lanes.setdefault(arm, Lanes(self._concurrency, self._clock))
 
     def leave(
-        self, held: Pass, ended: Answer | ProviderFailure | None, cost_usd: float | None
+        self,
+        held: Pass,
+        ended: Answer | ProviderFailure | None,
+        cost_usd: float | None,
+        at_most_usd: float | None = None,
     ) -> None:
-        """Note how a try ended, None if it was broken off, and what it cost, None if unknown."""
+        """Note how a try ended, None if it was broken off, and what it cost, None if unknown.
+
+        Towards the cap an answer of unknown cost costs `at_most_usd`, and a failure the arm's mean.
+        """
         now_s = self._clock.monotonic()
         _free_lane(held, ended)
         if self._spending is not None:
-            self._spending.leave(held.model.arm, cost_usd)
+            if cost_usd is None and isinstance(ended, Answer):
+                cost_usd = at_most_usd or None
+            self._spending.leave(held.model.arm, cost_usd, at_most_usd)
         self._circuits.leave(held.model, ended, held.began_s)
         if ended is not None:
             self._shares.settle(held.share, ended, now_s)

@@ -26,13 +26,34 @@ _FILTERED = re.compile(
 )
 _UNSUPPORTED = re.compile(
     r"unsupported|n[o']t support|model_not_found|does not exist|no longer available|unknown model"
+    r"|invalid model name|model identifier is invalid|not a valid model|model not exist"
+    # A longer answer was allowed than the model can give, or a shorter one than it needs to think.
+    r"|max_(completion_)?tokens[`']? (is too large|must be less than or equal)"
+    r"|max_tokens: \d+ > \d+|maximum tokens you requested exceeds|range of max_tokens"
+    r"|maxtokencount: \d+ is not less|output limit was reached"
+)
+# One request alone is beyond what the account may use in a minute: no wait helps.
+_OVER_A_MINUTE = re.compile(r"request too large for .* tokens per ")
+# Of the account, although some vendors call it a bad request.
+_SHUT_OUT = re.compile(
+    r"credit balance is too low|api usage limits|api key (not valid|not found|expired)"
+    r"|(incorrect|invalid) api key"
 )
 _OUT_OF_MONEY = re.compile(
     r"insufficient_quota|servicequotaexceeded|(?<!/)billing|insufficient (credit|balance|fund)"
+    r"|used all available credits|tokens per day"
 )
 # Rate limits that speak of billing too: by an address, or with the wait until they free.
 _FREES_SOON = re.compile(r"(try again|retry) in \d")
 
+# The first that fits counts, before the status alone does.
+_BY_WORDS: tuple[tuple[set[int], re.Pattern[str], FailureKind], ...] = (
+    ({400, 403, 422}, _FILTERED, "refused"),
+    ({400, 422}, _TOO_LONG, "context_too_long"),
+    ({400, 422}, _SHUT_OUT, "authentication"),
+    ({400, 422}, _UNSUPPORTED, "unsupported"),
+    ({413, 429}, _OVER_A_MINUTE, "unsupported"),
+)
 _BY_STATUS: dict[int, tuple[FailureKind, bool]] = {
     401: ("authentication", False),
     402: ("authentication", False),  # no credit left: as final as a wrong key
@@ -70,12 +91,9 @@ def classify(
     ('unsupported', False)
     """
     said = f"{code or ''} {message}".lower()
-    if status in {400, 403, 422} and _FILTERED.search(said):
-        return "refused", False
-    if status in {400, 422} and _TOO_LONG.search(said):
-        return "context_too_long", False
-    if status in {400, 422} and _UNSUPPORTED.search(said):
-        return "unsupported", False
+    for statuses, words, kind in _BY_WORDS:
+        if status in statuses and words.search(said):
+            return kind, False
     if status == 429 and _OUT_OF_MONEY.search(said) and not _FREES_SOON.search(said):
         return "rate_limited", False
     unknown: tuple[FailureKind, bool] = ("malformed_answer", True)

@@ -44,11 +44,27 @@ class _CostDetails(Part):
 class _Usage(Part):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
+    total_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
     cost: _Usd | None = None
     is_byok: bool | None = None
     cost_details: _CostDetails | None = None
+
+    def output_tokens(self) -> int | None:
+        """What was written and thought; some hosts tell thought beside the answer, or not at all.
+
+        Then it is what the total has beyond prompt and answer, unless that may have been cached.
+        """
+        written = self.completion_tokens
+        if self.prompt_tokens is None or written is None or self.total_tokens is None:
+            return written
+        sent = self.prompt_tokens_details or _PromptDetails()
+        made = self.completion_tokens_details or _CompletionDetails()
+        beyond = self.total_tokens - self.prompt_tokens - written
+        explained = made.reasoning_tokens or sent.cached_tokens or sent.cache_write_tokens
+        is_thought = beyond > 0 and (beyond == made.reasoning_tokens or not explained)
+        return written + beyond if is_thought else written
 
     def cost_usd(self) -> float | None:
         """The vendor's charge; with one's own upstream key, its fee plus the upstream's charge."""
@@ -114,7 +130,7 @@ def _answer(reply: _Reply, text: str, finish_reason: str | None, request_id: str
     return Answer(
         text=text,
         input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
+        output_tokens=usage.output_tokens(),
         cached_input_tokens=sent.cached_tokens,
         cost_usd=usage.cost_usd(),
         request_id=request_id,

@@ -5,7 +5,7 @@ Invariant: an unknown cost stays unknown (`None`); it is never booked as zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,7 +13,10 @@ from genai_prices import Usage, calc_price
 from genai_prices.types import ModelPrice, PriceCalculation, TieredPrices
 
 from metallm_stream.events import Model, Price
-from metallm_stream.providers.base import Answer
+from metallm_stream.providers.base import Answer, ProviderFailure
+
+# Failures of tries that reached a vendor, which may have charged them.
+_MAYBE_BILLED = {"timeout", "deadline", "superseded", "malformed_answer"}
 
 
 def cost_usd(model: Model, answer: Answer, *, at: datetime | None = None) -> float | None:
@@ -36,6 +39,38 @@ def cost_usd(model: Model, answer: Answer, *, at: datetime | None = None) -> flo
     if model.price.table is None:
         return _by_price(model.price, answer)
     return _by_table(model.price.table, model.model, answer, at)
+
+
+def at_most_usd(
+    model: Model,
+    ended: Answer | ProviderFailure,
+    *,
+    prompt_bytes: int,
+    longest_tokens: int,
+    at: datetime | None = None,
+) -> float | None:
+    """What a try costs at most by its arm's usual price, if nobody tells: a byte is a token.
+
+    A try that brought no text may have had the longest answer. 0 where no price is known; None for
+    a failure that no vendor charges.
+
+    >>> price = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=4.0)
+    >>> arm = Model(arm="a", provider="p", model="m", price=price)
+    >>> at_most_usd(arm, Answer("four"), prompt_bytes=984, longest_tokens=100)
+    0.001
+    """
+    if isinstance(ended, ProviderFailure) and not ended.billed and ended.kind not in _MAYBE_BILLED:
+        return None
+    told = ended if isinstance(ended, Answer) else ended.billed or Answer("")
+    sent, written = told.input_tokens, told.output_tokens
+    text_bytes = len(told.text.encode("utf-8", "replace"))
+    counted = replace(
+        told,
+        input_tokens=prompt_bytes if sent is None else sent,
+        output_tokens=(text_bytes or longest_tokens) if written is None else written,
+        off_list=None,
+    )
+    return cost_usd(model, counted, at=at) or 0.0
 
 
 @dataclass(frozen=True, slots=True)

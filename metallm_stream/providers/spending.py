@@ -2,7 +2,7 @@
 
 Invariant: no try begins once what was spent and what the tries in flight are expected to cost reach
 the cap, except at arms that are free. A clock that steps back, by up to a day, opens no account
-anew. What a vendor charges without saying so is not known here.
+anew. What nobody tells counts as much as it may be, as far as a price is known.
 """
 
 from __future__ import annotations
@@ -70,13 +70,19 @@ class Spending:
         self._in_flight[model.arm] += 1
         return None
 
-    def leave(self, arm: str, cost_usd: float | None) -> None:
-        """Book what a try has cost, None if that is not known."""
+    def leave(self, arm: str, cost_usd: float | None, at_most_usd: float | None = None) -> None:
+        """Book what a try has cost; if that is not known, the arm's mean.
+
+        While there is no mean, book what it costs at most: nothing, if that is not known either.
+        """
         self._in_flight[arm] -= 1
-        if cost_usd is None:
+        if cost_usd is not None:
+            mean_usd = self._mean_usd.get(arm, cost_usd)
+            self._mean_usd[arm] = 0.9 * mean_usd + 0.1 * cost_usd
+        elif at_most_usd is not None:
+            cost_usd = self._mean_usd.get(arm, at_most_usd)
+        else:
             return
-        mean_usd = self._mean_usd.get(arm, cost_usd)
-        self._mean_usd[arm] = 0.9 * mean_usd + 0.1 * cost_usd
         told = self.tell()
         self._told = told.model_copy(update={"spent_usd": told.spent_usd + cost_usd})
 

@@ -20,6 +20,8 @@ from metallm_stream.providers.attempts import attempt, storable, unless_too_long
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure
 from metallm_stream.providers.clock import Clock
 from metallm_stream.providers.guard import Guard, Pass
+from metallm_stream.providers.pricing import at_most_usd
+from metallm_stream.providers.turns import output_limit
 
 _CHARACTERS_A_TOKEN = 4
 _SUPERSEDED = ProviderFailure("superseded", "another arm answered first", retriable=False)
@@ -99,6 +101,7 @@ class Tries:
         self.shut_out: Model | None = None
         self._guard = guard
         self._tokens = _tokens(call, messages)
+        self._bytes = sum(len(turn["content"].encode("utf-8", "replace")) for turn in messages)
         self._is_final = False
         self._begun = len(call.attempts)
         self._too_small_tokens = 0
@@ -220,12 +223,17 @@ class Tries:
             limit = self._settings.max_text_bytes
             read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
             booked = self._book(model, read, started_at, began_s)
-        except BaseException as exc:
-            self._guard.leave(held, None, None)
-            if isinstance(exc, asyncio.CancelledError):
-                self._book(model, _SUPERSEDED, started_at, began_s)
+            cost_usd = booked.cost_usd
+            most_usd = self._at_most_usd(model, ended, started_at) if cost_usd is None else None
+        except asyncio.CancelledError:
+            most_usd = self._at_most_usd(model, _SUPERSEDED, started_at)
+            self._guard.leave(held, None, None, most_usd)
+            self._book(model, _SUPERSEDED, started_at, began_s)
             raise
-        self._guard.leave(held, ended, booked.cost_usd)
+        except BaseException:
+            self._guard.leave(held, None, None)
+            raise
+        self._guard.leave(held, ended, cost_usd, most_usd)
         return storable(read.text) if isinstance(read, Answer) else read
 
     def _book(
@@ -235,6 +243,12 @@ class Tries:
         booked = attempt(model, ended, started_at=started_at, latency_s=latency_s)
         self.attempts.append(booked)
         return booked
+
+    def _at_most_usd(
+        self, model: Model, ended: Answer | ProviderFailure, at: datetime
+    ) -> float | None:
+        limit = output_limit(model, self._call.query.generation) or model.max_output_tokens
+        return at_most_usd(model, ended, prompt_bytes=self._bytes, longest_tokens=limit or 0, at=at)
 
     async def _complete(self, model: Model, left_s: float) -> Answer | ProviderFailure:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from metallm_stream.providers import (
     Forward,
     answer_call,
 )
+from tests.tap import tapped
 from tests.vendor_stage import (
     NAMES,
     SkippingClock,
@@ -114,6 +116,63 @@ def test_many_calls_at_a_time_keep_apart(stage: Stage) -> None:
 
     results = stage.runner.run(run())
     assert [one.call_id for one in results] == [f"call-{n}" for n in range(60)]
+
+
+OVER_A_MINUTE = {
+    "message": "Request too large for gpt-4o in organization o on tokens per min (TPM): Limit "
+    "30000, Requested 31538. The input or output tokens must be reduced in order to run.",
+    "type": "tokens",
+    "code": "rate_limit_exceeded",
+}
+OVER_THE_OUTPUT = {
+    "message": "max_tokens is too large: 100000. This model supports at most 16384 completion "
+    "tokens, whereas you provided 100000.",
+    "type": "invalid_request_error",
+    "param": "max_tokens",
+    "code": "invalid_value",
+}
+OF_CLAUDE = {
+    "type": "invalid_request_error",
+    "message": "max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens",
+}
+OF_BEDROCK = "The maximum tokens you requested exceeds the model limit of 4096. Try again with"
+
+
+@pytest.mark.parametrize(
+    ("wire", "status", "said"),
+    [
+        ("openai", 429, {"error": OVER_A_MINUTE}),
+        ("openai", 400, {"error": OVER_THE_OUTPUT}),
+        ("anthropic", 400, {"type": "error", "error": OF_CLAUDE}),
+        ("bedrock", 400, {"__type": "ValidationException", "message": OF_BEDROCK}),
+    ],
+)
+def test_what_is_too_large_for_one_arm_is_for_the_next(wire: str, status: int, said: Any) -> None:
+    """Each is asked once, and neither waits for the other's words nor shuts out later calls."""
+    clock = SkippingClock()
+    guard = open_guard(clock)
+
+    async def run() -> list[Result | Forward]:
+        headers = {"retry-after": "20"}
+        async with tapped(wire, said, status=status, headers=headers, name="here") as (_, provider):
+            return [
+                await answer_call(
+                    call_of(arm("a"), arm("b"), call_id=f"call-{n}"),
+                    provider,
+                    prompt=prompt,
+                    parse=parse,
+                    settings=AnswerSettings(),
+                    clock=clock,
+                    rng=np.random.default_rng(n),
+                    guard=guard,
+                )
+                for n in range(12)
+            ]
+
+    for result in asyncio.run(run()):
+        assert isinstance(result, Result)
+        assert kinds(result.attempts) == [("here/a", "unsupported"), ("here/b", "unsupported")]
+    assert clock.waits_s == []
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])

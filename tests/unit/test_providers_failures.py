@@ -22,6 +22,7 @@ from metallm_stream.providers.openai_reply import read_reply
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 BILLING = "https://platform.openai.com/account/billing to add a payment method."
+TOO_LARGE = "Request too large for m in organization o on tokens per"
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(),
@@ -46,6 +47,28 @@ JSON = st.recursive(
         (402, None, "Insufficient credits", "authentication", False),
         (404, "model_not_found", "", "unsupported", False),
         (400, "unsupported_parameter", "", "unsupported", False),
+        (429, "rate_limit_exceeded", f"{TOO_LARGE} min (TPM): Limit 9", "unsupported", False),
+        (413, "rate_limit_exceeded", f"{TOO_LARGE} minute (TPM): Limit 9", "unsupported", False),
+        (400, None, "max_tokens is too large: 9. It supports at most 8", "unsupported", False),
+        (400, None, "max_completion_tokens is too large: 9", "unsupported", False),
+        (400, None, "max_tokens: 9 > 8, which is the maximum allowed", "unsupported", False),
+        (400, None, "The maximum tokens you requested exceeds the model", "unsupported", False),
+        (400, None, "the valid range of max_tokens is [1, 8192]", "unsupported", False),
+        (400, None, "`max_tokens` must be less than or equal to `8192`", "unsupported", False),
+        (400, None, "max_tokens or model output limit was reached", "unsupported", False),
+        (400, None, "#/maxTokenCount: 9000 is not less or equal to 8192", "unsupported", False),
+        (400, None, "max_tokens must be at least 1", "bad_request", False),
+        (400, None, "Your credit balance is too low to access the API", "authentication", False),
+        (400, None, "You have reached your specified API usage limits", "authentication", False),
+        (400, None, "API key not valid. Please pass a valid API key.", "authentication", False),
+        (400, None, "Incorrect API key provided: x***y", "authentication", False),
+        (400, None, "The provided model identifier is invalid.", "unsupported", False),
+        (400, None, "Invalid model name passed in model=x", "unsupported", False),
+        (400, None, "x/y is not a valid model ID", "unsupported", False),
+        (400, None, "Model Not Exist", "unsupported", False),
+        (429, "ThrottlingException", "Too many tokens per day, wait", "rate_limited", False),
+        (429, None, "on tokens per day (TPD). Try again in 6m0s", "rate_limited", True),
+        (429, None, "Your team has used all available credits", "rate_limited", False),
         (408, None, "", "timeout", True),
         (429, None, "Slow down", "rate_limited", True),
         (424, "ModelErrorException", "", "server_error", True),
@@ -111,6 +134,32 @@ def read(body: object) -> Answer:
     return read_reply(
         json.dumps(body).encode(), content_type="application/json", request_id="req-1"
     )
+
+
+@pytest.mark.parametrize(
+    ("usage", "output_tokens"),
+    [
+        ({"completion_tokens": 9, "total_tokens": 41}, 9),
+        ({"completion_tokens": 9, "total_tokens": 135, "thought": 94}, 103),
+        ({"completion_tokens": 103, "total_tokens": 135, "thought": 94}, 103),
+        ({"completion_tokens": 9, "total_tokens": 135}, 103),
+        ({"completion_tokens": 9, "total_tokens": 135, "cached": 94}, 9),
+        ({"completion_tokens": 9, "total_tokens": 135, "cached": 5, "thought": 94}, 103),
+        ({"completion_tokens": 9, "total_tokens": 3}, 9),
+        ({"total_tokens": 135}, None),
+    ],
+)
+def test_thought_that_is_told_beside_the_answer_is_output(
+    usage: dict[str, int], output_tokens: int | None
+) -> None:
+    """Told in the total and apart (xAI), or in the total alone (Gemini); what is cached is not."""
+    usage = {"prompt_tokens": 32} | usage
+    details = {
+        "completion_tokens_details": {"reasoning_tokens": usage.pop("thought", None)},
+        "prompt_tokens_details": {"cached_tokens": usage.pop("cached", None)},
+    }
+    answer = read({"choices": [{"message": {"content": "hi"}}], "usage": usage | details})
+    assert answer.output_tokens == output_tokens
 
 
 def test_a_reply_with_odd_but_readable_parts_is_an_answer() -> None:
