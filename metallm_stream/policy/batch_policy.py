@@ -7,6 +7,7 @@ and pulling changes nothing but the state of the random generator and the count 
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -74,7 +75,7 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
         self.seed = seed
         self._rng = np.random.default_rng(seed)
         self._features = Features()
-        self.pulls = 0  # decisions so far, labelled or not
+        self.pulls: Counter[str] = Counter()  # decisions so far by arm, labelled or not
 
     @abc.abstractmethod
     def _rule(self) -> Chooser:
@@ -191,8 +192,10 @@ class BatchPolicy(ContextualPolicy, abc.ABC):
                 raise ValueError(f"variances must not be negative, got {unsure.min():g}")
             beliefs = beliefs.with_variance(unsure)
         probabilities = self._rule().probabilities(beliefs, allowed)
-        self.pulls += len(probabilities)
-        return Pulls(sample(probabilities, self._rng), probabilities)
+        columns = sample(probabilities, self._rng)
+        counts = np.bincount(columns, minlength=len(arms)).tolist()
+        self.pulls.update(dict(zip(arms, counts, strict=True)))
+        return Pulls(columns, probabilities)
 
     def _take_in(
         self,

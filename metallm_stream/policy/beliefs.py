@@ -41,6 +41,8 @@ class Beliefs:
         Labelled events a decision so far, in [0, 1].
     headroom
         What a perfect answer would bring beyond the expected utility, `(n, K)`; None if not known.
+    calls
+        Calls of each arm, labelled or not, `(K,)`; 0 where nobody counted them.
     contexts
         `(n, d)`, for rules that go by more than expectations; None where nobody gave them.
 
@@ -53,6 +55,7 @@ class Beliefs:
     noise_variance: float
     label_share: float = 1.0
     headroom: NDArray[np.float64] | None = None
+    calls: NDArray[np.float64] | float = 0.0
     contexts: NDArray[np.floating] | None = None
 
     @classmethod

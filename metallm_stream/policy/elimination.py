@@ -16,7 +16,8 @@ from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, even
 
 # Exploration is to pay for so many labels an arm at least: however many calls wait for theirs,
-# arms without any are compared until the first ones come.
+# arms without any are compared until the first ones come. Where others' have come, an arm without
+# is waited for while its calls would have brought no more than these.
 _LABELS_AN_ARM = 10.0
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
@@ -39,6 +40,11 @@ class SoftElimination:
     learned of it pays no longer within T events. T is what `horizon` decisions bring in labels, ten
     an arm at least, since labels may be late, and grows with the labelled events beyond that, so a
     long stream goes on comparing what is close.
+
+    An arm whose calls go unjudged is not explored for ever. While it has n < 10 labels, and its
+    calls would have brought L at the share of labels of all calls, its weight is `10·(n + 1)²/L` of
+    that if this is below 1, and gaps are those behind the best of the other arms. So an arm that is
+    never judged gets a part of the calls that falls like 1/√t.
 
     Parameters
     ----------
@@ -84,14 +90,34 @@ class SoftElimination:
         if allowed is not None:
             utility = np.where(allowed, utility, -np.inf)
             uncertainty = np.where(allowed, uncertainty, 1.0)
-        gap = utility.max(axis=1, keepdims=True) - utility
+        patience = self._patience(beliefs)
+        gap = np.maximum(self._best(utility, patience) - utility, 0.0)
         schedule = self._schedule(beliefs, uncertainty)
         relative = gap * gap / (uncertainty * np.sqrt(schedule) * (2.0 * beliefs.noise_variance))
         weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
+        weights *= patience
         floors = self._floors(utility, beliefs.headroom, allowed)
         left = 1.0 - floors.sum(axis=1, keepdims=True)
         shares: NDArray[np.float64] = weights * (left / weights.sum(axis=1, keepdims=True))
         return floors + shares
+
+    @staticmethod
+    def _patience(beliefs: Beliefs) -> NDArray[np.float64]:
+        """What each arm keeps of its weight, `(K,)`: 1 but where labels due are missing."""
+        waited = _LABELS_AN_ARM * np.square(beliefs.observations + 1.0)
+        due = beliefs.label_share * (beliefs.calls + 1.0)
+        few = beliefs.observations < _LABELS_AN_ARM
+        kept: NDArray[np.float64] = np.where(few, waited / np.maximum(due, waited), 1.0)
+        return kept
+
+    @staticmethod
+    def _best(utility: NDArray[np.float64], patience: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The best utility, `(n, 1)`, of the arms whose labels come, if any is allowed."""
+        best: NDArray[np.float64] = utility.max(axis=1, keepdims=True)
+        if (patience == 1.0).all():
+            return best
+        known = np.where(patience == 1.0, utility, -np.inf).max(axis=1, keepdims=True)
+        return np.where(known > -np.inf, known, best)
 
     def _floors(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class MultiTaskRidge(BatchPolicy):
         since the shift, since much is learned of few again. With a half-life they are refreshed
         after this share of it at the latest, or the fit would outlive what it was made of.
     evidence_growth
-        Prior strengths are chosen anew when labelled events have grown by this share.
+        Prior strengths are chosen anew when labelled events have grown by this share; with a
+        half-life after this share of it at the latest.
     half_life
         Events after which an event counts half as much; None: as much as ever.
     drift
@@ -103,6 +105,8 @@ class MultiTaskRidge(BatchPolicy):
         self._fit: RidgeFit | None = None
         self._scorer: Scorer = fit(self._sums, [""]).scorer()  # of no events, as services publish
         self._label_share = 0.0  # as after many calls: it stays until the first refresh
+        self._labelled: Counter[str] = Counter()
+        self._calls: dict[str, float] = {}
         self._least = 0.0  # reward
         self._grows_from = 0
         self._refresh_at = 1
@@ -145,7 +149,8 @@ class MultiTaskRidge(BatchPolicy):
         self._sums = whole
         events = Counter({arm: round(shard.observations(arm)) for arm in shard.arms})
         self._counts.update(events)
-        self.pulls += events.total()
+        self.pulls.update(events)
+        self._labelled.update(events)
         self._refreshes(events.total())
         self._n += events.total()
         if whole.arms:
@@ -160,7 +165,8 @@ class MultiTaskRidge(BatchPolicy):
 
     def _beliefs(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Beliefs:
         known = self._scorer.weights.shape[1]
-        return self._scorer.beliefs(contexts[:, :known], arms, self._label_share, self._least)
+        beliefs = self._scorer.beliefs(contexts[:, :known], arms, self._label_share, self._least)
+        return replace(beliefs, calls=np.array([self._calls.get(arm, 0.0) for arm in arms]))
 
     def _learn(
         self, arms: Sequence[str], contexts: NDArray[np.floating], rewards: NDArray[np.float64]
@@ -206,7 +212,10 @@ class MultiTaskRidge(BatchPolicy):
         if self.half_life is not None or self.drift is not None:
             sums = sums.as_of({arm: self.memory.clock(arm, events) for arm in sums.arms})
         self._fit = fit(sums, sums.arms, precisions=kept)
-        self._label_share = min(1.0, (events + 1.0) / (self.pulls + 1.0))
+        self._label_share = min(1.0, (events + 1.0) / (self.pulls.total() + 1.0))
+        # As many for a label as ever, since they fade with the labels.
+        known = {arm: sums.observations(arm) / n for arm, n in (+self._labelled).items()}
+        self._calls = {arm: n * known.get(arm, 1.0) for arm, n in self.pulls.items()}
         self._scorer = self._fit.scorer()
 
     def _accumulate(
@@ -218,6 +227,7 @@ class MultiTaskRidge(BatchPolicy):
     ) -> None:
         for arm in sorted(set(names[part])):
             rows = np.flatnonzero(names[part] == arm) + part.start
+            self._labelled[arm] += len(rows)
             scale = self.memory.log2_scale(arm, self._n + rows)
             self._pending.add(self._sums, arm, contexts[rows], rewards[rows], scale)
 
@@ -233,6 +243,9 @@ class MultiTaskRidge(BatchPolicy):
             if anew:
                 due.pop(False, None)
                 self._evidence_at = math.ceil(self._refresh_at * (1 + self.evidence_growth))
+                if self.half_life is not None:
+                    faded = math.ceil(self.half_life * self.evidence_growth)
+                    self._evidence_at = min(self._evidence_at, self._refresh_at + faded)
             grown = (self._refresh_at - self._grows_from) * (1 + self.refresh_growth)
             step = self._grows_from + math.ceil(grown)
             if self.half_life is not None:

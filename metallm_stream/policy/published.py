@@ -25,8 +25,9 @@ from metallm_stream.policy.usage import CHARACTERS, Usage, mean_of
 
 # Choosers divide by the noise, and a policy of equal qualities has none.
 _LEAST_NOISE = 1e-6
-# Qualities are about 0 to 1, and nothing is more uncertain than before the first event.
-_LARGEST = 1e6
+# Qualities are about 0 to 1, and as float32 contexts differ by 1e-7 at least, an ordinary one lies
+# no more than so many times their spread away.
+_LARGEST = 1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +255,7 @@ def _check(scorer: Scorer, manifest: PolicyManifest) -> None:
         scores = scorer.scores(probes, [*manifest.arms, ""])
         events = scorer.observations.sum()
     sane = np.abs(scores.quality) < _LARGEST
-    sane &= (scores.uncertainty > 1 / _LARGEST**2) & (scores.uncertainty < _LARGEST)
+    sane &= (scores.uncertainty > 1 / _LARGEST**2) & (scores.uncertainty < _LARGEST**2)
     if not (sane.all() and events < _LARGEST**2):
         raise InvalidEvent(f"policy version {manifest.version} predicts what cannot be")
 

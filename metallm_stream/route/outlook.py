@@ -162,6 +162,7 @@ class Outlook:
             noise_variance=self.noise_variance,
             label_share=self.label_share,
             headroom=1.0 - self.failure_rate - self._answered(self.scores.quality),
+            calls=self.calls,
         )
         of_costs = self.cost_curve.variance(self.weighed_costs(cost_weight), self.calls)
         return beliefs.with_variance(of_costs)

@@ -137,6 +137,34 @@ def test_before_any_event_expects_what_a_fit_of_none_does() -> None:
     assert (found[:, 2] < 0.1).all()
 
 
+@pytest.mark.parametrize("half_life", [None, 2_000.0])
+def test_an_arm_that_is_never_judged_does_not_keep_the_traffic(half_life: float | None) -> None:
+    """Cheap and unknown, it looks best; once labels of its calls are overdue, the judged one is."""
+    rng = np.random.default_rng(9)
+    policy = MultiTaskRidge(seed=9, half_life=half_life)
+    contexts, unjudged = rng.normal(size=(40, 100, 3)), []
+    for some in contexts:
+        columns = policy.pull_many(some, ["good", "mute"], penalties=[0.1, 0.0]).columns
+        judged = columns == 0
+        rewards = (rng.random(judged.sum()) < 0.9).astype(float)
+        policy.update_many(["good"] * len(rewards), some[judged], rewards)
+        unjudged.append((~judged).mean())
+    assert np.mean(unjudged[20:]) < 0.1
+    assert min(unjudged) > 0.0
+
+
+def test_with_a_half_life_priors_are_chosen_of_what_is_remembered() -> None:
+    """Contexts say nothing for long; when they begin to, they count after a few half-lives."""
+    rng = np.random.default_rng(10)
+    policy = MultiTaskRidge(seed=10, half_life=200)
+    for says in (False,) * 250 + (True,) * 10:
+        contexts = rng.choice([-1.0, 1.0], size=(100, 1))
+        wins = np.where(says, contexts[:, 0] > 0, rng.random(100) < 0.5)
+        policy.update_many(["a"] * 100, contexts, wins.astype(float))
+    expected = policy._beliefs(np.array([[-1.0], [1.0]]), ["a"]).utility[:, 0]
+    assert expected == pytest.approx([0.0, 1.0], abs=0.1)
+
+
 def test_no_events_are_no_change() -> None:
     """An empty batch is accepted and teaches nothing."""
     policy = MultiTaskRidge()

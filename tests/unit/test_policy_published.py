@@ -211,3 +211,16 @@ def test_a_policy_that_predicts_what_cannot_be_is_refused(
         changed = [record.model_copy(update={"observations": 0.0}) for record in changed]
     with pytest.raises(InvalidEvent):
         Published.from_records(manifest.model_copy(update=head), changed)
+
+
+def test_contexts_that_hardly_differ_may_decide() -> None:
+    """Other ones lie very far away then, and a policy that says so is taken nevertheless."""
+    rng = np.random.default_rng(6)
+    side = np.repeat([-1.0, 1.0], 300)
+    spread = np.outer(side, np.eye(1, D)[0]) + 0.1 * rng.normal(size=(600, D))
+    contexts = (0.5 + 1e-6 * spread).astype(np.float32)
+    sums = Sums(D)
+    for arm, likes in (("left", -1.0), ("right", 1.0)):
+        sums.add_quality(arm, contexts, np.where(side == likes, 0.9, 0.3), np.ones(600))
+    policy = published(sums, fit(sums, sums.arms))
+    assert (policy.quality(contexts, ["left", "right"]).argmax(axis=1) == (side > 0)).all()

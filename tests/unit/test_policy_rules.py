@@ -73,6 +73,49 @@ def test_elimination_goes_on_while_labels_are_merely_late(share: float) -> None:
     assert SoftElimination().probabilities(known, everything(known))[0, 1] > 0.25
 
 
+def unjudged(calls: float, labels: float = 0.0) -> np.ndarray:
+    """Probabilities of two judged arms, and of one that looks better and was called so often."""
+    known = beliefs([0.8, 0.7, 0.9], [1e-4, 1e-4, 0.1])
+    known = replace(
+        known,
+        observations=np.array([10_000.0, 10_000.0, labels]),
+        calls=np.array([20_000.0, 20_000.0, calls]),
+        label_share=0.5,
+    )
+    found: np.ndarray = SoftElimination().probabilities(known, everything(known))[0]
+    assert found.sum() == pytest.approx(1.0)
+    assert found.min() > 0.0016  # the floor, evenly
+    return found
+
+
+def test_elimination_waits_for_labels_that_are_due_but_not_for_ever() -> None:
+    """Of an arm that is never judged an ever smaller part is left: `10 / L` of its weight."""
+    assert unjudged(calls=10)[2] > 0.99
+    for calls in (100, 1_000, 100_000):
+        part = 10 / (0.5 * (calls + 1))
+        left = 0.995 * part / (1 + part)
+        assert unjudged(calls)[2] == pytest.approx(left + 0.005 / 3, rel=1e-6)
+    assert unjudged(100_000)[2] < unjudged(1_000)[2] < unjudged(100)[2] < 0.2
+
+
+def test_an_arm_whose_labels_have_come_keeps_its_weight_however_many_are_due() -> None:
+    """Ten say enough; fewer make it be waited for longer."""
+    assert unjudged(100_000, labels=10)[2] > 0.99
+    assert unjudged(1_000, labels=9)[2] > 0.99
+    assert unjudged(1_000, labels=1)[2] > 1.5 * unjudged(1_000)[2]
+
+
+def test_where_only_arms_without_judgements_are_allowed_they_are_compared_as_usual() -> None:
+    """There is no other arm to be behind."""
+    known = replace(
+        beliefs([0.8, 0.7, 0.7], 0.1),
+        observations=np.array([1_000.0, 0.0, 0.0]),
+        calls=np.array([1_000.0, 1_000.0, 1_000.0]),
+    )
+    found = SoftElimination().probabilities(known, np.array([[False, True, True]]))
+    assert found[0] == pytest.approx([0.0, 0.5, 0.5])
+
+
 def test_elimination_shares_evenly_among_equals_however_sure_they_are() -> None:
     """Uncertainty widens what is tolerated behind the best; it is no merit of its own."""
     known = beliefs([0.5, 0.5, 0.5], [1e-9, 1e-2, 1e3])

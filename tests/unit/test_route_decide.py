@@ -174,6 +174,18 @@ def test_without_a_policy_every_allowed_arm_is_explored_evenly() -> None:
     assert drawn == set(ARMS)
 
 
+def test_an_arm_that_is_never_judged_is_chosen_the_less_the_more_calls_it_had() -> None:
+    """However good it may be: labels of the other arms have come, and its own have not."""
+    shares = []
+    for calls in (10.0, 1_000.0, 100_000.0):
+        mute = {"observations": 0.0, "calls": calls, "mean_quality": 0.95}
+        candidates = one(published=policy(mini=mute)).candidates
+        shares.append({each.arm: each.probability for each in candidates}["mini"])
+    assert shares[0] > 0.4
+    assert shares[1] < 0.2
+    assert 0.0 < shares[2] < shares[1]
+
+
 def test_candidates_explain_the_choice() -> None:
     """Quality, cost, latency and utility of each arm, in the catalogue's order."""
     decision = one(published=policy(), query={"cost_weight": 0.5, "latency_weight": 0.1})
