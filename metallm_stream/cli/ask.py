@@ -7,11 +7,11 @@ import uuid
 
 import click
 from confluent_kafka import Consumer
-from rich.console import Console
 
 from metallm_stream.cli.cluster import cluster, ends
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.numbers import NOT_NEGATIVE, finite
+from metallm_stream.cli.output import output
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Choice, Decision, Feedback, Number, Query, Result
 from metallm_stream.kafka import Record, raise_unless_passing, write
@@ -78,7 +78,7 @@ def ask(
         err=True,
     )
     if decision is not None and decision.candidates:
-        Console(stderr=True).print(decision_table(decision, answered_by=result.arm))
+        output(stderr=True).print(decision_table(decision, answered_by=result.arm))
     if result.failure is not None:
         raise ConfigurationError(f"{result.failure.kind}: {result.failure.message}")
 

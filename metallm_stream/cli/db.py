@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from metallm_stream.cli.groups import Group
 from metallm_stream.postgres import (
     check_revision,
     current_revision,
@@ -15,7 +16,7 @@ from metallm_stream.postgres.migrate import migrate
 from metallm_stream.settings import load
 
 
-@click.group()
+@click.group(cls=Group)
 def db() -> None:
     """Bring PostgreSQL's tables up to date, and tell how far they are."""
 

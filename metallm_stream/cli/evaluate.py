@@ -13,13 +13,13 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.moments import Moment
 from metallm_stream.cli.numbers import finite
+from metallm_stream.cli.output import output
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.evaluate import ALWAYS, METRICS, TARGETS, LogEvaluation, PolicyValue
 from metallm_stream.evaluate.off_policy import ALL
@@ -126,7 +126,7 @@ def _require_arm(policy: str, arms: Sequence[str], chosen: Mapping[str, object])
 
 
 def _print(metric: str, values: Sequence[PolicyValue]) -> None:
-    console = Console()
+    console = output()
     table = Table(title=f"{metric} a query, 95 % intervals", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", overflow="fold")
     for column in ("value", "low", "high", "decisions", "effective"):

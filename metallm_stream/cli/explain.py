@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from rich.console import Console
 from sqlalchemy import RowMapping, text
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.decision_table import candidates_table, decided_by
+from metallm_stream.cli.output import output
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Candidate
 from metallm_stream.settings import load
@@ -30,7 +30,7 @@ def explain(query_id: str) -> None:
             f"no decision is known for query_id {query_id!r}: the learner may be behind, see "
             "the view metallm.lag"
         )
-    first, console = rows[0], Console()
+    first, console = rows[0], output()
     if first["arm"] is not None:
         title = decided_by(*(first[name] for name in DECIDED))
         candidates = [Candidate(**{name: row[name] for name in SHOWN}) for row in rows]

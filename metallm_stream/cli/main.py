@@ -9,7 +9,8 @@ import importlib
 
 import click
 
-COMPLAINTS = "metallm_stream.cli.complaints"
+from metallm_stream.cli.groups import Group
+
 COMMANDS = {
     "up": "metallm_stream.cli.up",
     "demo": "metallm_stream.cli.demo",
@@ -32,16 +33,7 @@ COMMANDS = {
 }
 
 
-class Refusal(click.ClickException):
-    """What went wrong and the way out, in one line."""
-
-    def show(self, file: object = None) -> None:
-        """Print it where errors go."""
-        del file
-        click.echo(f"error: {self.message}", err=True)
-
-
-class Commands(click.Group):
+class Commands(Group):
     """The commands by name; the module of each has an attribute of that name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -58,16 +50,6 @@ class Commands(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run one command; errors that a user can mend end it in one line."""
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except Exception as exc:
-            _refuse(exc, f"{ctx.command_path} {ctx.invoked_subcommand}")
-            raise
-
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="metallm-stream")
@@ -78,10 +60,3 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     cli(prog_name="metallm")
-
-
-def _refuse(error: Exception, command: str) -> None:
-    """End with a line about the error if there is one; what libraries it needs is loaded now."""
-    line = importlib.import_module(COMPLAINTS).complaint(error, command)
-    if line is not None:
-        raise Refusal(line) from error

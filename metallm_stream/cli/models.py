@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
-from rich.console import Console
 from rich.table import Column, Table
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
+from metallm_stream.cli.groups import Group
 from metallm_stream.cli.listed import listed_entry, overruled_prices, require_reported_cost
+from metallm_stream.cli.output import output
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
@@ -21,7 +22,7 @@ from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings, load
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """List, add, reprice or remove models; routers follow within a second."""
 
@@ -137,7 +138,9 @@ def list_() -> None:
     """Show the catalogue."""
     settings = load()
     arms = read_catalogue(settings).arms.values()
-    Console().print(catalogue_table(arms))
+    output().print(catalogue_table(arms))
+    if not arms:
+        click.echo("no models: `metallm models add` adds one", err=True)
     _note(settings, arms)
 
 

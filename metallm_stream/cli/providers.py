@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from metallm_stream.cli.groups import Group
 from metallm_stream.cli.models import read_catalogue
+from metallm_stream.cli.output import output
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model
 from metallm_stream.providers.rate_headers import Quota, RateLimits
@@ -21,7 +22,7 @@ from metallm_stream.serve.probe import TIMEOUT_S, Probe, dearest_usd, probe
 from metallm_stream.settings import load
 
 
-@click.group()
+@click.group(cls=Group)
 def providers() -> None:
     """Look at the vendors behind the models."""
 
@@ -43,7 +44,7 @@ def check(names: tuple[str, ...], yes: bool) -> None:
     if not yes:
         click.confirm("Go on?", abort=True)
     probes = probe(settings, models)
-    Console().print(_table(probes))
+    output().print(_table(probes))
     failed = [one for one in probes if one.failure is not None]
     for one in failed:
         click.echo(f"{one.model.arm}: {': '.join(one.failure or ())}")

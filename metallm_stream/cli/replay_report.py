@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from metallm_stream.cli.output import output
 from metallm_stream.evaluate import WITHIN_BUDGET, Labels, Part, Spending, Utilities, Value
 from metallm_stream.evaluate.spending import FIRST, WINDOW
 
@@ -82,7 +83,7 @@ class Report:
 
 def show(report: Report) -> None:
     """Print the policy beside every baseline, and what else there is to say."""
-    console = Console()
+    console = output()
     asked = report.asked
     title = f"{asked.file.name}: {report.n:,} queries, cost weight {report.stream.cost_weight:g}"
     table = _table(title, "policy")
@@ -110,7 +111,7 @@ def show_weights(reports: Sequence[Report]) -> None:
 
     Under a budget also those of the best fixed arm within it.
     """
-    console = Console()
+    console = output()
     first = reports[0]
     table = _table(f"{first.asked.file.name}: {first.n:,} queries", "cost weight, policy")
     for report in reports:
@@ -159,7 +160,7 @@ def _spent(spending: Spending, budget_usd: float, stream: Utilities) -> str:
 
 def _table(title: str, first: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column(first, overflow="fold", max_width=25)
+    table.add_column(first, overflow="fold")
     for part in ("whole", "2nd half"):
         for column in ("utility", "quality", "$/1,000"):
             table.add_column(f"{part}\n{column}", justify="right", no_wrap=True, min_width=8)

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from metallm_stream.cli import sizing
 from metallm_stream.cli.numbers import finite
+from metallm_stream.cli.output import output
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -44,7 +44,7 @@ def size(**options: Any) -> None:  # noqa: ANN401 - one for each field of Worklo
         table.add_row(name, f"{service.cores:.2f}", str(service.replicas), str(service.memory_mb))
     table.add_row("kafka", f"{need.kafka_cores:.2f}", str(load.copies), "")
     table.add_row("postgres", f"{need.postgres_cores:.2f}", "1", "")
-    console = Console()
+    console = output()
     console.print(table)
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{need.partitions} partitions a topic")

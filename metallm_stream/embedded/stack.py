@@ -6,16 +6,17 @@ ports after a crash); outside it, nothing of them runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from metallm_stream.embedded.class_archive import with_archive
 from metallm_stream.embedded.downloads import java, kafka_home, kafka_jars
-from metallm_stream.embedded.kafka import Distribution
+from metallm_stream.embedded.kafka import Broker, Distribution
 from metallm_stream.embedded.kafka_cluster import heap_mb, place_brokers
 from metallm_stream.embedded.kafka_storage import format_cluster
 from metallm_stream.embedded.postgres_place import place_cluster
@@ -117,7 +118,8 @@ class EmbeddedStack:
         """Start what is missing, both at the same time."""
         missing: list[Callable[[], tuple[str, str]]] = []
         if not self.bootstrap_servers:
-            missing.append(self._start_kafka)
+            brokers = place_brokers(self.state, self._brokers)
+            missing.append(partial(self._start_kafka, brokers))
         if not self.database_url:
             missing.append(self._start_postgres)
         with ThreadPoolExecutor(max(1, len(missing))) as pool:
@@ -129,11 +131,10 @@ class EmbeddedStack:
                 raise
         self.state.tell(addresses)
 
-    def _start_kafka(self) -> tuple[str, str]:
+    def _start_kafka(self, brokers: Sequence[Broker]) -> tuple[str, str]:
         jars = tuple(kafka_jars(self._listener))
         distribution = with_archive(Distribution(java(), jars, kafka_home()), self._listener)
         self._listener(Progress("Starting Kafka"))
-        brokers = place_brokers(self.state, self._brokers)
         distribution = replace(distribution, heap_mb=heap_mb(len(brokers)))
         is_new = format_cluster(distribution, brokers)
         started = []

@@ -10,12 +10,20 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 from sqlalchemy import text
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.main import cli
 from metallm_stream.events import Feedback, Model, PolicyManifest, Price
+from metallm_stream.kafka import Record, topic_ids, write
+from metallm_stream.postgres import Advance, advance, claim_partition
 from metallm_stream.serve.knowledge import Knowledge
 from tests.pipeline import ENCODER, KEY, Pipeline, fresh_database, questions
 from tests.processes import eventually
@@ -291,7 +299,8 @@ def test_doctor_sees_a_database_without_tables(running: Pipeline) -> None:
         result = run(running, "doctor", DATABASE_URL=url)
     assert result.exit_code == 1
     assert "problem  schema: " in result.stdout
-    assert "metallm db upgrade" in result.stdout
+    (learner,) = (line for line in result.stdout.splitlines() if "learner: " in line)
+    assert learner.endswith("→ metallm db upgrade")
 
 
 def test_doctor_sees_services_that_do_not_run(pipeline: Pipeline) -> None:
@@ -338,6 +347,45 @@ def test_doctor_sees_topics_that_will_not_do(pipeline: Pipeline) -> None:
     assert result.exit_code == 1
     assert f"problem  topics: topic '{topic}' has cleanup.policy=delete" in result.stdout
     assert "ok       schema: " in result.stdout
+
+
+def test_doctor_sees_a_provider_s_topic_that_will_not_do(pipeline: Pipeline) -> None:
+    """Its worker does not start."""
+    admin, topic = pipeline.kafka.admin(), pipeline.names.calls("recorded")
+    size = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+    wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[size])
+    admin.incremental_alter_configs([wanted])[wanted].result(15)
+    shown: list[str] = []
+
+    def is_told() -> bool:
+        shown.append(run(pipeline, "doctor").stdout)
+        return f"problem  topics: topic '{topic}' has max.message.bytes=1000" in shown[-1]
+
+    eventually(is_told)
+
+
+def test_doctor_sees_that_learners_cannot_go_on(pipeline: Pipeline) -> None:
+    """A topic made anew, though it holds the position, and a log that lost records."""
+    feedback, decisions = pipeline.names.feedback, pipeline.names.decisions
+    ids = topic_ids(pipeline.kafka, [feedback, decisions])
+    records = [Record(topic, None, b"1", partition=0) for topic in (feedback, decisions)]
+    write(pipeline.producer, records * 2)
+    with pipeline.engine.begin() as conn:
+        for topic, id_, last in ((feedback, "of another topic", 2), (decisions, ids[decisions], 7)):
+            position = claim_partition(conn, topic, 0, 0, id_)
+            advance(conn, [Advance(position, last)])
+            claim_partition(conn, topic, 1, 0, "of another topic")  # nothing was read of it
+    result = run(pipeline, "doctor")
+    assert result.exit_code == 1
+    told = [line for line in result.stdout.splitlines() if "learner: " in line]
+    cut, anew = (line.split(";")[0] for line in told)
+    assert f"problem  learner: {decisions}[0]: it holds offsets 0 to 2, the next one" in cut
+    assert anew.endswith(
+        f"learner: {feedback}[0]: the topic was made anew since learners read up to 2"
+    )
+    assert all(
+        "to go on at 0, set next_offset to it, and topic_id to NULL" in line for line in told
+    )
 
 
 def test_doctor_shows_the_policys_age_and_the_learners_lag(running: Pipeline) -> None:

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, text
 
+from metallm_stream.cli.demo.recording import Recording
+from metallm_stream.cli.demo.schedule import schedule
+from metallm_stream.cli.demo.users import Users
 from metallm_stream.embedded import remove_state
+from metallm_stream.evaluate import read_outcomes
+from metallm_stream.kafka import Record, write
+from tests.pipeline import Pipeline
 from tests.processes import eventually, is_running
+from tests.records import result
 
 COMMAND = (sys.executable, "-c", "from metallm_stream.cli import main; main()", "demo")
 ENDS_WITHIN_S = 120
@@ -75,6 +82,42 @@ def left_behind(bootstrap: str, database_url: str) -> list[str]:
     engine.dispose()
     named = [*topics, *databases]
     return [name for name in named if name.startswith(("demo-", "metallm_demo_"))]
+
+
+def test_users_wait_while_much_is_under_way(pipeline: Pipeline, tmp_path: Path) -> None:
+    """For answers, and for what was learned of them; then they go on at their rate."""
+    path, now_s = tmp_path / "recording.jsonl", 0.0
+    asked = tuple(f"q{number}" for number in range(100))
+    rest = {"text": "Why?", "outcomes": {"small": {"quality": 1.0, "cost": 0.001}}}
+    path.write_text("".join(f"{json.dumps({'query_id': one, **rest})}\n" for one in asked))
+    recording = Recording(path, asked, ("qa",) * 100, read_outcomes(path))
+    plan = schedule(100, label_fraction=1.0, seed=0)
+    users = Users(pipeline.kafka, pipeline.names, recording, plan, 10.0, lambda: now_s)
+    with closing(users):
+        users.step(0)
+        assert users.asked == 1
+        now_s = 2.05
+        users.step(0)
+        assert users.asked == 21
+        now_s = 60.0
+        users.step(0)
+        assert users.asked == 30  # what they ask in 3 s
+        answers = [result(query_id, "small") for query_id in asked[:30]]
+        write(
+            pipeline.producer, [Record.of(pipeline.names.results, a.query_id, a) for a in answers]
+        )
+
+        def are_read() -> bool:
+            users.step(0)
+            return users.answered == 30
+
+        eventually(are_read)
+        assert users.asked == 30
+        users.step(25)
+        assert users.asked == 31
+        now_s = 61.05
+        users.step(25)
+        assert users.asked == 41
 
 
 @pytest.mark.timeout(ENDS_WITHIN_S + 30)

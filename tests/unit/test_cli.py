@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -22,17 +23,19 @@ from sqlalchemy.exc import InternalError
 from metallm_stream.cli.ask import shown_cost
 from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
+from metallm_stream.cli.doctor.costs import unknown_cost
 from metallm_stream.cli.doctor.kafka import absent
 from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses, exports, given_servers
 from metallm_stream.cli.watch import Snapshot, render
-from metallm_stream.events import Attempt, Candidate, Failure
+from metallm_stream.events import Attempt, Candidate, Failure, Model, PolicyArm, Price
 from metallm_stream.events import Result as Answer
-from metallm_stream.settings import Settings
+from metallm_stream.settings import ProviderEntry, Settings
 from tests.readme import REPOSITORY
 from tests.records import decision
 
+PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
 NOTHING = {"KAFKA_BOOTSTRAP_SERVERS": None, "DATABASE_URL": None, "METALLM_CONFIG": None}
 
 
@@ -69,6 +72,14 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
             assert parameter.help, (words, parameter.name)
 
 
+@pytest.mark.parametrize(("words", "one"), [((), "feedback"), (("models",), "reprice")])
+def test_a_group_tells_what_each_command_does(words: tuple[str, ...], one: str) -> None:
+    """In whole sentences."""
+    listed = run(*words, "--help").output.partition("Commands:")[2]
+    assert one in listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -84,7 +95,7 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
         (["feedback", "q1", "--score", "7"], ["score: ", "less than or equal to 1", "(got 7.0)"]),
         (
             ["models", "add", "x", "--provider", "Open AI"],
-            ["provider: ", "(got 'Open AI')", "see `metallm models --help`"],
+            ["provider: ", "(got 'Open AI')", "see `metallm models add --help`"],
         ),
         (
             ["models", "add", "x", "--provider", "p", "--input-usd", "-1", "--output-usd", "1"],
@@ -129,6 +140,7 @@ def test_what_a_record_cannot_hold_is_told_in_one_line(words: list[str], said: l
         (["db", "downgrade"], "No such command 'downgrade'"),
         (["rebuild", "--from", "x"], "No such option"),
         (["watch", "--twice"], "No such option"),
+        (["up", "--brokers", "2"], "'2' is not one of '1', '3'"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -231,6 +243,15 @@ def test_up_starts_again_in_a_shell_that_has_sourced_its_file(tmp_path: Path) ->
     assert given_servers(Settings(), file) == {}
 
 
+def test_up_does_not_count_brokers_of_a_server_that_is_there(tmp_path: Path) -> None:
+    """Nothing is started before that is said."""
+    words = ("up", "--brokers", "3", "--state-dir", str(tmp_path / "state"))
+    result = run(*words, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "--brokers 3: KAFKA_BOOTSTRAP_SERVERS names another server" in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
 def test_the_file_that_up_writes_is_understood_by_a_shell(tmp_path: Path) -> None:
     """Whatever characters an address has."""
     here = {"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2", "DATABASE_URL": "postgresql://me:it's #1@db/x"}
@@ -289,6 +310,13 @@ def test_an_empty_recording_is_refused(tmp_path: Path) -> None:
     assert "no outcomes in" in result.stderr
 
 
+def test_a_file_that_is_no_recording_is_named() -> None:
+    """With the line that is none."""
+    result = run("recorded-llm", str(REPOSITORY / "pyproject.toml"))
+    assert result.exit_code == 1
+    assert "pyproject.toml, line 1: no line of a recording: Invalid JSON" in result.stderr
+
+
 def test_doctor_goes_on_without_settings() -> None:
     """Bad settings are one problem; versions are told all the same."""
     result = run("doctor", METALLM_NONSENSE="1")
@@ -344,6 +372,42 @@ def test_doctor_tells_of_a_service_that_nobody_does(
     assert f"{found.state}: {found.said}" == line
     assert "a restart mends" in str(found.remedy)
     assert ("python services/router.py" in str(found.remedy)) == (count == 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "learned", "said"),
+    [
+        ({}, None, ""),
+        ({}, {"calls": 4, "cost_usd": 0.1}, ""),
+        ({}, {"calls": 4, "failure_rate": 1.0}, ""),
+        ({}, {"calls": 4, "failure_rate": 0.5}, "no price, and its 2 answers told no cost"),
+        (
+            {"price": PRICE},
+            {"calls": 3},
+            "its 3 answers told no cost, nor the tokens that its price",
+        ),
+        ({"price": PRICE}, None, ""),
+        ({"provider": "openai"}, None, "no price, and answers of openai tell no cost"),
+        ({"provider": "openai", "model": "gpt-4o-mini"}, None, ""),
+    ],
+)
+def test_doctor_tells_of_an_arm_whose_cost_nobody_tells(
+    model: dict[str, Any], learned: dict[str, float] | None, said: str
+) -> None:
+    """Once it has answered, or at once where its provider never tells."""
+    entries = {"host": ProviderEntry(base_url="http://host/v1"), "openai": ProviderEntry()}
+    settings = Settings(providers=entries)
+    arm = None if learned is None else part(**learned)
+    known = Model(**({"arm": "small", "provider": "host", "model": "small"} | model))
+    found = list(unknown_cost(settings, known, arm))
+    assert [said in one.said for one in found] == ([True] if said else [])
+    assert all("metallm models reprice small" in str(one.remedy) for one in found)
+
+
+def part(**fields: Any) -> PolicyArm:
+    """An arm's part of a policy."""
+    known = {"policy": "p", "version": 1, "arm": "small", "observations": 0, "mean_quality": 0.5}
+    return PolicyArm(**known, weights=b"", mean_context=b"", **fields)
 
 
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:

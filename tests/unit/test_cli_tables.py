@@ -10,6 +10,7 @@ from rich.table import Table
 
 from metallm_stream.cli import providers, replay_report
 from metallm_stream.cli.models import catalogue_table
+from metallm_stream.cli.output import output
 from metallm_stream.events import Model
 from metallm_stream.serve.probe import Probe
 
@@ -25,11 +26,14 @@ def replayed() -> Table:
     return table
 
 
-@pytest.mark.parametrize(
+tables = pytest.mark.parametrize(
     "table",
     [catalogue_table(MODELS), providers._table([Probe(model) for model in MODELS]), replayed()],
     ids=["models list", "providers check", "replay"],
 )
+
+
+@tables
 def test_names_are_whole_in_80_columns(table: Table) -> None:
     """On as many lines as they need."""
     console = Console(width=80, record=True, file=io.StringIO())
@@ -38,3 +42,19 @@ def test_names_are_whole_in_80_columns(table: Table) -> None:
     first_column = "".join(words[0] for words in lines if words)
     for arm in ARMS:
         assert arm in first_column
+
+
+@tables
+def test_names_are_whole_on_one_line_where_nobody_looks(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pipe, whatever the width of the terminal behind it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    console = output()
+    with console.capture() as captured:
+        console.print(table)
+    for arm in ARMS:
+        assert any(
+            arm in line.split() or f"fixed:{arm}" in line.split()
+            for line in captured.get().replace("│", " ").splitlines()
+        )

@@ -41,7 +41,7 @@ PLAIN_WIDTH = 110
     type=click.FloatRange(1, 2_000),
     default=60.0,
     show_default=True,
-    help="Queries a second.",
+    help="Queries a second, at most: users wait while much is under way.",
 )
 @click.option(
     "--label-fraction",

@@ -110,7 +110,7 @@ def _until_learned(
     learned = Learned()
     while not (users.is_done and _is_learned(users, learned)):
         before = (users.asked, users.answered, learned)
-        users.step()
+        users.step(round(learned.published))
         now_s = time.monotonic()
         if now_s - looked_s >= LOOK_EVERY_S:
             learned, looked_s = _look(stage.engine, stage.names.feedback), now_s

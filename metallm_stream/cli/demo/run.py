@@ -107,7 +107,7 @@ def _stream(here: Stage, recording: Recording, wanted: Wanted, stages: Stages) -
         add_models(here, recording)
         here.services.start(recording)
     plan = schedule(len(recording), wanted.label_fraction, wanted.seed)
-    said = f"{len(recording):,} queries at {wanted.rate:g} a second"
+    said = f"{len(recording):,} queries, {wanted.rate:g} a second at most"
     with (
         stages.doing("stream", said),
         StreamBars(stages.console, len(recording), int(plan.labelled.sum())) as bars,

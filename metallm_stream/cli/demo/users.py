@@ -1,5 +1,8 @@
 """The users of the demo: they ask at a steady rate, read their results, and judge some of them.
 
+They wait while too much is under way. What it costs to find out which arm is best is then a number
+of queries, and hardly depends on how fast the machine is.
+
 Invariant: a judgement is sent only for a result that was read, and says what the recording says of
 the arm that answered; a wrong first one is always followed by its correction.
 """
@@ -25,6 +28,7 @@ from metallm_stream.kafka import Connection, Record, TopicNames, raise_unless_pa
 CONNECT_TIMEOUT_S = 15.0
 LEAVE_WITHIN_S = 5.0
 RECENT = 200
+UNDER_WAY_S = 3.0
 Now = Callable[[], float]
 
 
@@ -38,7 +42,8 @@ class Users:
     recording, plan
         What is asked, and who judges when.
     rate
-        Queries a second.
+        Queries a second; fewer while as many as they ask in 3 s are not answered, or judgements of
+        them not in force.
     clock
         Seconds, never going back.
     """
@@ -56,6 +61,7 @@ class Users:
         self._recording = recording
         self._plan = plan
         self._rate = rate
+        self._most_under_way = max(1, round(UNDER_WAY_S * rate))
         self._clock = clock
         self._number = {query_id: k for k, query_id in enumerate(recording.query_ids)}
         self._column = {arm: k for k, arm in enumerate(recording.arms)}
@@ -68,16 +74,19 @@ class Users:
         found = self._consumer.list_topics(names.results, timeout=CONNECT_TIMEOUT_S)
         partitions = found.topics[names.results].partitions
         self._consumer.assign([TopicPartition(names.results, part, 0) for part in partitions])
-        self._began_s = clock()
+        self._next_s = clock()
         self.asked = 0
         self.answered = 0
         self.labelled = 0
         self.feedback_sent = 0
         self.recent_arms: deque[str] = deque(maxlen=RECENT)
 
-    def step(self) -> None:
-        """Ask and judge what is due, and read what has come, waiting for it a little."""
-        self._ask()
+    def step(self, learned: int) -> None:
+        """Ask and judge what is due, and read what has come, waiting for it a little.
+
+        `learned` is how many judgements the policy in force has learned from.
+        """
+        self._ask(learned)
         self._judge()
         for message in self._consumer.consume(500, 0.02):
             self._read(message)
@@ -95,14 +104,18 @@ class Users:
         self._producer.flush(LEAVE_WITHIN_S)
         self._consumer.close()
 
-    def _ask(self) -> None:
-        due = min(len(self._recording), 1 + int((self._clock() - self._began_s) * self._rate))
-        for number in range(self.asked, due):
-            record = self._query(number)
+    def _ask(self, learned: int) -> None:
+        now_s = self._clock()
+        while self.asked < len(self._recording) and self._next_s <= now_s:
+            if self.asked - self.answered + self.labelled - learned >= self._most_under_way:
+                self._next_s = now_s
+                return
+            record = self._query(self.asked)
             self._send(record)
-            if self._plan.asked_again[number]:
-                self._later(float(self._plan.second_delay_s[number]), partial(_same, record))
-        self.asked = max(self.asked, due)
+            if self._plan.asked_again[self.asked]:
+                self._later(float(self._plan.second_delay_s[self.asked]), partial(_same, record))
+            self.asked += 1
+            self._next_s += 1 / self._rate
 
     def _query(self, number: int) -> Record:
         recording = self._recording

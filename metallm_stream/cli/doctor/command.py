@@ -79,9 +79,7 @@ def _kafka(settings: Settings, connection: Connection, encoder: str | None) -> I
         yield from guarded("models", lambda: kafka.models(settings, existing, connection))
         yield from guarded("services", lambda: kafka.services(settings, admin, connection))
     if all_names.policy in existing:
-        yield from guarded(
-            "policy", lambda: kafka.policy(connection, all_names, encoder, utc_now())
-        )
+        yield from guarded("policy", lambda: kafka.policy(settings, connection, encoder, utc_now()))
 
 
 def _database(settings: Settings, connection: Connection | None) -> Iterator[Finding]:

@@ -6,15 +6,15 @@ Invariant: nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from confluent_kafka import TopicPartition
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 from sqlalchemy.exc import OperationalError
 
-from metallm_stream.cli.cluster import TIMEOUT_S, ends
+from metallm_stream.cli.cluster import TIMEOUT_S
 from metallm_stream.cli.complaints import one_line
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
-from metallm_stream.kafka import Connection, TopicNames
+from metallm_stream.kafka import Connection, TopicNames, partitions_of, topic_ids
 from metallm_stream.postgres import (
     check_revision,
     current_revision,
@@ -26,7 +26,7 @@ from metallm_stream.settings import Settings
 
 BEHIND = 10_000
 VERSION = text("SHOW server_version")
-POSITIONS = text("SELECT topic, partition, next_offset FROM metallm.lag")
+POSITIONS = text("SELECT topic, partition, next_offset, topic_id FROM metallm.offsets")
 
 
 def connect(settings: Settings) -> tuple[Engine | None, Finding]:
@@ -62,29 +62,50 @@ def schema(settings: Settings) -> Iterator[Finding]:
 
 
 def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iterator[Finding]:
-    """How many records the learner has not read yet, by the topics' true ends."""
+    """How many records the learner has not read yet, and whether it can go on where it stands."""
     with engine.connect() as conn:
-        known = {(topic, partition): offset for topic, partition, offset in conn.execute(POSITIONS)}
-    total = 0
+        known = {(row.topic, row.partition): row for row in conn.execute(POSITIONS)}
+    read = {topic for topic, _ in known} - {*topic_names.joined}
+    total, stands = 0, False
     consumer = connection.reader()
     try:
-        for topic in topic_names.joined:
-            for end in ends(consumer, topic):
-                position = known.get((topic, end.partition))
-                if position is None:
-                    where = TopicPartition(topic, end.partition)
-                    position = consumer.get_watermark_offsets(where, TIMEOUT_S)[0]
-                if position > end.offset:
+        existing = consumer.list_topics(timeout=TIMEOUT_S).topics
+        topics = [*topic_names.joined, *sorted(read & existing.keys())]
+        ids = topic_ids(connection, topics)
+        for topic in topics:
+            for where in partitions_of(consumer, topic):
+                low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
+                stored = known.get((topic, where.partition))
+                position = low if stored is None else stored.next_offset
+                lacking = _lacking(stored, ids.get(topic), low, high)
+                if lacking:
+                    stands = True
                     yield problem(
                         "learner",
-                        f"{topic}[{end.partition}] ends at {end.offset}, the learner stands at "
-                        f"{position}: the topic was made anew",
-                        "set next_offset to 0 for it, and topic_id to NULL, in metallm.offsets",
+                        f"{topic}[{where.partition}]: {lacking}; no learner goes on",
+                        f"to go on at {low}, set next_offset to it, and topic_id to NULL, in "
+                        "metallm.offsets (docs/operations.md, Records deleted)",
                     )
-                total += max(0, end.offset - position)
+                if topic in topic_names.joined:
+                    total += max(0, high - position)
     finally:
         consumer.close()
     if total > BEHIND:
         yield warning("learner", f"{total:,} records behind", "run more learners, see its log")
-    else:
+    elif not stands:
         yield ok("learner", f"{total:,} records behind")
+
+
+def _lacking(stored: Row[Any] | None, topic_id: str | None, low: int, high: int) -> str:
+    """Why the log does not hold what comes next; empty if it does, or nothing was read of it."""
+    if stored is None:
+        return ""
+    is_known = stored.next_offset > 0 and None not in (stored.topic_id, topic_id)
+    if is_known and stored.topic_id != topic_id:
+        return f"the topic was made anew since learners read up to {stored.next_offset}"
+    if low <= stored.next_offset <= high:
+        return ""
+    return (
+        f"it holds offsets {low} to {high}, the next one to learn from is {stored.next_offset}: "
+        "records were deleted, or the topic was made anew"
+    )

@@ -12,7 +12,7 @@ from enum import StrEnum
 from confluent_kafka import KafkaException
 from sqlalchemy.exc import DBAPIError
 
-from metallm_stream.cli.complaints import one_line
+from metallm_stream.cli.complaints import NO_TABLES, one_line
 from metallm_stream.errors import MetallmError
 
 
@@ -58,4 +58,6 @@ def guarded(about: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
     except KafkaException as exc:
         yield problem(about, exc.args[0].str(), "see the brokers' logs and access rights")
     except DBAPIError as exc:
-        yield problem(about, one_line(exc.orig or exc), "see PostgreSQL's log and access rights")
+        lacking = isinstance(exc.orig, NO_TABLES)
+        remedy = "metallm db upgrade" if lacking else "see PostgreSQL's log and access rights"
+        yield problem(about, one_line(exc.orig or exc), remedy)

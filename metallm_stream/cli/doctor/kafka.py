@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster, refusals
+from metallm_stream.cli.doctor.costs import unknown_cost
 from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, warning
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import PolicyManifest
+from metallm_stream.events import PolicyArm, PolicyManifest
 from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
@@ -23,7 +24,7 @@ from metallm_stream.settings import Settings
 
 REQUEST_S = 10.0
 VERSION = "inter.broker.protocol.version"
-MANIFEST = b'"kind":"manifest"'
+MANIFEST, ARM = b'"kind":"manifest"', b'"kind":"arm"'
 
 
 def connect(settings: Settings) -> tuple[Connection | None, Finding]:
@@ -65,7 +66,7 @@ def topics(settings: Settings, existing: Mapping[str, int], admin: Admin) -> Ite
 
 
 def _fitting(all_names: TopicNames, existing: Mapping[str, int], admin: Admin) -> Iterator[Finding]:
-    check(admin, all_names, ())
+    check(admin, all_names, _with_calls(all_names, existing))
     read = (all_names.queries, all_names.decisions, all_names.results, all_names.feedback)
     counts = ", ".join(f"{topic} {existing[topic]}" for topic in read)
     yield ok("topics", f"partitions: {counts}; models and policy are compacted")
@@ -119,33 +120,49 @@ def _catalogue(connection: Connection, topic_names: TopicNames) -> Catalogue:
 
 
 def policy(
-    connection: Connection, topic_names: TopicNames, encoder: str | None, now: datetime
+    settings: Settings, connection: Connection, encoder: str | None, now: datetime
 ) -> Iterator[Finding]:
-    """The newest policy on its topic, and whether it was learned with our encoder."""
-    follower = Follower(connection, [topic_names.policy])
-    try:
-        values = (message.value() or b"" for message in follower.catch_up())
-        manifests = [PolicyManifest.parse(value) for value in values if MANIFEST in value]
-    finally:
-        follower.close()
+    """The newest policy, whether it was learned with our encoder, and arms of unknown cost."""
+    manifests, arms = _published(connection, names(settings))
     if not manifests:
         yield warning(
             "policy",
             "none yet: routers try all models evenly",
             "run a learner; it publishes once there are models",
         )
-        return
-    newest = max(manifests, key=lambda manifest: manifest.version)
-    age_s = (now - newest.published_at).total_seconds()
-    yield ok(
-        "policy", f"version {newest.version}, {age_s:.0f} s old, labels: {newest.observations:g}"
-    )
-    if encoder is not None and newest.encoder != encoder:
-        yield problem(
+    else:
+        newest = max(manifests, key=lambda manifest: manifest.version)
+        age_s = (now - newest.published_at).total_seconds()
+        yield ok(
             "policy",
-            f"learned with encoder {newest.encoder}, these settings give {encoder}",
-            "set METALLM_ENCODER to the same for all services",
+            f"version {newest.version}, {age_s:.0f} s old, labels: {newest.observations:g}",
         )
+        if encoder is not None and newest.encoder != encoder:
+            yield problem(
+                "policy",
+                f"learned with encoder {newest.encoder}, these settings give {encoder}",
+                "set METALLM_ENCODER to the same for all services",
+            )
+    for model in _catalogue(connection, names(settings)).arms.values():
+        yield from unknown_cost(settings, model, arms.get(model.arm))
+
+
+def _published(
+    connection: Connection, topic_names: TopicNames
+) -> tuple[list[PolicyManifest], dict[str, PolicyArm]]:
+    """The heads of policies that the topic has, and the newest part of each arm."""
+    manifests, arms = [], {}
+    follower = Follower(connection, [topic_names.policy])
+    try:
+        for value in (message.value() or b"" for message in follower.catch_up()):
+            if MANIFEST in value:
+                manifests.append(PolicyManifest.parse(value))
+            elif ARM in value:
+                arm = PolicyArm.parse(value)
+                arms[arm.arm] = arm
+    finally:
+        follower.close()
+    return manifests, arms
 
 
 def services(settings: Settings, admin: AdminClient, connection: Connection) -> Iterator[Finding]:
@@ -214,6 +231,13 @@ def _members(answer: object) -> tuple[int, int]:
     members = [] if group.state == ConsumerGroupState.DEAD else group.members
     assigned = [member.assignment.topic_partitions for member in members if member.assignment]
     return len(members), sum(map(len, assigned))
+
+
+def _with_calls(all_names: TopicNames, existing: Mapping[str, int]) -> list[str]:
+    """The providers that have both of their topics."""
+    start = all_names.calls("")
+    named = [topic.removeprefix(start) for topic in existing if topic.startswith(start)]
+    return [name for name in named if existing.keys() >= {*_of_provider(all_names, name)}]
 
 
 def _of_provider(all_names: TopicNames, provider: str) -> list[str]:

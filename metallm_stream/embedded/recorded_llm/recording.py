@@ -67,7 +67,7 @@ class Outcome(BaseModel):
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", title="no line of a recording")
 
     text: Annotated[str, Field(min_length=1)]
     labels: tuple[str, ...] | None = None
