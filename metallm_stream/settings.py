@@ -167,6 +167,10 @@ class HttpSettings(Section):
     stuck_after_s: Annotated[float, Field(ge=30, le=3_600)] = 150.0
 
 
+# In keys of records a / ends it.
+BudgetName = Annotated[Name, Field(pattern=r"^[^/]+$")]
+
+
 class BudgetEntry(Section):
     """One budget: USD per query, hour or day, for all traffic or each value of a metadata key."""
 
@@ -217,7 +221,7 @@ class Settings(BaseSettings):
     learner: LearnerSettings = LearnerSettings()
     judge: JudgeSettings = JudgeSettings()
     http: HttpSettings = HttpSettings()
-    budgets: dict[Name, BudgetEntry] = Field(default_factory=dict)
+    budgets: dict[BudgetName, BudgetEntry] = Field(default_factory=dict)
     providers: dict[str, ProviderEntry] = Field(
         default_factory=lambda: {"openai": ProviderEntry(api_key_env="OPENAI_API_KEY")}
     )

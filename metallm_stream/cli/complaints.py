@@ -5,24 +5,15 @@ Invariant: no line repeats a secret, and an error that is ours to mend keeps its
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from psycopg import errors as postgres
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from metallm_stream.errors import MetallmError
+from metallm_stream.errors import MetallmError, Unreachable
 from metallm_stream.events import explain
+from metallm_stream.kafka import explained
 
-UNREACHABLE = frozenset(
-    {
-        KafkaError._TRANSPORT,  # noqa: SLF001
-        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-        KafkaError._TIMED_OUT,  # noqa: SLF001
-        KafkaError._RESOLVE,  # noqa: SLF001
-        KafkaError._AUTHENTICATION,  # noqa: SLF001
-        KafkaError._SSL,  # noqa: SLF001
-    }
-)
 NO_TABLES = (
     postgres.UndefinedTable,
     postgres.UndefinedColumn,
@@ -51,12 +42,13 @@ def complaint(error: Exception, command: str) -> str | None:
 def kafka_complaint(error: KafkaException) -> str:
     """What Kafka said, and where to look."""
     said = error.args[0]
-    if said.code() in UNREACHABLE:
+    told = explained(said)
+    if isinstance(told, Unreachable):
         return (
-            f"Kafka does not answer: {said.str()}; is KAFKA_BOOTSTRAP_SERVERS right, and is it "
-            "running? `metallm doctor` tells more"
+            f"{told}; is KAFKA_BOOTSTRAP_SERVERS right, and is it running? `metallm doctor` tells "
+            "more"
         )
-    return f"Kafka refused: {said.str()}; `metallm doctor` tells more"
+    return f"{told or f'Kafka refused: {said.str()}'}; `metallm doctor` tells more"
 
 
 def database_complaint(error: DBAPIError) -> str | None:

@@ -6,15 +6,18 @@ Invariant: when `write` returns, the brokers have the records; `begin_write` wai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from metallm_stream.errors import MetallmError
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.rights import refused
 
 TIMEOUT_S = 30.0
+POLL_S = 0.1
 log = logging.getLogger(__name__)
 Delivered = Callable[[KafkaError | None, Message], None]
 
@@ -34,13 +37,17 @@ def write(producer: Producer, records: Sequence[Record]) -> None:
         if error is not None:
             failures.append((error, message.topic()))
 
-    for record in records:
-        _produce(producer, record, delivered)
-    left = producer.flush(TIMEOUT_S)
+    with _fatal_told(producer):
+        for record in records:
+            _produce(producer, record, delivered)
+        deadline_s = time.monotonic() + TIMEOUT_S
+        # `flush` would go on calling back after it has raised a fatal error.
+        while len(producer) and time.monotonic() < deadline_s:
+            producer.poll(POLL_S)
     for error, topic in failures:
         raise refused(error, topic) or NotWrittenError(f"{topic}: {error}")
-    if left:
-        raise NotWrittenError(f"{left} records not acknowledged")
+    if len(producer):
+        raise NotWrittenError(f"{len(producer)} records not acknowledged")
 
 
 def begin_write(producer: Producer, record: Record) -> None:
@@ -50,11 +57,14 @@ def begin_write(producer: Producer, record: Record) -> None:
         if error is not None:
             log.warning("%s: not written: %s", message.topic(), error)
 
-    try:
-        producer.produce(record.topic, key=record.key, value=record.value, on_delivery=delivered)
-    except BufferError:
-        log.warning("%s: not written: the brokers take nothing", record.topic)
-    producer.poll(0)
+    with _fatal_told(producer):
+        try:
+            producer.produce(
+                record.topic, key=record.key, value=record.value, on_delivery=delivered
+            )
+        except BufferError:
+            log.warning("%s: not written: the brokers take nothing", record.topic)
+        producer.poll(0)
 
 
 def _produce(producer: Producer, record: Record, delivered: Delivered | None) -> None:
@@ -72,3 +82,16 @@ def _produce(producer: Producer, record: Record, delivered: Delivered | None) ->
             producer.poll(0.1)
         else:
             return
+
+
+@contextmanager
+def _fatal_told(producer: Producer) -> Iterator[None]:
+    """Raises what `write` does where the client has ended for good; its polls say why, once."""
+    try:
+        producer.poll(0)
+        yield
+    except KafkaException as exc:
+        error = exc.args[0]
+        if not error.fatal() and error.code() != KafkaError._FATAL:  # noqa: SLF001
+            raise
+        raise refused(error) or NotWrittenError(error.str()) from exc

@@ -18,6 +18,7 @@ from metallm_stream.postgres.installed import (
     roles_sql,
 )
 from metallm_stream.postgres.interactions import (
+    TooMuchError,
     insert_interactions,
     load_for_update,
     save_interactions,
@@ -81,6 +82,7 @@ __all__ = [
     "RiverRow",
     "SlotLease",
     "StoredLesson",
+    "TooMuchError",
     "Warmup",
     "advance",
     "check_revision",

@@ -7,14 +7,22 @@ interactions, so that of two learners with parts of one query exactly one sees i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import date
 from types import MappingProxyType
 
 from sqlalchemy import Connection
 
+from metallm_stream.errors import MetallmError
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import statements
 from metallm_stream.postgres.rows import COPY_TYPES, from_row, to_copy, to_json
+
+MAX_LOADED_BYTES = 64 * 1024 * 1024  # as objects they take two to three times as much
+
+
+class TooMuchError(MetallmError):
+    """Several queries together have more than may be loaded at once: take fewer."""
 
 
 def load_for_update(
@@ -25,6 +33,7 @@ def load_for_update(
     A query not seen before belongs to `today` (UTC), whose partition is made if it is missing, and
     has no interaction.
     Locks are taken in one order for everybody: call this once a transaction, with all the ids.
+    Raises `TooMuchError` if what is known of several of them is more than `MAX_LOADED_BYTES`.
     """
     wanted = list(dict.fromkeys(query_ids))
     if not wanted:
@@ -78,8 +87,18 @@ def stream_interactions(conn: Connection, batch: int = 1_000) -> Iterator[Intera
 
 def _load(conn: Connection, days: dict[str, date]) -> dict[str, Interaction]:
     # The days go along so that the planner leaves out all other partitions.
-    rows = conn.execute(
-        statements.LOAD_INTERACTIONS,
-        {"days": sorted(set(days.values())), "query_ids": list(days)},
-    )
-    return {row.query_id: from_row(*row) for row in rows}
+    wanted = {"days": sorted(set(days.values())), "query_ids": list(days)}
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    known: dict[str, Interaction] = {}
+    size = 0
+    with (
+        driver.cursor() as cursor,
+        closing(cursor.stream(statements.LOAD_INTERACTIONS, wanted)) as rows,
+    ):
+        for row in rows:
+            size += sum(len(value) for value in row if value is not None)
+            if size > MAX_LOADED_BYTES and len(days) > 1:
+                raise TooMuchError(f"{len(days)} queries have more than {MAX_LOADED_BYTES} bytes")
+            known[row[0]] = from_row(*row)
+    return known

@@ -29,6 +29,7 @@ from metallm_stream.postgres.slots import (
 
 BATCH = 1_000
 MOST = 2_000  # a few tenths of a second
+AT_ONCE = 250  # of those are in memory, and may be large
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,13 @@ def _archive(
 ) -> None:
     """Move what these queries have taught from their rows to the archive."""
     archive = Sums.from_bytes(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
-    wanted = {"days": sorted({row.day for row in old}), "query_ids": [row.query_id for row in old]}
-    rows = conn.execute(statements.DELETE_INTERACTIONS, wanted)
-    archive.merge(
-        fold((from_row(*row) for row in rows), encoder, dimensions, load_forgetting(conn))
-    )
+    forgetting = load_forgetting(conn)
+    for first in range(0, len(old), AT_ONCE):
+        some = old[first : first + AT_ONCE]
+        ids = [row.query_id for row in some]
+        wanted = {"days": sorted({row.day for row in some}), "query_ids": ids}
+        rows = conn.execute(statements.DELETE_INTERACTIONS, wanted)
+        archive.merge(fold((from_row(*row) for row in rows), encoder, dimensions, forgetting))
     newest = archive.as_of({})
     save_sums(
         conn,

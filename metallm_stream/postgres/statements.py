@@ -166,11 +166,12 @@ LOAD_DAYS = text("""
     SELECT query_id, day FROM metallm.query_days WHERE query_id = ANY (CAST(:query_ids AS text[]))
 """)
 
-LOAD_INTERACTIONS = text("""
+# For the driver, which hands out rows as they come.
+LOAD_INTERACTIONS = """
     SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text
     FROM metallm.interactions
-    WHERE day = ANY (CAST(:days AS date[])) AND query_id = ANY (CAST(:query_ids AS text[]))
-""")
+    WHERE day = ANY (CAST(%(days)s AS date[])) AND query_id = ANY (CAST(%(query_ids)s AS text[]))
+"""
 
 STREAM_INTERACTIONS = text("""
     SELECT query_id, decision::text, context, result::text, feedback::text, verdict::text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from confluent_kafka import Producer
 from sqlalchemy import Connection as Database
@@ -27,7 +28,7 @@ from metallm_stream.postgres import (
 from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
 from metallm_stream.serve.joined import Joined
 
-FORGET_AT_ONCE = 1_000
+AT_ONCE = 1_000  # so many are locked while they are published or forgotten
 
 Pair = tuple[Interaction | None, Interaction]
 
@@ -60,7 +61,7 @@ class Accountant:
         self._topic = topic
         self._refresh_s = refresh_s
         self._due_at = 0.0
-        self._unpublished: set[Place] = set()
+        self._unpublished: dict[Place, None] = {}  # those that wait longest first
         # By partition of `queries`: what this process has read, committed and in a transaction.
         self._read: dict[int, int] = {}
         self._reading: dict[int, int] = {}
@@ -68,7 +69,7 @@ class Accountant:
     def recall(self, conn: Database) -> None:
         """Have every stored account published again, as after a crash before it was."""
         if self._budgets:
-            self._unpublished |= load_accounts(conn, self._budgets).keys()
+            self._unpublished |= dict.fromkeys(load_accounts(conn, self._budgets))
 
     def book(
         self, conn: Database, events: Iterable[Joined], pairs: Iterable[Pair]
@@ -95,21 +96,23 @@ class Accountant:
 
     def committed(self, places: Iterable[Place]) -> None:
         """Take note of accounts whose transaction has committed."""
-        self._unpublished.update(places)
+        self._unpublished |= dict.fromkeys(places)
         self._read = self._reading
 
     def publish_if_due(self, engine: Engine, producer: Producer) -> None:
-        """Write the accounts that have changed to their topic.
+        """Write accounts that have changed to their topic; where there are many, more next time.
 
         They stay locked meanwhile, so that no other learner's newer one comes before.
         """
         if not self._unpublished or time.monotonic() < self._due_at:
             return
-        self._due_at = time.monotonic() + self._refresh_s
+        began_s, places = time.monotonic(), list(islice(self._unpublished, AT_ONCE))
         with engine.begin() as conn:
-            accounts = lock_accounts(conn, self._budgets, self._unpublished)
+            accounts = lock_accounts(conn, self._budgets, places)
             write(producer, [self._record(place, item) for place, item in accounts.items()])
-        self._unpublished = set()
+        self._published(places)
+        if not self._unpublished:
+            self._due_at = began_s + self._refresh_s
 
     def forget(self, engine: Engine, producer: Producer, days: int) -> bool:
         """Drop accounts that no query has used for so many days; whether there are more.
@@ -118,10 +121,14 @@ class Accountant:
         it is committed: an account that they drop too early is published again at the next start.
         """
         with engine.begin() as conn:
-            forgotten = forget_accounts(conn, days, FORGET_AT_ONCE)
+            forgotten = forget_accounts(conn, days, AT_ONCE)
             write(producer, [Record(self._topic, _record_key(place), None) for place in forgotten])
-        self._unpublished.difference_update(forgotten)
-        return len(forgotten) == FORGET_AT_ONCE
+        self._published(forgotten)
+        return len(forgotten) == AT_ONCE
+
+    def _published(self, places: Iterable[Place]) -> None:
+        for place in places:
+            self._unpublished.pop(place, None)
 
     def _record(self, place: Place, account: Account) -> Record:
         record = record_of(self._budgets[place[0]], place[1], account)

@@ -48,24 +48,27 @@ def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
 
 
 def _gone(position: Position, low: int, high: int) -> str:
-    topic, partition = position.topic, position.partition
+    if position.next_offset < low:
+        what, places = "records were deleted before they were read", str(low)
+    else:
+        what = "the log was cut at its end, or the topic was made anew"
+        places = f"{high} if it was cut, at {low} if it was made anew"
     return (
-        f"{topic}[{partition}] holds offsets {low} to {high}, but the next one to learn from is "
-        f"{position.next_offset}: records were deleted before they were read, or the topic was "
-        f"made anew. {_remedy(position, low)}"
+        f"{position.topic}[{position.partition}] holds offsets {low} to {high}, but the next one "
+        f"to learn from is {position.next_offset}: {what}. {_remedy(position, places)}"
     )
 
 
 def _made_anew(position: Position, low: int) -> str:
     return (
         f"{position.topic}[{position.partition}]: the topic was deleted and made anew since "
-        f"learners read up to {position.next_offset} of the old one. {_remedy(position, low)}"
+        f"learners read up to {position.next_offset} of the old one. {_remedy(position, str(low))}"
     )
 
 
-def _remedy(position: Position, low: int) -> str:
+def _remedy(position: Position, places: str) -> str:
     return (
-        f"Nothing is skipped silently; to go on at {low}, set next_offset to it, and topic_id to "
-        f"NULL, in table metallm.offsets where topic = '{position.topic}' and partition = "
+        f"Nothing is skipped silently; to go on at {places}, set next_offset to it, and topic_id "
+        f"to NULL, in table metallm.offsets where topic = '{position.topic}' and partition = "
         f"{position.partition}"
     )

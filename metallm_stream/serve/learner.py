@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -38,13 +39,14 @@ from metallm_stream.postgres import (
     Advance,
     DeadLetter,
     Position,
+    TooMuchError,
     forget_other_models,
     save_model,
 )
 from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.claim import claimed
 from metallm_stream.serve.dead_letters import read_dead_letter
-from metallm_stream.serve.fold import Fold, Learned
+from metallm_stream.serve.fold import Fold
 from metallm_stream.serve.joined import Joined, read_joined
 from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.learner_metrics import LearnerMetrics
@@ -60,14 +62,16 @@ MAX_BATCH_BYTES = 32 * 1024 * 1024
 log = logging.getLogger(__name__)
 
 
+# Where a record stood, where the next one does, and what it says if that is to be kept.
+Taken = tuple[Partition, int, Joined | DeadLetter | None]
+
+
 @dataclass
 class Batch:
-    """What one transaction takes in: events to join, dead letters to keep and to write."""
+    """What was read together, in order, and the dead letters to write for it."""
 
-    events: list[Joined] = field(default_factory=list)
-    dead: list[DeadLetter] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     refused: list[Record] = field(default_factory=list)
-    next_offsets: dict[Partition, int] = field(default_factory=dict)
 
 
 class Learner:
@@ -86,7 +90,8 @@ class Learner:
     accountant
         Charges calls to the budgets.
     batch_size, linger_s
-        A transaction holds at most so many events, and waits at most so long for more.
+        A transaction holds at most so many events, fewer where what is known of their queries is
+        large, and waits at most so long for more.
     retention_days
         Interactions first seen longer ago are summed up and dropped.
     """
@@ -118,7 +123,7 @@ class Learner:
         self._is_closing = False
         self._is_assigned = False
         self._next: Batch | None = None  # read while a transaction was under way
-        self._under_way: tuple[list[Advance], Future[Learned]] | None = None
+        self._under_way: Future[dict[Partition, Position]] | None = None
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="committer")
         self._watchdog = Watchdog()
         self._knowledge = Knowledge(connection, names, None)
@@ -159,9 +164,8 @@ class Learner:
         self._save_models(self._knowledge.refresh())
         self._lifeline.check(self._consumer, self._positions)
         batch, self._next = self._next or self._read(), None
-        if batch.next_offsets:
-            with self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S):
-                self._learn(batch)
+        if batch.taken:
+            self._learn(batch)
         began_s, fold = time.monotonic(), self._fold
         if self._publisher.publish_if_due(
             fold.slot, fold.sums, self._knowledge.catalogue, fold.pupil.learned
@@ -186,19 +190,18 @@ class Learner:
             topic = key[0]
             if message.error() is not None:  # the end, behind the last transaction's marker
                 if offset_of(message) > self._positions[key].next_offset:
-                    batch.next_offsets[key] = offset_of(message)
+                    batch.taken.append((key, offset_of(message), None))
                 continue
-            batch.next_offsets[key] = offset_of(message) + 1
+            said: Joined | DeadLetter | None = None
             try:
-                if topic.endswith(".dlq"):
-                    batch.dead.append(read_dead_letter(message))
-                else:
-                    batch.events.append(self._event(message))
+                is_dead = topic.endswith(".dlq")
+                said = read_dead_letter(message) if is_dead else self._event(message)
             except InvalidEvent as exc:
                 log.warning("%s@%d refused: %s", key, offset_of(message), exc.reason)
                 dead_topic = self._names.dead_letters(topic)
                 batch.refused.append(dead_letter(message, dead_topic, OWN_NAME, exc.reason))
                 self.metrics.dead_letters.labels(topic).inc()
+            batch.taken.append((key, offset_of(message) + 1, said))
         return batch
 
     def _event(self, message: Message) -> Joined:
@@ -209,28 +212,44 @@ class Learner:
     def _learn(self, batch: Batch) -> None:
         # At least once: a crash before the transaction commits writes dead letters again.
         write(self._producer, batch.refused)
-        advances = [
-            Advance(self._positions[key], next_offset, self._high_watermark(key))
-            for key, next_offset in batch.next_offsets.items()
-        ]
-        self._under_way = advances, self._committer.submit(self._commit, batch, advances)
+        highs = {key: self._high_watermark(key) for key in {key for key, _, _ in batch.taken}}
+        positions = {key: self._positions[key] for key in highs}
+        self._under_way = self._committer.submit(self._commit, batch.taken, positions, highs)
         if self._records.has_more:
             self._next = self._read()
         self._settle()
 
-    def _commit(self, batch: Batch, advances: list[Advance]) -> Learned:
-        with self.metrics.transaction_s.time():
-            return self._fold.learn(batch.events, batch.dead, advances)
+    def _commit(
+        self,
+        taken: Sequence[Taken],
+        positions: Mapping[Partition, Position],
+        highs: Mapping[Partition, int],
+    ) -> dict[Partition, Position]:
+        """Learn all of it, in halves where that is too much at once; the positions from then on."""
+        ends = {key: next_offset for key, next_offset, _ in taken}
+        advances = [Advance(positions[key], end, highs[key]) for key, end in ends.items()]
+        dead = [said for _, _, said in taken if isinstance(said, DeadLetter)]
+        events = [said for _, _, said in taken if not isinstance(said, DeadLetter | None)]
+        learned = None
+        with (
+            suppress(TooMuchError),
+            self._watchdog.limit("a learning transaction", TRANSACTION_LIMIT_S),
+            self.metrics.transaction_s.time(),
+        ):
+            learned = self._fold.learn(events, dead, advances)
+        if learned is None:
+            log.info("what %d records change is too much to load at once: in halves", len(taken))
+            half = len(taken) // 2
+            return self._commit(taken[half:], self._commit(taken[:half], positions, highs), highs)
+        self.metrics.learned(learned.pairs, learned.observed)
+        moved = [item.after for item in advances]
+        return {**positions, **{(item.topic, item.partition): item for item in moved}}
 
     def _settle(self) -> None:
         """Wait for the transaction under way, if there is one: only then is known what it did."""
-        if self._under_way is None:
-            return
-        (advances, under_way), self._under_way = self._under_way, None
-        learned = under_way.result()
-        for item in advances:
-            self._positions[item.position.topic, item.position.partition] = item.after
-        self.metrics.learned(learned.pairs, learned.observed)
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            self._positions |= under_way.result()
 
     def _high_watermark(self, key: Partition) -> int:
         return self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)[1]

@@ -29,9 +29,11 @@ from metallm_stream.kafka import (
     Connection,
     ExactlyOnce,
     Follower,
+    NotWrittenError,
     Record,
     TopicNames,
     Transactions,
+    begin_write,
     check,
     create,
     require_rights,
@@ -226,6 +228,21 @@ def test_a_right_to_write_that_is_lost_later_is_told_with_its_topic(guarded: Gua
     guarded.grant(AclOperation.WRITE, prefix=NAMES.policy)  # or no idempotent producer at all
     with pytest.raises(ConfigurationError, match=rf"refuses: {DEAD}: .*grant .* on the topic"):
         write(guarded.connection.producer(), [Record(DEAD, None, b"bad")])
+
+
+def test_a_producer_that_may_not_write_at_all_says_so(guarded: Guarded) -> None:
+    """The client ends for good then: at the first record, or before it."""
+    guarded.grant(AclOperation.READ)
+    eventually(lambda: "DescribeConfigs" in guarded.refusal())
+    said = "Cluster authorization failed: grant this user IdempotentWrite on the cluster"
+    producer, records = guarded.connection.producer(), [Record(DEAD, None, b"bad")] * 3
+    with pytest.raises(ConfigurationError, match=said):
+        write(producer, records)
+    with pytest.raises(NotWrittenError, match="Fatal error"):
+        write(producer, records)
+    producer = guarded.connection.producer()
+    with pytest.raises(ConfigurationError, match=said):
+        eventually(lambda: begin_write(producer, records[0]))
 
 
 def test_a_transactional_id_that_is_refused_is_named(guarded: Guarded) -> None:

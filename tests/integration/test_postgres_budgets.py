@@ -17,6 +17,7 @@ from metallm_stream.serve.accountant import Accountant
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Sample
+    from tests.pipeline import Pipeline
 
 BUDGETS = [Budget("all", 0.002, "query"), Budget("team", 1.0, "day", metadata_key="team")]
 Event = Decision | Result
@@ -163,6 +164,20 @@ def test_decisions_of_a_clock_that_is_behind_count_today(engine: Engine, sample:
     account = booked(engine, [[today], behind])["team", "red"]
     assert (account.period_usd, account.reserved_usd) == (pytest.approx(0.3), pytest.approx(0.3))
     assert account.at == today.decided_at
+
+
+def test_many_accounts_are_published_in_parts(
+    engine: Engine, pipeline: Pipeline, sample: Sample
+) -> None:
+    """Other learners wait for those that are locked meanwhile: of a million, too long."""
+    accountant = Accountant(BUDGETS[1:], topic=pipeline.names.policy, refresh_s=0.0)
+    decisions = [sample.decision(i, metadata={"team": f"t{i}"}) for i in range(2_500)]
+    with engine.begin() as conn:
+        pairs = [(None, Interaction(item.query_id, decision=item)) for item in decisions]
+        accountant.committed(accountant.book(conn, decisions, pairs))
+    for published in (1_000, 2_000, 2_500, 2_500):
+        accountant.publish_if_due(engine, pipeline.producer)
+        assert len(pipeline.read(pipeline.names.policy)) == published
 
 
 def test_without_budgets_nothing_is_booked(engine: Engine, sample: Sample) -> None:

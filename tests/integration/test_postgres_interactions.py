@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from metallm_stream.events import Attempt, Failure
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import (
+    TooMuchError,
     insert_interactions,
     load_for_update,
     save_interactions,
@@ -98,6 +99,19 @@ def test_inserting_writes_what_saving_writes(engine: Engine, sample: Sample) -> 
             undone.rollback()
     assert found[0] == found[1]
     assert len(found[0]) == len(rows)
+
+
+def test_no_more_is_loaded_at_once_than_memory_holds(engine: Engine, sample: Sample) -> None:
+    """Each of two large ones can be loaded, both cannot; the connection is good afterwards."""
+    for number in (1, 2):
+        _join(engine, sample.result(number, text="x" * 40_000_000))
+    with pytest.raises(TooMuchError, match="2 queries have more than"), engine.begin() as conn:
+        load_for_update(conn, ["q1", "q2"], TODAY)
+    for number in (1, 2):
+        known = _load(engine, f"q{number}")[1]
+        assert known is not None
+        assert known.result is not None
+        assert len(known.result.text or "") == 40_000_000
 
 
 def test_what_is_loaded_is_what_was_saved(engine: Engine, sample: Sample) -> None:

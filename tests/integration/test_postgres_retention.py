@@ -78,9 +78,9 @@ def test_archive_and_retained_rows_are_the_model_before_and_after(
     engine: Engine, sample: Sample
 ) -> None:
     """Four days, dropped in two steps: the rebuilt model stays the same."""
-    _fill(engine, sample, days=4, each=30)
+    _fill(engine, sample, days=4, each=300)
     before = _rebuilt(engine)
-    assert before.observations("mini") == 120
+    assert before.observations("mini") == 1_200
     for keep_from, dropped in ((FIRST, 0), (FIRST + timedelta(1), 1), (FIRST + timedelta(3), 2)):
         with engine.begin() as conn:
             days = drop_days_before(conn, keep_from, "test", DIMENSIONS).days
@@ -88,9 +88,9 @@ def test_archive_and_retained_rows_are_the_model_before_and_after(
         assert _rebuilt(engine).difference(before) < 1e-12
     assert _days(engine) == [FIRST + timedelta(3)]
     with engine.connect() as conn:
-        assert len(list(stream_interactions(conn))) == 30
+        assert len(list(stream_interactions(conn))) == 300
         assert load_sums(conn) == {}
-        assert conn.execute(text("SELECT count(*) FROM metallm.query_days")).scalar_one() == 30
+        assert conn.execute(text("SELECT count(*) FROM metallm.query_days")).scalar_one() == 300
 
 
 def test_a_failed_drop_leaves_everything(engine: Engine, sample: Sample) -> None:

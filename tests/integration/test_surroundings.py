@@ -7,12 +7,13 @@ import os
 import signal
 import socket
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from metallm_stream.errors import ConfigurationError, ProviderUnavailable
 from metallm_stream.events import Feedback, Message, Model
@@ -26,6 +27,8 @@ from metallm_stream.kafka import (
     raise_unless_passing,
     write,
 )
+from metallm_stream.postgres import Advance, advance, claim_partition
+from metallm_stream.serve.claim import claimed
 from tests.pipeline import Pipeline
 from tests.processes import eventually
 from tests.tap import tapped
@@ -98,6 +101,19 @@ def test_a_learner_whose_topic_is_deleted_ends_and_skips_nothing(pipeline: Pipel
     assert f"{feedback}[" in log
     assert "the topic was deleted and made anew since learners read up to 5 of the old one" in log
     assert "to go on at 0, set next_offset to it, and topic_id to NULL, in table metallm.off" in log
+
+
+def test_a_learner_whose_log_was_cut_at_its_end_is_told_where_that_is(
+    pipeline: Pipeline, engine: Engine
+) -> None:
+    """To learn all of it again would take long; which of two lives it is, only a user may know."""
+    where = TopicPartition(pipeline.names.feedback, 0)
+    write(pipeline.kafka.producer(), [Record(where.topic, None, b"{}", partition=0)])
+    with engine.begin() as conn:
+        advance(conn, [Advance(claim_partition(conn, where.topic, 0, topic_id="its"), 7)])
+    said = "0 to 1, but .* is 7: .* go on at 1 if it was cut, at 0 if it was made anew, set next_of"
+    with closing(pipeline.kafka.reader()) as reader, pytest.raises(ConfigurationError, match=said):
+        claimed(reader, engine, where, "its")
 
 
 def test_a_topic_that_is_made_anew_and_soon_has_more_records_is_learned_when_told_so(

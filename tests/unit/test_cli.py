@@ -194,7 +194,8 @@ def test_an_unreachable_kafka_is_told_in_one_line() -> None:
     assert line.startswith("Kafka does not answer: ")
     assert "KAFKA_BOOTSTRAP_SERVERS" in line
     denied = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    assert str(complaint(denied, "metallm ask")).startswith("Kafka refused: ")
+    assert str(complaint(denied, "metallm ask")).startswith("Kafka refuses: ")
+    assert "grant this user Read or Write on the topic" in str(complaint(denied, "metallm ask"))
 
 
 def test_an_error_of_ours_keeps_its_traceback() -> None:

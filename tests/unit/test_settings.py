@@ -403,6 +403,12 @@ def test_a_budget_that_says_nothing_sensible_is_refused(file: Path, text: str) -
     assert "budgets.all." in refusal()
 
 
+def test_the_name_of_a_budget_ends_at_a_slash(file: Path) -> None:
+    """Or its accounts would be taken for another budget's when they are forgotten."""
+    file.write_text('[budgets."team/day"]\namount_usd = 1\n')
+    assert "budgets.team/day" in refusal()
+
+
 def test_an_unknown_wire_is_refused_where_settings_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
