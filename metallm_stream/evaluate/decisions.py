@@ -7,7 +7,7 @@ whose probabilities cannot have been is refused by its query's name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,6 +18,8 @@ from metallm_stream.evaluate.bandit_log import TOLERANCE, Floats, Mask
 
 Seen = Mapping[str, str | float | None]
 EXPECTED = ("quality", "cost_usd", "latency_s", "utility")
+# Nothing is drawn more rarely: weights can be squared and summed, whatever was logged.
+RAREST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Decisions:
     chosen, propensity
         `(n,)`.
     allowed, probabilities
-        `(n, K)`; the probability is 0 where an arm was not allowed.
+        `(n, K)`; the probability is 0 where an arm was not allowed. Those above 0 are at least
+        `RAREST`, as propensities are.
     expected
         By the candidates' field (`quality`, `cost_usd`, `latency_s`, `utility`), `(n, K)`, NaN
         where it is not known.
@@ -120,7 +123,13 @@ class Decisions:
             expected={name: _spread(shape, places, seen, name, np.nan) for name in EXPECTED},
         )
         found._check()
-        return found
+        return replace(
+            found,
+            propensity=np.maximum(found.propensity, RAREST),
+            probabilities=np.where(
+                found.probabilities > 0, np.maximum(found.probabilities, RAREST), 0.0
+            ),
+        )
 
     def _check(self) -> None:
         """Raise for the first row that cannot be."""

@@ -69,7 +69,7 @@ def open_engine(url: SecretStr | str, *, application_name: str, pool_size: int =
     )
 
 
-def connect_args(parsed: URL, application_name: str, options: str = FORMATS) -> dict[str, str]:
+def connect_args(parsed: URL, application_name: str, options: str) -> dict[str, str]:
     """How we connect where the URL's query does not say otherwise."""
     ours = {
         "application_name": application_name,

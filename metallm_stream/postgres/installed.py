@@ -16,12 +16,13 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from metallm_stream.errors import ConfigurationError, Unreachable
-from metallm_stream.postgres.engine import connect_args, database_url
+from metallm_stream.postgres.engine import FORMATS, connect_args, database_url
 from metallm_stream.postgres.tables import SCHEMA
 
 PACKAGE = Path(__file__).parent.parent
 PLACES = (PACKAGE / "_installed" / "migrations", PACKAGE.parent / "migrations")
 VERSION_TABLE = "alembic_version"
+NO_TIMEOUTS = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 
 _HAS_VERSION = text(f"SELECT to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL")
 _VERSION = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608
@@ -105,7 +106,7 @@ def refuse_newer(found: str | None, known: Collection[str]) -> None:
 
 @contextmanager
 def connected(url: SecretStr | str) -> Iterator[Connection]:
-    """A connection in one transaction, without the services' timeouts: migrations take long.
+    """A connection in one transaction, without anybody's timeouts: migrations take long.
 
     Raises `Unreachable` if there is none to be had: nobody there, or a wrong password, which the
     driver does not tell apart.
@@ -115,7 +116,7 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
         parsed,
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args=connect_args(parsed, "metallm-db"),
+        connect_args=connect_args(parsed, "metallm-db", f"{NO_TIMEOUTS} {FORMATS}"),
     )
     try:
         conn = engine.connect()

@@ -52,9 +52,10 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     """Read the settings, run one service until it is told to stop, and exit.
 
     A configuration error is told in one line and ends the process with code 78, which a restart
-    does not mend; so is a server that does not answer, with code 75. Any other error ends it with a
-    traceback and code 70. After 75 and 70 whoever supervises it starts it again. It ends at once:
-    clients that were fenced or lost their broker may take minutes to be taken down in order.
+    does not mend; so is a server that does not answer or takes no writes, with code 75. Any other
+    error ends it with a traceback and code 70. After 75 and 70 whoever supervises it starts it
+    again. It ends at once: clients that were fenced or lost their broker may take minutes to be
+    taken down in order.
     """
     stop = threading.Event()
 
@@ -80,22 +81,32 @@ def serve(construct: Callable[[Settings], Service]) -> None:
             exposed(settings.http, service.metrics, stop),
         ):
             service.run(stop)
-    except (ConfigurationError, KafkaException) as exc:
+    except Exception as exc:  # noqa: BLE001 - it is told or logged, and ends the process
         code = _told(exc)
-    except Exception:
-        log.critical(CRASHED, exc_info=True)
-        code = EXIT_CRASH
     else:
         return
     logging.shutdown()
     os._exit(code)
 
 
-def _told(error: ConfigurationError | KafkaException) -> int:
+def _told(error: Exception) -> int:
     """Log why the process ends; the code that it ends with."""
-    told = explained(error.args[0]) if isinstance(error, KafkaException) else error
+    told = explained(error.args[0]) if isinstance(error, KafkaException) else _refused(error)
     if not isinstance(told, ConfigurationError):
         log.critical(CRASHED, exc_info=error)
         return EXIT_CRASH
     log.critical("%s", told)
     return EXIT_UNREACHABLE if isinstance(told, Unreachable) else EXIT_CONFIGURATION
+
+
+def _refused(error: Exception) -> Exception:
+    """The line for what PostgreSQL refuses, by its code: routers and workers lack its driver."""
+    refused = getattr(error, "orig", None)
+    said = f"PostgreSQL refused: {str(refused).partition(chr(10))[0]}"
+    match getattr(refused, "sqlstate", None):
+        case "42501":
+            return ConfigurationError(f"{said}; `metallm db roles` prints who may do what")
+        case "25006":
+            return Unreachable(f"{said}; DATABASE_URL must name a primary that takes writes")
+        case _:
+            return error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from click.testing import CliRunner
 from pydantic import SecretStr
+from sqlalchemy import Engine, text
 
 from metallm_stream.cli.db import db
-from metallm_stream.postgres import check_revision, head_revision, roles_sql
+from metallm_stream.cli.doctor.database import sums
+from metallm_stream.postgres import check_revision, claim_slot, head_revision, roles_sql, save_sums
 
 
 def test_upgrade_brings_an_empty_database_up_and_is_safe_to_repeat(empty_database: str) -> None:
@@ -36,3 +38,19 @@ def test_roles_prints_the_script_and_needs_no_database() -> None:
     """It can be piped into psql."""
     printed = CliRunner(env={"DATABASE_URL": None}).invoke(db, ["roles"], catch_exceptions=False)
     assert printed.output == roles_sql()
+
+
+def test_doctor_sees_sums_that_cannot_be_vacuumed(engine: Engine) -> None:
+    """Kept for a transaction that began before they were replaced."""
+    with engine.begin() as conn:
+        lease = claim_slot(conn, "0")
+    assert [found.state for found in sums(engine)] == ["ok"]
+    with engine.connect() as forgotten:
+        forgotten.execute(text("SELECT pg_current_xact_id()"))
+        for size in (110_000_000, 8):
+            with engine.begin() as conn:
+                lease = save_sums(conn, lease, {"mini": bytes(size)})
+        (found,) = sums(engine)
+    assert found.state == "warning"
+    assert "MB on disk, 0.0 MB in force: somebody's transaction has been open" in found.said
+    assert "pg_stat_activity" in str(found.remedy)

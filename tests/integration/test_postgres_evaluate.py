@@ -49,12 +49,12 @@ def one(stored: list[Row[Any]], estimator: str) -> float:
     return float(value)
 
 
-def assert_same(stored: list[Row[Any]], found: list[PolicyValue]) -> None:
+def assert_same(stored: list[Row[Any]], found: list[PolicyValue], rel: float = 1e-9) -> None:
     """Same targets and estimators in the same order, and the same figures."""
     wanted = list(compared(found))
     assert [row[:2] for row in stored] == [row[:2] for row in wanted]
     for row, other in zip(stored, wanted, strict=True):
-        assert tuple(row[2:]) == pytest.approx(other[2:], rel=1e-9, abs=1e-12), row
+        assert tuple(row[2:]) == pytest.approx(other[2:], rel=rel, abs=1e-12), row
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -164,6 +164,41 @@ def test_one_scale_of_cost_counts_for_all_decisions(engine: Engine, sample: Samp
         assert (estimates["dr_anytime"].low is None) == (worth < -1)
     (first,) = rows(engine, "SELECT utility FROM metallm.learning_curve")
     assert first.utility == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smallest", [1e-200, 5e-324])
+def test_numbers_too_small_to_be_multiplied_stop_nothing(
+    engine: Engine, sample: Sample, metric: str, smallest: float
+) -> None:
+    """Probabilities, weights, scores, costs and times; SQL and library still agree on the rest."""
+    candidates = (
+        Candidate(arm="mini", probability=1.0, quality=smallest, cost_usd=smallest, utility=0.0),
+        Candidate(arm="large", probability=smallest, quality=0.5, latency_s=smallest),
+    )
+    odd = [
+        sample.decision(0, propensity=1.0, candidates=candidates),
+        sample.decision(1, arm="large", propensity=smallest, candidates=candidates),
+        sample.decision(2, cost_weight=smallest, latency_weight=smallest),
+    ]
+    usual = [sample.decision(i) for i in range(3, 150)]
+    save(
+        engine,
+        [
+            joined(
+                decision,
+                sample.result(i, decision.arm, cost_usd=smallest, latency_s=smallest),
+                sample.feedback(i, None, score=smallest),
+            )
+            for i, decision in enumerate(odd)
+        ]
+        + [joined(one, sample.result(i), sample.feedback(i)) for i, one in enumerate(usual, 3)],
+    )
+    stored = rows(engine, "SELECT * FROM metallm.evaluate(metric => :metric)", metric=metric)
+    assert_same(stored, library(engine, metric), rel=1e-6)
+    assert max(row.largest_weight for row in stored) == pytest.approx(1e9)
+    for view in ("savings", "learning_curve", "policy_values"):
+        assert rows(engine, f"TABLE metallm.{view}")
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e-307, 1e308, math.nan, math.inf])

@@ -6,7 +6,9 @@ import secrets
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+import psycopg
 import pytest
+import yaml
 from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
@@ -30,6 +32,7 @@ from metallm_stream.postgres import (
     save_sums,
     stream_interactions,
 )
+from tests.containers import COMPOSE
 from tests.integration.conftest import DIMENSIONS, Sample
 
 TODAY = date(2026, 3, 1)
@@ -152,6 +155,32 @@ def test_the_analyst_changes_nothing(analyst: Engine) -> None:
     """Neither rows nor partitions."""
     for statement in FORBIDDEN_TO_ANALYSTS:
         _denied(analyst, statement)
+
+
+def test_the_composed_learners_user_is_the_service(database: str) -> None:
+    """As docker-compose.yml makes it with psql, also when it is there, with the password given."""
+    service = yaml.safe_load(COMPOSE.read_text())["services"]["learner-user"]
+    psql, *arguments = service["command"]
+    assert psql == "psql"
+    owner = make_url(database)
+    for password in ("old1", "new2"):
+        with psycopg.connect(
+            host=owner.host, port=owner.port, dbname=owner.database, user=owner.username,
+            password=owner.password, autocommit=True,
+        ) as conn:  # fmt: skip
+            for argument in arguments[1:]:
+                command = argument.removeprefix("--command=")
+                conn.execute(command.replace("${LEARNER_PASSWORD}", password))
+    learner = owner.set(username="learner", password="new2")  # noqa: S106 - made here
+    check_revision(learner.render_as_string(hide_password=False))
+    engine = open_engine(learner.render_as_string(hide_password=False), application_name="learner")
+    with engine.begin() as conn:
+        claim_slot(conn, "0")
+    _denied(engine, "DROP TABLE metallm.sums")
+    engine.dispose()
+    admin = create_engine(database, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as conn:
+        conn.execute(text("DROP ROLE learner"))
 
 
 def test_a_user_without_a_role_sees_nothing(database: str) -> None:

@@ -174,6 +174,57 @@ def test_savings_correct_for_what_the_policy_chose(engine: Engine, sample: Sampl
     assert row.always_quality_reweighted == pytest.approx((1 / 0.9) / (1 / 0.9 + 1 / 0.1))
 
 
+def test_unknown_costs_are_counted_and_in_no_mean(engine: Engine, sample: Sample) -> None:
+    """Three queries at 0.01 USD each, two of unknown cost, to one of which costs do not matter."""
+    unpriced = {"attempts": (Attempt(arm="own", started_at=sample.start, latency_s=1.0),)}
+    events: list[Decision | Result | Feedback] = []
+    for i in range(3):
+        events += [sample.decision(i), sample.result(i, cost_usd=0.01), sample.feedback(i, "A")]
+    for i, weight in ((3, 0.1), (4, 0.0)):
+        events += [
+            sample.decision(i, arm="own", cost_weight=weight),
+            sample.result(i, "own", cost_usd=0.0, **unpriced),
+            sample.feedback(i, "A"),
+        ]
+    _save(engine, events)
+    mini, own = _rows(engine, "SELECT * FROM metallm.savings ORDER BY arm")
+    assert (mini.queries, mini.priced_queries) == (5, 3)
+    assert mini.spent_usd == pytest.approx(0.03)
+    assert mini.always_usd == pytest.approx(0.03)
+    assert mini.saved_usd == pytest.approx(0.0)
+    assert (own.always_usd, own.saved_usd) == (None, None)
+    (curve,) = _rows(engine, "SELECT * FROM metallm.learning_curve")
+    assert (curve.labelled, curve.priced, curve.valued) == (5, 3, 4)
+    for span in ("", "_moving", "_so_far"):
+        assert getattr(curve, f"cost_usd{span}") == pytest.approx(0.01)
+        assert getattr(curve, f"utility{span}") == pytest.approx((3 * 0.9 + 1) / 4)
+    for view in ("arms", "arms_by_task", "arms_over_time"):
+        counted = {
+            row.arm: (row.calls, row.priced_calls, row.mean_cost_usd)
+            for row in _rows(engine, f"TABLE metallm.{view}")
+        }
+        assert counted == {"mini": (3, 3, pytest.approx(0.01)), "own": (2, 0, None)}
+
+
+def test_where_no_cost_is_known_none_is_shown(engine: Engine, sample: Sample) -> None:
+    """Null, not 0."""
+    unpriced = Attempt(arm="own", started_at=sample.start, latency_s=1.0)
+    _save(
+        engine,
+        [
+            sample.decision(0, arm="own"),
+            sample.result(0, "own", cost_usd=0.0, attempts=(unpriced,)),
+            sample.feedback(0, "A"),
+        ],
+    )
+    (saved,) = _rows(engine, "SELECT * FROM metallm.savings")
+    assert (saved.queries, saved.priced_queries) == (1, 0)
+    assert (saved.spent_usd, saved.always_usd, saved.saved_usd) == (None, None, None)
+    (curve,) = _rows(engine, "SELECT * FROM metallm.learning_curve")
+    assert (curve.quality, curve.cost_usd, curve.utility) == (1.0, None, None)
+    assert (curve.labelled, curve.priced, curve.valued) == (1, 0, 0)
+
+
 def test_explain_shows_every_candidate_and_what_became_of_it(day: Engine) -> None:
     """Predictions, the choice and who answered in the end, with the weights of the trade-off."""
     mini, large = _rows(day, "SELECT * FROM metallm.explain('q2')")

@@ -29,7 +29,7 @@ from tests.containers import COMPOSE, kafka_environment
 
 REPOSITORY = Path(__file__).parents[2]
 OURS = ("setup", "router", "worker", "learner")
-GIVEN = {"OPENAI_API_KEY": "key", "POSTGRES_PASSWORD": "abc123"}
+GIVEN = {"OPENAI_API_KEY": "key", "POSTGRES_PASSWORD": "abc123", "LEARNER_PASSWORD": "def456"}
 PLACEHOLDER = re.compile(r"\$\{(\w+)(?::[?-]([^}]*))?\}")
 # Where a broker is and how it is reached differs between one process and a container.
 OWN_KAFKA_SETTINGS = {
@@ -63,7 +63,7 @@ def instructions(name: str) -> list[list[str]]:
 
 def test_it_has_the_servers_and_the_three_services(compose: dict[str, Any]) -> None:
     """And nothing else."""
-    assert compose["services"].keys() == {"kafka", "postgres", *OURS}
+    assert compose["services"].keys() == {"kafka", "postgres", "learner-user", *OURS}
 
 
 def test_services_wait_for_services_that_there_are(compose: dict[str, Any]) -> None:
@@ -144,12 +144,10 @@ def test_a_services_environment_is_one_that_the_settings_take(
     if settings.database_url is not None:
         url = make_url(database_url(settings.database_url))
         given = filled_in(compose["services"]["postgres"]["environment"])
-        assert (url.host, url.port) == ("postgres", 5432)
-        assert (url.username, url.password, url.database) == (
-            given["POSTGRES_USER"],
-            given["POSTGRES_PASSWORD"],
-            given["POSTGRES_DB"],
-        )
+        assert (url.host, url.port, url.database) == ("postgres", 5432, given["POSTGRES_DB"])
+        owner = (given["POSTGRES_USER"], given["POSTGRES_PASSWORD"])
+        user = ("learner", GIVEN["LEARNER_PASSWORD"])
+        assert (url.username, url.password) == (user if name == "learner" else owner)
     known = {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "METALLM_SLOT", "METALLM_HTTP__PORT"}
     assert environment.keys() - known == ({"OPENAI_API_KEY"} if name == "worker" else set())
 

@@ -17,10 +17,15 @@ NOBODY = "127.0.0.1:1"
 SERVED = """
 from metallm_stream.errors import ConfigurationError, Unreachable
 from confluent_kafka import KafkaError, KafkaException
+from psycopg import errors as postgres
+from sqlalchemy.exc import DBAPIError
 from metallm_stream.serve.process import serve
 
 def refused(code):
     return KafkaException(KafkaError(code, "by the test"))
+
+def database(error):
+    return DBAPIError("SELECT 1", {{}}, error("by the test"))
 
 def fails(settings):
     raise {error}
@@ -38,6 +43,9 @@ serve(fails)
         ("refused(KafkaError._TIMED_OUT)", 75, 1),
         ("refused(KafkaError.TOPIC_AUTHORIZATION_FAILED)", 78, 1),
         ("refused(KafkaError._AUTO_OFFSET_RESET)", 70, None),
+        ("database(postgres.InsufficientPrivilege)", 78, 1),
+        ("database(postgres.ReadOnlySqlTransaction)", 75, 1),
+        ("database(postgres.UniqueViolation)", 70, None),
     ],
 )
 def test_the_exit_code_tells_whether_a_restart_may_help(

@@ -89,6 +89,7 @@ def _database(settings: Settings, connection: Connection | None) -> Iterator[Fin
         return
     try:
         yield from guarded("schema", lambda: database.schema(settings))
+        yield from guarded("sums", lambda: database.sums(engine))
         if connection is not None:
             yield from guarded("learner", lambda: database.lag(connection, names(settings), engine))
     finally:

@@ -1,4 +1,4 @@
-"""PostgreSQL: its version, the schema's revision, the roles, and how far the learner is.
+"""PostgreSQL: its version, the schema's revision, the roles, its size, and how far the learner is.
 
 Invariant: nothing is written.
 """
@@ -25,7 +25,13 @@ from metallm_stream.postgres import (
 from metallm_stream.settings import Settings
 
 BEHIND = 10_000
+# Of sums that are no longer in force there may be those of some minutes, until they are vacuumed.
+BLOATED_BYTES = 100_000_000
+BLOATED_TIMES = 1_000
 VERSION = text("SHOW server_version")
+SUMS = text("""
+    SELECT pg_total_relation_size('metallm.sums'), coalesce(sum(length(sums)), 0) FROM metallm.sums
+""")
 POSITIONS = text("SELECT topic, partition, next_offset, topic_id FROM metallm.offsets")
 
 
@@ -59,6 +65,21 @@ def schema(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield ok("roles", "metallm_service and metallm_analyst exist")
+
+
+def sums(engine: Engine) -> Iterator[Finding]:
+    """Whether replaced sums are vacuumed, which a transaction that stays open prevents."""
+    with engine.connect() as conn:
+        taken, in_force = conn.execute(SUMS).one()
+    if taken > max(BLOATED_BYTES, BLOATED_TIMES * in_force):
+        yield warning(
+            "sums",
+            f"{taken / 1e6:,.0f} MB on disk, {in_force / 1e6:,.1f} MB in force: somebody's "
+            "transaction has been open for long, or was",
+            "SELECT pid, usename, xact_start FROM pg_stat_activity ORDER BY 3, and end the oldest",
+        )
+    else:
+        yield ok("sums", f"{taken / 1e6:,.0f} MB on disk, {in_force / 1e6:,.1f} MB in force")
 
 
 def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iterator[Finding]:

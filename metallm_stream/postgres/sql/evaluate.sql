@@ -50,6 +50,10 @@ DECLARE
           AND (evaluate.task IS NULL OR i.task = evaluate.task)
           AND i.arm IS NOT NULL
     ));
+    -- Nothing is drawn more rarely, and no amount is smaller: else products of what somebody has
+    -- logged could be too large or too small for a number, which PostgreSQL refuses.
+    rarest CONSTANT double precision := 1e-9;
+    smallest CONSTANT double precision := 1e-30;
 BEGIN
     IF evaluate.metric IS NULL
        OR evaluate.metric NOT IN ('utility', 'quality', 'cost', 'latency') THEN
@@ -68,22 +72,27 @@ BEGIN
     RETURN QUERY
     WITH logged AS (
         SELECT row_number() OVER (ORDER BY o.decided_at, o.query_id COLLATE "C") AS id,
-               o.arm, o.propensity, o.candidates, o.cost_weight, o.latency_weight,
-               s.latency_scale_s, r.reward
+               o.arm, greatest(o.propensity, rarest) AS propensity, o.candidates, s.cost_weight,
+               s.latency_weight, s.latency_scale_s, r.reward
         FROM metallm.outcomes AS o
         CROSS JOIN LATERAL (
-            SELECT coalesce(o.latency_scale_s, evaluate.latency_scale_s) AS latency_scale_s
+            SELECT coalesce(o.latency_scale_s, evaluate.latency_scale_s) AS latency_scale_s,
+                   o.quality * (o.quality >= smallest)::integer AS quality,
+                   o.cost_usd * (o.cost_usd >= smallest)::integer AS cost_usd,
+                   o.latency_s * (o.latency_s >= smallest)::integer AS latency_s,
+                   o.cost_weight * (o.cost_weight >= smallest)::integer AS cost_weight,
+                   o.latency_weight * (o.latency_weight >= smallest)::integer AS latency_weight
         ) AS s
         CROSS JOIN LATERAL (
             SELECT CASE evaluate.metric
-                WHEN 'quality' THEN o.quality
-                WHEN 'cost' THEN o.cost_usd
-                WHEN 'latency' THEN o.latency_s
-                ELSE o.quality
-                    - CASE WHEN o.cost_weight = 0 THEN 0
-                           ELSE o.cost_weight * o.cost_usd / cost_unit_usd END
-                    - CASE WHEN o.latency_weight = 0 THEN 0
-                           ELSE o.latency_weight * o.latency_s / s.latency_scale_s END
+                WHEN 'quality' THEN s.quality
+                WHEN 'cost' THEN s.cost_usd
+                WHEN 'latency' THEN s.latency_s
+                ELSE s.quality
+                    - CASE WHEN s.cost_weight = 0 THEN 0
+                           ELSE s.cost_weight * s.cost_usd / cost_unit_usd END
+                    - CASE WHEN s.latency_weight = 0 THEN 0
+                           ELSE s.latency_weight * s.latency_s / s.latency_scale_s END
             END AS reward
         ) AS r
         WHERE o.decided_at >= coalesce(evaluate.since, '-infinity')
@@ -91,15 +100,15 @@ BEGIN
           AND (evaluate.task IS NULL OR o.task = evaluate.task)
           AND r.reward IS NOT NULL
     ), seen AS (
-        SELECT l.id, l.reward, l.propensity, c.arm, c.arm = l.arm AS chosen, c.probability,
+        SELECT l.id, l.reward, l.propensity, c.arm, c.arm = l.arm AS chosen, q.probability,
                coalesce(CASE evaluate.metric
                    WHEN 'quality' THEN q.quality
-                   WHEN 'cost' THEN c.cost_usd
-                   WHEN 'latency' THEN c.latency_s
+                   WHEN 'cost' THEN q.cost_usd
+                   WHEN 'latency' THEN q.latency_s
                    -- As the reward has it: the logged utility has the price of budgets in it, and
                    -- the scale of cost of its time.
-                   ELSE q.quality - coalesce(l.cost_weight * (c.cost_usd / cost_unit_usd), 0)
-                       - coalesce(l.latency_weight * (c.latency_s / l.latency_scale_s), 0)
+                   ELSE q.quality - coalesce(l.cost_weight * (q.cost_usd / cost_unit_usd), 0)
+                       - coalesce(l.latency_weight * (q.latency_s / l.latency_scale_s), 0)
                END, 0) AS predicted,
                rank() OVER (
                    PARTITION BY l.id ORDER BY coalesce(c.utility, '-Infinity') DESC
@@ -111,8 +120,12 @@ BEGIN
         )
         CROSS JOIN LATERAL (
             -- Predictions are linear, and early ones go far beyond; null where nothing was expected.
-            SELECT CASE WHEN c.quality < 0 THEN 0 WHEN c.quality > 1 THEN 1 ELSE c.quality
-                   END AS quality
+            SELECT CASE WHEN c.quality < smallest THEN 0 WHEN c.quality > 1 THEN 1 ELSE c.quality
+                   END AS quality,
+                   c.cost_usd * (c.cost_usd >= smallest)::integer AS cost_usd,
+                   c.latency_s * (c.latency_s >= smallest)::integer AS latency_s,
+                   CASE WHEN c.probability > 0 THEN greatest(c.probability, rarest) ELSE 0
+                   END AS probability
         ) AS q
     ), shared AS (
         SELECT *, best::integer / sum(best::integer) OVER one::double precision AS greedy,
