@@ -125,6 +125,12 @@ class _Named(BaseModel):
     query_id: Id
 
 
+class _Called(BaseModel):
+    """Whatever belongs to a call."""
+
+    call_id: Id
+
+
 def query_id_in(value: bytes) -> str | None:
     """The id of a record that may be no query, or None where none can be read.
 
@@ -133,5 +139,17 @@ def query_id_in(value: bytes) -> str | None:
     """
     try:
         return _Named.model_validate_json(value, strict=True).query_id
+    except ValidationError:
+        return None
+
+
+def call_id_in(value: bytes) -> str | None:
+    """The id of the call that a record is about, or None where none can be read.
+
+    >>> call_id_in(b'{"query_id": "q-1", "call_id": "c-1"}')
+    'c-1'
+    """
+    try:
+        return _Called.model_validate_json(value, strict=True).call_id
     except ValidationError:
         return None

@@ -4,7 +4,10 @@ from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import ExactlyOnce, Work
 from metallm_stream.kafka.follow import (
     Follower,
+    first_offsets,
+    offsets_since,
     partitions_of,
+    read_from,
     read_from_start,
     read_tail,
     to_end,
@@ -34,6 +37,7 @@ from metallm_stream.kafka.topics import (
     create,
     no_topic,
     providers_with_topics,
+    retention_ms,
 )
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import AbortNeededError, Transactions
@@ -72,17 +76,21 @@ __all__ = [
     "create",
     "dead_letter",
     "explained",
+    "first_offsets",
     "header",
     "no_topic",
     "offset_of",
+    "offsets_since",
     "partition_of",
     "partitions_of",
     "providers_with_topics",
     "raise_unless_passing",
+    "read_from",
     "read_from_start",
     "read_tail",
     "recorded_at",
     "require_rights",
+    "retention_ms",
     "to_end",
     "topic_ids",
     "traced",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -70,6 +70,9 @@ class ExactlyOnce:
     last_records
         What to write with each transaction after the records of its work, asked for as it begins:
         the work of different partitions is written in no order.
+    unplaced
+        Asked where to begin with partitions that have records and of which the group has no
+        position, with their first offsets; where it does not say, that is where they begin.
     on_assigned
         Called with new partitions before their first record is handed out.
     on_dropped
@@ -89,6 +92,7 @@ class ExactlyOnce:
         group: str,
         slot: str,
         last_records: Callable[[], Sequence[Record]] = tuple,
+        unplaced: Callable[[Mapping[Partition, int]], Mapping[Partition, Window]] = lambda _: {},
         on_assigned: Callable[[list[Partition]], None] = lambda _: None,
         on_dropped: Callable[[list[Partition]], None] = lambda _: None,
         on_committed: Callable[[float], None] = lambda _: None,
@@ -101,6 +105,7 @@ class ExactlyOnce:
         instance = f"{group}-{slot}"
         self._consumer = connection.group_consumer(group, instance)
         self._last_records = last_records
+        self._unplaced_hook = unplaced
         self._assigned_hook = on_assigned
         self._dropped_hook = on_dropped
         self._lifeline = Lifeline(connection, group, instance, self._topics, patience)
@@ -340,7 +345,7 @@ class ExactlyOnce:
         self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
         ids = topic_ids(self._connection, {topic for topic, _ in keys})
-        windows = starts_of(consumer, keys, ids, self._watchdog)
+        windows = starts_of(consumer, keys, ids, self._unplaced_hook, self._watchdog)
         self._windows |= windows
         self._assigned_hook(keys)
         starts = [TopicPartition(*key, window.next_offset) for key, window in windows.items()]

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.kafka.connect import Connection
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
+from metallm_stream.kafka.records import Partition
 from metallm_stream.kafka.topics import no_topic
 from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
@@ -137,6 +138,40 @@ def read_from_start(
                     yield message
                 else:
                     unread.discard(partition)
+    finally:
+        consumer.close()
+
+
+def read_from(connection: Connection, starts: Mapping[Partition, int]) -> Iterator[Message]:
+    """The records of partitions from these offsets to their present ends."""
+    consumer = connection.reader()
+    try:
+        places = [TopicPartition(*key, offset) for key, offset in starts.items()]
+        consumer.assign(places)
+        yield from to_end(consumer, places, 60.0)
+    finally:
+        consumer.close()
+
+
+def first_offsets(connection: Connection, topic: str) -> dict[Partition, int]:
+    """The first offset of each partition that was not deleted; 0 where none ever was."""
+    consumer = connection.reader()
+    try:
+        places = partitions_of(consumer, topic)
+        return {(topic, where.partition): watermarks(consumer, where)[0] for where in places}
+    finally:
+        consumer.close()
+
+
+def offsets_since(connection: Connection, topic: str, at_ms: int) -> dict[Partition, int]:
+    """Where each partition's records from a time on begin; its end if there are none."""
+    consumer = connection.reader()
+    try:
+        places = partitions_of(consumer, topic)
+        for where in places:
+            where.offset = max(0, at_ms)
+        found = consumer.offsets_for_times(places, TIMEOUT_S)
+        return {(topic, where.partition): where.offset for where in found}
     finally:
         consumer.close()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Window:
         The first offset that is not done.
     metadata
         What was committed with `next_offset`, as `encode` wrote it.
+    finished
+        Further offsets that are done.
 
     Attributes
     ----------
@@ -56,10 +59,13 @@ class Window:
     14
     """
 
-    def __init__(self, next_offset: int, metadata: str | None = None) -> None:
+    def __init__(
+        self, next_offset: int, metadata: str | None = None, finished: Iterable[int] = ()
+    ) -> None:
         self._position = self._first = next_offset
         self._unfinished: dict[int, None] = {}
         self._finished, self.topic_id = _decode(next_offset, metadata)
+        self._finished.update(finished)
 
     @property
     def next_offset(self) -> int:

@@ -204,6 +204,13 @@ def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
     )
 
 
+def retention_ms(admin: Admin, topic: str) -> int:
+    """How long a topic's records are kept; negative: for ever."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    answers = admin.describe_configs([resource], request_timeout=TIMEOUT_S)
+    return int(_settings(topic, answers[resource])["retention.ms"])
+
+
 def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
     users = (names.queries, names.feedback)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from metallm_stream.events import Call, Failure, Result
@@ -30,6 +31,7 @@ from metallm_stream.kafka import (
 )
 from metallm_stream.providers import Forward, Provider, Spending, finish
 from metallm_stream.serve.call_metrics import CallMetrics
+from metallm_stream.serve.lost_positions import after_outcomes
 from metallm_stream.serve.spent import restore
 
 _POLL_S = 0.005
@@ -69,6 +71,8 @@ class Calls(Generic[SubjectT]):
         The cluster and its topics.
     topic, group, slot
         What is read, as which member of which group.
+    outcomes
+        Where the records of `end` go that say that a call is over.
     open_provider
         Opens the provider; called, and closed again, in the thread of the calls.
     answer
@@ -96,6 +100,7 @@ class Calls(Generic[SubjectT]):
         *,
         group: str,
         slot: str,
+        outcomes: str,
         open_provider: Callable[[], Provider],
         answer: Answerer,
         begin: Callable[[Work], None],
@@ -123,6 +128,7 @@ class Calls(Generic[SubjectT]):
             [topic],
             group=group,
             slot=slot,
+            unplaced=partial(after_outcomes, connection, outcomes, group),
             last_records=self._told,
             on_dropped=self._cancel,
             on_committed=metrics.transaction_s.observe,

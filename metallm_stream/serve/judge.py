@@ -115,6 +115,7 @@ class Judge:
             names.cases,
             group=f"{names.prefix}metallm-judge",
             slot=slot,
+            outcomes=names.verdicts,
             open_provider=open_provider,
             answer=answer,
             begin=self._begin,

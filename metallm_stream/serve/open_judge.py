@@ -38,7 +38,7 @@ def open_judge(settings: Settings) -> Judge:
     check(admin, topics, ())
     require_rights(
         admin,
-        reads=(topics.cases, topics.health),
+        reads=(topics.cases, topics.verdicts, topics.health),
         writes=(topics.verdicts, topics.health, topics.dead_letters(topics.cases)),
         group=f"{topics.prefix}metallm-judge",
     )

@@ -32,9 +32,10 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     check(admin, topics, (provider,))
     calls = topics.calls(provider)
     cases = [] if settings.judge.provider is None else [topics.cases]
+    health = [] if settings.worker.spend_cap_usd is None else [topics.health]
     require_rights(
         admin,
-        reads=[calls] if settings.worker.spend_cap_usd is None else [calls, topics.health],
+        reads=[calls, topics.results, *health],
         writes=[topics.results, topics.health, topics.dead_letters(calls), *cases],
         group=f"{topics.prefix}metallm-worker-{provider}",
     )

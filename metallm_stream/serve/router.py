@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ from metallm_stream.route import (
     reservation,
 )
 from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.lost_positions import after_decisions
 from metallm_stream.serve.router_metrics import RouterMetrics
 
 SERVICE = "router"
@@ -123,11 +125,13 @@ class Router:
         self._admin = connection.admin()
         rule = chooser if isinstance(chooser, Stateful) else None
         self._knowledge = Knowledge(connection, names, encoder.name, rule, encoder.dimensions)
+        group = f"{names.prefix}metallm-router"
         self._loop = ExactlyOnce(
             connection,
             [names.queries],
-            group=f"{names.prefix}metallm-router",
+            group=group,
             slot=slot,
+            unplaced=partial(after_decisions, connection, names, group),
             on_assigned=self._remember,
             on_dropped=self._forget,
             on_committed=self.metrics.transaction_s.observe,

@@ -75,6 +75,7 @@ class Worker:
             self._topic,
             group=f"{names.prefix}metallm-worker-{provider}",
             slot=slot,
+            outcomes=names.results,
             open_provider=open_provider,
             answer=answer,
             begin=self._begin,

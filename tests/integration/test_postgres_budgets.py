@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,9 @@ from sqlalchemy import Engine, text
 from metallm_stream.events import Decision, Result
 from metallm_stream.join import Interaction
 from metallm_stream.postgres import load_accounts
-from metallm_stream.route import Account, Budget
+from metallm_stream.route import Account, Budget, Charge, Pacer, record_of
 from metallm_stream.serve.accountant import Accountant
+from tests.pipeline import REPOSITORY
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Sample
@@ -91,6 +94,25 @@ def test_a_second_decision_of_a_query_is_read_and_not_charged(
     account = booked(engine, [[first], [second]])["all", ""]
     assert (account.queries, account.reserved_usd) == (1, 0.004)
     assert account.next_offsets == {0: 10}
+
+
+def test_accounts_of_queries_that_were_made_anew_forget_their_positions(
+    engine: Engine, sample: Sample
+) -> None:
+    """By the runbook's statement: what routers decide of the new topic is in no account yet."""
+    decision = sample.decision(9, reserved_usd=0.004, metadata={"team": "red"})
+    booked(engine, [[decision]])
+    runbook = (REPOSITORY / "docs" / "operations.md").read_text()
+    (statement,) = re.findall(r"UPDATE metallm.budget_accounts .*;", runbook)
+    with engine.begin() as conn:
+        conn.execute(text(statement))
+        hard = replace(BUDGETS[1], hard=True)
+        account = load_accounts(conn, {"team": hard})["team", "red"]
+    pacer = Pacer([hard])
+    pacer.adopt(record_of(hard, "red", account))
+    pacer.reserve({"team": "red"}, 0, 2, Charge(decision.decided_at, 0.1))
+    said = pacer.refusal({"team": "red"}, 2.0, decision.decided_at)
+    assert "budgets.team: 0.896 USD are left" in said
 
 
 def test_an_earlier_decision_takes_the_charge_to_its_own_account(

@@ -1,0 +1,153 @@
+"""Groups that were down for so long that the broker has forgotten their positions."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from metallm_stream.errors import ConfigurationError
+from metallm_stream.events import Case, Query
+from metallm_stream.kafka import Partition, Record, Window, write
+from metallm_stream.serve.lost_positions import after_decisions, after_outcomes
+from tests.integration.test_topics import alter
+from tests.pipeline import LABELS, Pipeline, outcomes, questions
+from tests.processes import eventually
+from tests.records import decision, verdict
+
+
+def forget(pipeline: Pipeline, *groups: str) -> None:
+    """Have the broker forget the groups' positions, as it does days after the last member left."""
+    admin = pipeline.kafka.admin()
+
+    def is_gone(group: str) -> bool:
+        name = f"{pipeline.names.prefix}metallm-{group}"
+        return admin.delete_consumer_groups([name])[name].exception(15) is None
+
+    for group in groups:
+        eventually(lambda group=group: is_gone(group))
+
+
+def counted(pipeline: Pipeline, topic: str) -> Counter[str]:
+    """How many records each key has."""
+    return Counter((message.key() or b"").decode() for message in pipeline.read(topic))
+
+
+def test_what_was_done_is_not_done_again(pipeline: Pipeline) -> None:
+    """Router and worker go on where decisions and results end; what has come since is done."""
+    queries = questions(40)
+    pipeline.record(outcomes(queries), labels=LABELS)
+    router = pipeline.start("router", ROUTER__RECENT_IDS="1")
+    worker = pipeline.start("worker", "--provider", "recorded")
+    pipeline.ask(*queries[:20])
+    pipeline.wait_for_results(20)
+    worker.stop()
+    pipeline.ask(*queries[20:30])
+    pipeline.wait_for_records(pipeline.names.decisions, 30)
+    router.stop()
+    pipeline.ask(*queries[30:])
+    forget(pipeline, "router", "worker-recorded")
+    pipeline.start("router", slot="1", ROUTER__RECENT_IDS="1")
+    pipeline.start("worker", "--provider", "recorded", slot="1")
+    eventually(lambda: len(counted(pipeline, pipeline.names.results)) == 40)
+    pipeline.probe()
+    wanted = Counter(dict.fromkeys([*(query.query_id for query in queries), "q1000000"], 1))
+    assert counted(pipeline, pipeline.names.decisions) == wanted
+    assert counted(pipeline, pipeline.names.results) == wanted
+
+
+def fill_cases(pipeline: Pipeline, judged: tuple[int, ...]) -> dict[Partition, Window]:
+    """Ten cases in one partition, and verdicts on some; where the judge would go on."""
+    topic, names = pipeline.names.cases, [f"q{i}" for i in range(10)]
+    texts = {"arm": "mini", "model": "m", "question": "?", "answer": "!"}
+    cases = [Case(query_id=name, call_id=f"c-{name}", **texts) for name in names]
+    write(pipeline.producer, [Record(topic, b"", case.encode(), 0) for case in cases])
+    given = [verdict(names[i], call_id=f"c-{names[i]}") for i in judged]
+    write(
+        pipeline.producer,
+        [Record.of(pipeline.names.verdicts, item.query_id, item) for item in given],
+    )
+    return go_on_judging(pipeline)
+
+
+def go_on_judging(pipeline: Pipeline) -> dict[Partition, Window]:
+    """Windows of the partition of `cases` that has records."""
+    starts = {(pipeline.names.cases, 0): 0}
+    return after_outcomes(pipeline.kafka, pipeline.names.verdicts, "judges", starts)
+
+
+def delete(pipeline: Pipeline, topic: str) -> None:
+    """Delete all records of a topic, as retention does."""
+    places = [TopicPartition(topic, number, -1) for number in range(pipeline.partitions)]
+    admin = pipeline.kafka.admin()
+    for cut in admin.delete_records(places).values():
+        cut.result(15)
+
+
+def test_what_was_judged_out_of_order_is_not_judged_again(pipeline: Pipeline) -> None:
+    """The first case without a verdict is the position; above it only those without are left."""
+    window = fill_cases(pipeline, (0, 1, 3, 7))[pipeline.names.cases, 0]
+    assert window.next_offset == 2
+    assert [i for i in range(2, 10) if window.begin(i)] == [2, 4, 5, 6, 8, 9]
+
+
+def test_a_group_that_begins_begins_at_the_first_record(pipeline: Pipeline) -> None:
+    """Nothing tells that anything was done, and what an aborted transaction wrote tells nothing."""
+    assert fill_cases(pipeline, ()) == {}
+    producer = pipeline.kafka.transactional_producer(f"{pipeline.names.prefix}dead")
+    producer.init_transactions(15)
+    producer.begin_transaction()
+    producer.produce(pipeline.names.decisions, decision("q0").encode(), partition=0)
+    producer.flush(15)
+    producer.abort_transaction(15)
+    assert go_on_deciding(pipeline, "q0", "q1") == {}
+
+
+def test_verdicts_that_were_deleted_are_asked_for(pipeline: Pipeline) -> None:
+    """Cases as old as those may have been judged: somebody must say; younger ones were not."""
+    fill_cases(pipeline, (0, 1))
+    delete(pipeline, pipeline.names.verdicts)
+    assert go_on_judging(pipeline) == {}
+    alter(pipeline, pipeline.names.verdicts, "retention.ms", "1")
+    with pytest.raises(ConfigurationError, match=r"'judges'.* --topic .*cases:0 --to-datetime 20"):
+        go_on_judging(pipeline)
+
+
+def go_on_deciding(pipeline: Pipeline, *asked: str) -> dict[Partition, Window]:
+    """Ask in one partition; windows of it."""
+    queries = [Query(query_id=name, text="Why?") for name in asked]
+    topic = pipeline.names.queries
+    write(pipeline.producer, [Record(topic, b"", item.encode(), 0) for item in queries])
+    return after_decisions(pipeline.kafka, pipeline.names, "routers", {(topic, 0): 0})
+
+
+def decide(pipeline: Pipeline, query_id: str, offset: int) -> None:
+    """As a router did."""
+    made = decision(query_id, query_offset=offset)
+    write(pipeline.producer, [Record(pipeline.names.decisions, b"", made.encode(), 0)])
+
+
+def test_the_last_decision_is_the_position(pipeline: Pipeline) -> None:
+    """Unless its query stands no longer where it stood: the topic was made anew."""
+    decide(pipeline, "q1", 1)
+    pipeline.produce(pipeline.names.decisions, b"garbage")
+    (window,) = go_on_deciding(pipeline, "q0", "q1", "q2").values()
+    assert window.next_offset == 2
+    decide(pipeline, "q1", 2)
+    assert go_on_deciding(pipeline) == {}
+    decide(pipeline, "q9", 9)
+    assert go_on_deciding(pipeline) == {}
+
+
+def test_decisions_that_were_deleted_are_asked_for(pipeline: Pipeline) -> None:
+    """Queries as old as those may have been decided: somebody must say; younger ones were not."""
+    decide(pipeline, "q0", 0)
+    delete(pipeline, pipeline.names.decisions)
+    assert go_on_deciding(pipeline, "q0", "q1") == {}
+    alter(pipeline, pipeline.names.decisions, "retention.ms", "1")
+    with pytest.raises(ConfigurationError, match=r"queries:0 --to-datetime .* --to-earliest"):
+        go_on_deciding(pipeline)
+    router = pipeline.start("router", restart=False)
+    assert router.wait_over(60) == 78
+    assert "brokers have forgotten the positions" in pipeline.logs()
