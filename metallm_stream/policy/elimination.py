@@ -43,8 +43,9 @@ class SoftElimination:
 
     An arm whose calls go unjudged is not explored for ever. While it has n < 10 labels, and its
     calls would have brought L at the share of labels of all calls, its weight is `10·(n + 1)²/L` of
-    that if this is below 1, and gaps are those behind the best of the other arms. So an arm that is
-    never judged gets a part of the calls that falls like 1/√t.
+    that if this is below 1, and gaps are those behind the best of the other arms, or behind what it
+    brings even if its answers are worthless, should that be more. So an arm that is never judged
+    gets a part of the calls that falls like 1/√t, and all of them where nothing else pays.
 
     Parameters
     ----------
@@ -91,7 +92,8 @@ class SoftElimination:
             utility = np.where(allowed, utility, -np.inf)
             uncertainty = np.where(allowed, uncertainty, 1.0)
         patience = self._patience(beliefs)
-        gap = np.maximum(self._best(utility, patience) - utility, 0.0)
+        best = self._best(utility, beliefs.headroom, patience)
+        gap = np.maximum(best - utility, 0.0)
         schedule = self._schedule(beliefs, uncertainty)
         relative = gap * gap / (uncertainty * np.sqrt(schedule) * (2.0 * beliefs.noise_variance))
         weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
@@ -111,13 +113,22 @@ class SoftElimination:
         return kept
 
     @staticmethod
-    def _best(utility: NDArray[np.float64], patience: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The best utility, `(n, 1)`, of the arms whose labels come, if any is allowed."""
+    def _best(
+        utility: NDArray[np.float64],
+        headroom: NDArray[np.float64] | None,
+        patience: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """The best utility, `(n, 1)`, of the arms whose labels come, if any is allowed.
+
+        Others count with what they bring at least: a perfect answer is worth 1 at most.
+        """
         best: NDArray[np.float64] = utility.max(axis=1, keepdims=True)
         if (patience == 1.0).all():
             return best
         known = np.where(patience == 1.0, utility, -np.inf).max(axis=1, keepdims=True)
-        return np.where(known > -np.inf, known, best)
+        least = utility + (-np.inf if headroom is None else headroom - 1.0)
+        sure = np.maximum(known, least.max(axis=1, keepdims=True))
+        return np.where(known > -np.inf, sure, best)
 
     def _floors(
         self,

@@ -34,10 +34,12 @@ _UNSUPPORTED = re.compile(
 )
 # One request alone is beyond what the account may use in a minute: no wait helps.
 _OVER_A_MINUTE = re.compile(r"request too large for .* tokens per ")
-# Of the account, although some vendors call it a bad request.
+# Of the account, although some vendors call it a bad request. It is all that they say then: further
+# on a message may quote the prompt, which must shut nobody out.
 _SHUT_OUT = re.compile(
-    r"credit balance is too low|api usage limits|api key (not valid|not found|expired)"
-    r"|(incorrect|invalid) api key"
+    r"^\S* (error code: \d+ - )?(your credit balance is too low"
+    r"|you have reached your specified (workspace )?api usage limits"
+    r"|api key (not valid|not found|expired)|(incorrect|invalid) api key)"
 )
 _OUT_OF_MONEY = re.compile(
     r"insufficient_quota|servicequotaexceeded|(?<!/)billing|insufficient (credit|balance|fund)"

@@ -25,6 +25,8 @@ from metallm_stream.providers.rate_headers import read_limits
 from metallm_stream.providers.turns import output_limit
 
 OPENAI_URL = "https://api.openai.com/v1"
+# Where hosts have their words: as OpenAI, in a list (Gemini), as `error` (xAI) or `detail`.
+_WORDS = ("message", "error", "detail", "msg")
 
 
 class OpenAIProvider:
@@ -110,7 +112,7 @@ def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
             return refused(
                 exc.status_code,
                 exc.response.headers,
-                message=exc.message,
+                message=_message(exc),
                 code=exc.code,
                 request_id=exc.request_id,
             )
@@ -120,3 +122,15 @@ def _failure(exc: Exception, timeout_s: float) -> ProviderFailure:
             return lost(exc, timeout_s)
         case _:
             return ProviderFailure("malformed_answer", str(exc), retriable=True)
+
+
+def _message(exc: APIStatusError) -> str:
+    """The host's words; the SDK leaves out those that are not where OpenAI has them."""
+    said: object = exc.body
+    for _ in _WORDS:  # they lie no deeper
+        if isinstance(said, list):
+            said = next(iter(said), None)
+        elif isinstance(said, dict):
+            said = next((said[name] for name in _WORDS if said.get(name)), None)
+    is_text = isinstance(said, str) and said and not said.startswith("<")
+    return f"Error code: {exc.status_code} - {said}" if is_text else exc.message

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from metallm_stream.embedded.recorded_llm import Fault, Outcome, RecordedLLM, Recording
 from metallm_stream.events import Generation
-from metallm_stream.providers import ProviderSettings, open_provider
+from metallm_stream.providers import ProviderFailure, ProviderSettings, open_provider
 from tests.tap import tapped
 from tests.vendors import ARM, HEADER_VALUE, KEY, MESSAGES, OUTCOME, TEXT
 
@@ -62,6 +62,45 @@ def test_only_what_the_settings_say_leaves_for_a_host(monkeypatch: pytest.Monkey
         assert (sent["Authorization"], sent["X-Team"]) == (f"Bearer {KEY}", HEADER_VALUE)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Model x does not exist", "type": "e"}},
+        {"message": "Model x does not exist", "object": "error"},
+        [{"error": {"code": 400, "message": "Model x does not exist"}}],
+        {"code": "invalid", "error": "Model x does not exist"},
+        {"detail": "Model x does not exist"},
+        {"detail": [{"loc": ["body"], "msg": "Model x does not exist", "input": "y"}]},
+    ],
+)
+def test_a_hosts_words_are_read_wherever_they_are(body: Any) -> None:
+    """As OpenAI has them, in a list (Gemini), as the error itself (xAI) or as details (FastAPI)."""
+
+    async def run() -> None:
+        async with tapped("openai", body, status=400) as (_tap, provider):
+            await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k1")
+
+    with pytest.raises(ProviderFailure) as caught:
+        asyncio.run(run())
+    assert caught.value.kind == "unsupported"
+    assert caught.value.message == "Error code: 400 - Model x does not exist"
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], "<html>no</html>", {"error": {"code": 9}}, [[[[[["x"]]]]]]]
+)
+def test_a_host_without_words_is_told_by_its_status(body: Any) -> None:
+    """Nothing else of its page is repeated."""
+
+    async def run() -> None:
+        async with tapped("openai", body, status=400) as (_tap, provider):
+            await provider.complete(ARM, MESSAGES, None, timeout_s=60, idempotency_key="k1")
+
+    with pytest.raises(ProviderFailure) as caught:
+        asyncio.run(run())
+    assert (caught.value.kind, caught.value.message) == ("bad_request", "Error code: 400")
 
 
 def test_no_reported_cost_is_no_cost() -> None:

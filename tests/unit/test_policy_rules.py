@@ -105,6 +105,23 @@ def test_an_arm_whose_labels_have_come_keeps_its_weight_however_many_are_due() -
     assert unjudged(1_000, labels=1)[2] > 1.5 * unjudged(1_000)[2]
 
 
+def test_an_arm_that_pays_even_if_its_answers_are_worthless_is_used_though_nobody_judges_it() -> (
+    None
+):
+    """Where money weighs that much, what is known to be worse is not preferred to it."""
+    known = replace(
+        beliefs([-1.0, 0.6], [1e-4, 0.1]),
+        observations=np.array([10_000.0, 0.0]),
+        calls=np.array([20_000.0, 20_000.0]),
+        headroom=np.array([[0.2, 0.3]]),
+    )
+    rule, all_ = SoftElimination(), everything(known)
+    assert rule.probabilities(known, all_)[0, 1] > 0.99
+    assert rule.probabilities(replace(known, headroom=None), all_)[0, 1] < 0.01
+    close = replace(known, utility=np.array([[0.2, 0.6]]))  # it may bring 0.6 + 0.3 - 1 = -0.1
+    assert rule.probabilities(close, all_)[0, 1] < 0.01
+
+
 def test_where_only_arms_without_judgements_are_allowed_they_are_compared_as_usual() -> None:
     """There is no other arm to be behind."""
     known = replace(
