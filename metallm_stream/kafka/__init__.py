@@ -37,7 +37,7 @@ from metallm_stream.kafka.topics import (
     create,
     no_topic,
     providers_with_topics,
-    retention_ms,
+    retention,
 )
 from metallm_stream.kafka.trace import traced
 from metallm_stream.kafka.transaction import AbortNeededError, Transactions
@@ -90,7 +90,7 @@ __all__ = [
     "read_tail",
     "recorded_at",
     "require_rights",
-    "retention_ms",
+    "retention",
     "to_end",
     "topic_ids",
     "traced",

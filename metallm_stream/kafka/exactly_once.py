@@ -345,13 +345,18 @@ class ExactlyOnce:
         self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
         ids = topic_ids(self._connection, {topic for topic, _ in keys})
-        windows = starts_of(consumer, keys, ids, self._unplaced_hook, self._watchdog)
+        windows = starts_of(consumer, keys, ids, self._place, self._watchdog)
         self._windows |= windows
         self._assigned_hook(keys)
         starts = [TopicPartition(*key, window.next_offset) for key, window in windows.items()]
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
         consumer.incremental_assign(starts)
         self._is_assigned = True
+
+    def _place(self, firsts: Mapping[Partition, int]) -> Mapping[Partition, Window]:
+        found = self._unplaced_hook(firsts)
+        self._pending |= {key: [] for key in found}  # committed, so as not to be asked again
+        return found
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._is_closing:  # who leaves is no member any more, and has committed all

@@ -137,10 +137,12 @@ class Window:
         return text
 
     def _forget(self) -> None:
-        first = self.next_offset
-        if first != self._first:
-            self._first = first
-            self._finished = {offset for offset in self._finished if offset >= first}
+        passed = range(self._first, self.next_offset)
+        self._first = self.next_offset
+        if len(passed) < len(self._finished):
+            self._finished.difference_update(passed)
+        elif passed:
+            self._finished = {offset for offset in self._finished if offset >= self._first}
 
 
 def _decode(first: int, metadata: str | None) -> tuple[set[int], str | None]:

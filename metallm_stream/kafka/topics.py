@@ -204,11 +204,12 @@ def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
     )
 
 
-def retention_ms(admin: Admin, topic: str) -> int:
-    """How long a topic's records are kept; negative: for ever."""
+def retention(admin: Admin, topic: str) -> tuple[int, int]:
+    """How many milliseconds, and bytes a partition, a topic keeps; negative: as many as come."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     answers = admin.describe_configs([resource], request_timeout=TIMEOUT_S)
-    return int(_settings(topic, answers[resource])["retention.ms"])
+    settings = _settings(topic, answers[resource])
+    return int(settings["retention.ms"]), int(settings["retention.bytes"])
 
 
 def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from metallm_stream.errors import MetallmError
+from metallm_stream.errors import MetallmError, Unreachable
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.rights import refused
 
@@ -23,13 +23,14 @@ Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class NotWrittenError(MetallmError):
-    """A record was not acknowledged by the brokers."""
+    """A record was refused, or the client has ended for good."""
 
 
-def write(producer: Producer, records: Sequence[Record]) -> None:
+def write(producer: Producer, records: Sequence[Record], timeout_s: float = TIMEOUT_S) -> None:
     """Write the records and wait for all.
 
-    Raises `NotWrittenError` naming the first failure, or `ConfigurationError` for a missing right.
+    Raises `NotWrittenError` naming the first failure, `ConfigurationError` for a missing right, or
+    `Unreachable` if brokers have not acknowledged all in time.
     """
     failures: list[tuple[KafkaError, str | None]] = []
 
@@ -40,14 +41,16 @@ def write(producer: Producer, records: Sequence[Record]) -> None:
     with _fatal_told(producer):
         for record in records:
             _produce(producer, record, delivered)
-        deadline_s = time.monotonic() + TIMEOUT_S
+        deadline_s = time.monotonic() + timeout_s
         # `flush` would go on calling back after it has raised a fatal error.
         while len(producer) and time.monotonic() < deadline_s:
             producer.poll(POLL_S)
     for error, topic in failures:
         raise refused(error, topic) or NotWrittenError(f"{topic}: {error}")
     if len(producer):
-        raise NotWrittenError(f"{len(producer)} records not acknowledged")
+        raise Unreachable(
+            f"Kafka does not answer: {len(producer)} records not acknowledged in {timeout_s:g} s"
+        )
 
 
 def begin_write(producer: Producer, record: Record) -> None:

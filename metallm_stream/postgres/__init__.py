@@ -3,7 +3,7 @@
 from metallm_stream.postgres.budgets import (
     Place,
     forget_accounts,
-    load_accounts,
+    list_accounts,
     lock_accounts,
     save_accounts,
 )
@@ -102,7 +102,7 @@ __all__ = [
     "forgotten_lessons",
     "head_revision",
     "insert_interactions",
-    "load_accounts",
+    "list_accounts",
     "load_all_watches",
     "load_for_update",
     "load_forgetting",

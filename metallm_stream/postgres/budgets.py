@@ -60,10 +60,10 @@ def save_accounts(
         conn.execute(statements.SAVE_ACCOUNTS, {"rows": orjson.dumps(rows).decode()})
 
 
-def load_accounts(conn: Connection, budgets: Mapping[str, Budget]) -> dict[Place, Account]:
-    """All accounts of these budgets, read as `lock_accounts` reads them."""
-    rows = conn.execute(statements.LOAD_ACCOUNTS, {"budgets": list(budgets)})
-    return {(row.budget, row.key): _account(row.account, budgets[row.budget]) for row in rows}
+def list_accounts(conn: Connection, budgets: Iterable[str]) -> list[Place]:
+    """Where these budgets have accounts that hold something."""
+    rows = conn.execute(statements.LIST_ACCOUNTS, {"budgets": list(budgets)})
+    return [(row.budget, row.key) for row in rows]
 
 
 def forget_accounts(conn: Connection, days: int, most: int) -> list[Place]:

@@ -24,6 +24,10 @@ PLACES = (PACKAGE / "_installed" / "migrations", PACKAGE.parent / "migrations")
 VERSION_TABLE = "alembic_version"
 NO_TIMEOUTS = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 
+# Too new to be named in `NO_TIMEOUTS`: PostgreSQL 15 and 16 would refuse the connection.
+_NO_TRANSACTION_TIMEOUT = text(
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
+)
 _HAS_VERSION = text(f"SELECT to_regclass('{SCHEMA}.{VERSION_TABLE}') IS NOT NULL")
 _VERSION = text(f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}")  # noqa: S608
 _ROLES = text(
@@ -126,6 +130,7 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
             f"PostgreSQL cannot be used: {said}; is DATABASE_URL right, and is it running?"
         ) from None
     with conn, conn.begin():
+        conn.execute(_NO_TRANSACTION_TIMEOUT)
         yield conn
 
 

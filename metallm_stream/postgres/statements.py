@@ -294,8 +294,8 @@ SAVE_ACCOUNTS = text("""
     WHERE b.budget = a.budget AND b.key = a.key
 """)
 
-LOAD_ACCOUNTS = text("""
-    SELECT budget, key, account::text FROM metallm.budget_accounts
+LIST_ACCOUNTS = text("""
+    SELECT budget, key FROM metallm.budget_accounts
     WHERE budget = ANY (CAST(:budgets AS text[])) AND account IS NOT NULL
 """)
 

@@ -21,7 +21,7 @@ from metallm_stream.kafka import Record, write
 from metallm_stream.postgres import (
     Place,
     forget_accounts,
-    load_accounts,
+    list_accounts,
     lock_accounts,
     save_accounts,
 )
@@ -29,6 +29,7 @@ from metallm_stream.route import Account, Budget, Charge, charge_of, record_of
 from metallm_stream.serve.joined import Joined
 
 AT_ONCE = 1_000  # so many are locked while they are published or forgotten
+LOCKED_S = 15.0  # at most: who waits for a lock gives up after `LOCK_TIMEOUT_S`
 
 Pair = tuple[Interaction | None, Interaction]
 
@@ -61,7 +62,8 @@ class Accountant:
         self._topic = topic
         self._refresh_s = refresh_s
         self._due_at = 0.0
-        self._unpublished: dict[Place, None] = {}  # those that wait longest first
+        self._unpublished: dict[Place, None] = {}
+        self._round: dict[Place, None] = {}  # those of them that are due
         # By partition of `queries`: what this process has read, committed and in a transaction.
         self._read: dict[int, int] = {}
         self._reading: dict[int, int] = {}
@@ -69,7 +71,7 @@ class Accountant:
     def recall(self, conn: Database) -> None:
         """Have every stored account published again, as after a crash before it was."""
         if self._budgets:
-            self._unpublished |= dict.fromkeys(load_accounts(conn, self._budgets))
+            self._unpublished |= dict.fromkeys(list_accounts(conn, self._budgets))
 
     def book(
         self, conn: Database, events: Iterable[Joined], pairs: Iterable[Pair]
@@ -96,7 +98,7 @@ class Accountant:
 
     def committed(self, places: Iterable[Place]) -> None:
         """Take note of accounts whose transaction has committed."""
-        self._unpublished |= dict.fromkeys(places)
+        self._unpublished |= dict.fromkeys(place for place in places if place not in self._round)
         self._read = self._reading
 
     def publish_if_due(self, engine: Engine, producer: Producer) -> None:
@@ -104,15 +106,17 @@ class Accountant:
 
         They stay locked meanwhile, so that no other learner's newer one comes before.
         """
-        if not self._unpublished or time.monotonic() < self._due_at:
+        if self._unpublished and not self._round and time.monotonic() >= self._due_at:
+            self._round, self._unpublished = self._unpublished, {}
+            self._due_at = time.monotonic() + self._refresh_s
+        if not self._round:
             return
-        began_s, places = time.monotonic(), list(islice(self._unpublished, AT_ONCE))
+        places = list(islice(self._round, AT_ONCE))
         with engine.begin() as conn:
             accounts = lock_accounts(conn, self._budgets, places)
-            write(producer, [self._record(place, item) for place, item in accounts.items()])
+            records = [self._record(place, item) for place, item in accounts.items()]
+            write(producer, records, LOCKED_S)
         self._published(places)
-        if not self._unpublished:
-            self._due_at = began_s + self._refresh_s
 
     def forget(self, engine: Engine, producer: Producer, days: int) -> bool:
         """Drop accounts that no query has used for so many days; whether there are more.
@@ -122,13 +126,15 @@ class Accountant:
         """
         with engine.begin() as conn:
             forgotten = forget_accounts(conn, days, AT_ONCE)
-            write(producer, [Record(self._topic, _record_key(place), None) for place in forgotten])
+            records = [Record(self._topic, _record_key(place), None) for place in forgotten]
+            write(producer, records, LOCKED_S)
         self._published(forgotten)
         return len(forgotten) == AT_ONCE
 
     def _published(self, places: Iterable[Place]) -> None:
         for place in places:
             self._unpublished.pop(place, None)
+            self._round.pop(place, None)
 
     def _record(self, place: Place, account: Account) -> Record:
         record = record_of(self._budgets[place[0]], place[1], account)

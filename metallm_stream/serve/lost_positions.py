@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
+import numpy as np
 from confluent_kafka import Message
 
 from metallm_stream.errors import ConfigurationError, InvalidEvent
@@ -30,23 +30,16 @@ from metallm_stream.kafka import (
     partition_of,
     read_from,
     read_tail,
-    retention_ms,
+    retention,
 )
 
 TAIL = 100
 CLOCKS_MS = 60_000  # by which those of brokers and services may differ, and more
 
 Starts = Mapping[Partition, int]
+# A record that may have been done, in few bytes since there may be millions; see `_call`.
+_RECORD = np.dtype([(name, np.int64) for name in ("partition", "offset", "at_ms", "call")])
 log = logging.getLogger(__name__)
-
-
-class _Record(NamedTuple):
-    """A record that may have been done: where it stands, when it was written, and its call."""
-
-    partition: Partition
-    offset: int
-    at_ms: int
-    call_id: str | None
 
 
 def after_decisions(
@@ -67,8 +60,9 @@ def after_decisions(
             oldest |= {} if first is None else {key: first.timestamp()[1]}
         elif decided and _is_there(connection, key, start, decided[-1]):
             windows[key] = Window(decided[-1].query_offset + 1)
-    if oldest:
-        _require_kept(connection, group, names.decisions, oldest)
+    since_ms = _kept_since_ms(connection, names.decisions) if oldest else 0
+    if unknown := [key for key, at_ms in oldest.items() if at_ms < since_ms]:
+        raise _unknown(group, names.decisions, unknown, since_ms)
     _tell(group, windows)
     return windows
 
@@ -80,28 +74,22 @@ def after_outcomes(
 
     Raises `ConfigurationError` if others may have had an outcome that was deleted.
     """
-    records = [
-        _Record(partition_of(item), offset_of(item), item.timestamp()[1], _call_id(item))
-        for item in read_from(connection, starts)
-    ]
-    if not records:
+    waiting = read_from(connection, starts)
+    records = np.fromiter(map(_record, waiting), _RECORD)
+    if not records.size:
         return {}
-    since_ms = min(item.at_ms for item in records) - CLOCKS_MS
-    wanted = {item.call_id for item in records if item.call_id is not None}
-    places = offsets_since(connection, outcomes, since_ms)
-    ended = {found for item in read_from(connection, places) if (found := _call_id(item)) in wanted}
+    places = offsets_since(connection, outcomes, int(records["at_ms"].min()) - CLOCKS_MS)
+    ended = np.fromiter(map(_call, read_from(connection, places)), np.int64)
+    is_left = (records["call"] == 0) | ~np.isin(records["call"], ended)
+    _require_kept(connection, group, outcomes, starts, records[is_left])
     windows: dict[Partition, Window] = {}
-    oldest: dict[Partition, int] = {}
     for key in starts:
-        own = [item for item in records if item.partition == key]
-        left = [item for item in own if item.call_id not in ended]
-        oldest |= {key: min(item.at_ms for item in left)} if left else {}
-        if len(left) < len(own):
-            first = left[0].offset if left else own[-1].offset + 1
-            above = {item.offset for item in own if item.offset > first} - {x.offset for x in left}
-            windows[key] = Window(first, finished=above)
-    if any(first_offsets(connection, outcomes).values()):
-        _require_kept(connection, group, outcomes, oldest)
+        is_own = records["partition"] == key[1]
+        offsets, left = records["offset"][is_own], records["offset"][is_own & is_left]
+        if left.size < offsets.size:
+            first = int(left[0] if left.size else offsets[-1] + 1)
+            done = records["offset"][is_own & ~is_left]
+            windows[key] = Window(first, finished=done[done > first].tolist())
     _tell(group, windows)
     return windows
 
@@ -119,22 +107,45 @@ def _is_there(connection: Connection, key: Partition, start: int, last: Decision
 
 
 def _require_kept(
-    connection: Connection, group: str, outcomes: str, oldest: Mapping[Partition, int]
+    connection: Connection, group: str, outcomes: str, starts: Starts, left: np.ndarray
 ) -> None:
-    """Raises `ConfigurationError` if outcomes of records as old as these are no longer kept."""
-    kept = retention_ms(connection.admin(), outcomes)
-    since_ms = 0 if kept < 0 else time.time() * 1_000 - kept
-    unknown = sorted(key for key, at_ms in oldest.items() if at_ms < since_ms)
-    if unknown:
-        since = datetime.fromtimestamp(since_ms / 1_000 + 1, UTC)
-        numbers = ",".join(str(partition) for _, partition in unknown)
-        raise ConfigurationError(
-            f"brokers have forgotten the positions of group {group!r}, as they do after "
-            f"offsets.retention.minutes without a member, and {outcomes!r} no longer tells what "
-            f"was done of older records: run `kafka-consumer-groups.sh --reset-offsets --group "
-            f"{group} --topic {unknown[0][0]}:{numbers} --to-datetime {since:%Y-%m-%dT%H:%M:%S.000}"
-            " --execute` to leave them out, or the same with --to-earliest to do all again"
-        )
+    """Raises `ConfigurationError` if outcomes of calls as old as some left are no longer kept."""
+    if not any(first_offsets(connection, outcomes).values()):
+        return
+    since_ms = _kept_since_ms(connection, outcomes)
+    calls = left[left["call"] != 0]
+    is_old = calls["at_ms"] < since_ms
+    numbers = set(calls["partition"][is_old].tolist())
+    if unknown := [key for key in starts if key[1] in numbers]:
+        # What is younger and left was not done; what stands before the first of it is.
+        young = calls["at_ms"][~is_old & np.isin(calls["partition"], list(numbers))]
+        raise _unknown(group, outcomes, unknown, young.min(initial=int(time.time() * 1_000)))
+
+
+def _kept_since_ms(connection: Connection, topic: str) -> int:
+    """The time from which on nothing of a topic was deleted."""
+    kept_ms, kept_bytes = retention(connection.admin(), topic)
+    since_ms = 0 if kept_ms < 0 else int(time.time() * 1_000) - kept_ms
+    firsts = first_offsets(connection, topic) if kept_bytes >= 0 else {}
+    for key, first in firsts.items():
+        oldest = next(read_from(connection, {key: first}), None) if first else None
+        since_ms = since_ms if oldest is None else max(since_ms, oldest.timestamp()[1])
+    return since_ms
+
+
+def _unknown(
+    group: str, outcomes: str, unknown: Iterable[Partition], at_ms: int
+) -> ConfigurationError:
+    (topic, *_), numbers = zip(*sorted(unknown), strict=True)
+    at = datetime.fromtimestamp(int(at_ms) / 1_000, UTC).isoformat(timespec="milliseconds")
+    return ConfigurationError(
+        f"brokers have forgotten the positions of group {group!r}, as they do after "
+        f"offsets.retention.minutes without a member, and {outcomes!r} no longer tells what "
+        f"was done of older records: run `kafka-consumer-groups.sh --reset-offsets --group "
+        f"{group} --topic {topic}:{','.join(map(str, numbers))} --to-datetime "
+        f"{at.removesuffix('+00:00')} --execute` to leave them out, or the same with --to-earliest "
+        "to do all again"
+    )
 
 
 def _tell(group: str, windows: Mapping[Partition, Window]) -> None:
@@ -153,5 +164,11 @@ def _decision(message: Message) -> Decision | None:
         return None
 
 
-def _call_id(message: Message) -> str | None:
-    return call_id_in(message.value() or b"")
+def _record(message: Message) -> tuple[int, int, int, int]:
+    return partition_of(message)[1], offset_of(message), message.timestamp()[1], _call(message)
+
+
+def _call(message: Message) -> int:
+    """The call of a record, as 64 bits that no two are likely to share; 0: none can be read."""
+    found = call_id_in(message.value() or b"")
+    return 0 if found is None else hash(found)

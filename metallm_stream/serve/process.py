@@ -101,7 +101,7 @@ def _told(error: Exception) -> int:
 
 def _refused(error: Exception) -> Exception:
     """The line for what PostgreSQL refuses, by its code: routers and workers lack its driver."""
-    refused = getattr(error, "orig", None)
+    refused = getattr(error, "orig", error)
     said = f"PostgreSQL refused: {str(refused).partition(chr(10))[0]}"
     match getattr(refused, "sqlstate", None):
         case "42501":

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections import Counter
+from datetime import datetime
 
 import pytest
 from confluent_kafka import TopicPartition
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Case, Query
-from metallm_stream.kafka import Partition, Record, Window, write
+from metallm_stream.kafka import ExactlyOnce, Partition, Record, Window, write
 from metallm_stream.serve.lost_positions import after_decisions, after_outcomes
 from tests.integration.test_topics import alter
 from tests.pipeline import LABELS, Pipeline, outcomes, questions
 from tests.processes import eventually
 from tests.records import decision, verdict
+
+TEXTS = {"arm": "mini", "model": "m", "question": "?", "answer": "!"}
 
 
 def forget(pipeline: Pipeline, *groups: str) -> None:
@@ -60,8 +66,7 @@ def test_what_was_done_is_not_done_again(pipeline: Pipeline) -> None:
 def fill_cases(pipeline: Pipeline, judged: tuple[int, ...]) -> dict[Partition, Window]:
     """Ten cases in one partition, and verdicts on some; where the judge would go on."""
     topic, names = pipeline.names.cases, [f"q{i}" for i in range(10)]
-    texts = {"arm": "mini", "model": "m", "question": "?", "answer": "!"}
-    cases = [Case(query_id=name, call_id=f"c-{name}", **texts) for name in names]
+    cases = [Case(query_id=name, call_id=f"c-{name}", **TEXTS) for name in names]
     write(pipeline.producer, [Record(topic, b"", case.encode(), 0) for case in cases])
     given = [verdict(names[i], call_id=f"c-{names[i]}") for i in judged]
     write(
@@ -81,8 +86,12 @@ def delete(pipeline: Pipeline, topic: str) -> None:
     """Delete all records of a topic, as retention does."""
     places = [TopicPartition(topic, number, -1) for number in range(pipeline.partitions)]
     admin = pipeline.kafka.admin()
-    for cut in admin.delete_records(places).values():
-        cut.result(15)
+
+    def are_gone() -> bool:  # of a new topic, some partitions may have no leader yet
+        cuts = admin.delete_records(places).values()
+        return all(cut.exception(15) is None for cut in cuts)
+
+    eventually(are_gone)
 
 
 def test_what_was_judged_out_of_order_is_not_judged_again(pipeline: Pipeline) -> None:
@@ -112,6 +121,89 @@ def test_verdicts_that_were_deleted_are_asked_for(pipeline: Pipeline) -> None:
     alter(pipeline, pipeline.names.verdicts, "retention.ms", "1")
     with pytest.raises(ConfigurationError, match=r"'judges'.* --topic .*cases:0 --to-datetime 20"):
         go_on_judging(pipeline)
+
+
+def wait(pipeline: Pipeline, *names: str, ago_s: int, garbage: bool = False) -> None:
+    """Cases of some time ago, in the partition of `fill_cases`, or what is none."""
+    at_ms = int((time.time() - ago_s) * 1_000)
+    for name in names:
+        case = Case(query_id=name, call_id=f"c-{name}", **TEXTS)
+        value = b"garbage" if garbage else case.encode()
+        pipeline.producer.produce(pipeline.names.cases, value, partition=0, timestamp=at_ms)
+    pipeline.producer.flush(15)
+
+
+def judge(pipeline: Pipeline, *names: str) -> None:
+    """Verdicts on these cases, in one partition."""
+    given = [verdict(name, call_id=f"c-{name}").encode() for name in names]
+    write(pipeline.producer, [Record(pipeline.names.verdicts, b"", each, 0) for each in given])
+
+
+def test_what_nobody_can_read_asks_for_nothing(pipeline: Pipeline) -> None:
+    """It costs nothing to refuse it once more."""
+    judge(pipeline, "q0")
+    delete(pipeline, pipeline.names.verdicts)
+    wait(pipeline, "x", ago_s=900, garbage=True)
+    wait(pipeline, "q1", ago_s=800)
+    judge(pipeline, "q1")
+    alter(pipeline, pipeline.names.verdicts, "retention.ms", "600000")
+    window = go_on_judging(pipeline)[pipeline.names.cases, 0]
+    assert [window.begin(i) for i in range(2)] == [True, False]
+
+
+def test_the_command_leaves_out_what_was_done_since(pipeline: Pipeline) -> None:
+    """It names when the first was written that was not done for certain, or now."""
+    judge(pipeline, "q0")
+    delete(pipeline, pipeline.names.verdicts)
+    alter(pipeline, pipeline.names.verdicts, "retention.ms", "600000")
+    wait(pipeline, "q0", ago_s=900)
+    wait(pipeline, "q1", "q2", ago_s=500)
+    judge(pipeline, "q1", "q2")
+    eventually(lambda: ago_s(pipeline) < 30)
+    wait(pipeline, "q3", ago_s=300)
+    assert 300 <= ago_s(pipeline) < 330
+
+
+def ago_s(pipeline: Pipeline) -> float:
+    """How long ago the time is that the command sets the position to; infinite if none is told."""
+    try:
+        go_on_judging(pipeline)
+    except ConfigurationError as exc:
+        (at,) = re.findall(r"--to-datetime (\S+)", str(exc))
+        return time.time() - datetime.fromisoformat(f"{at}+00:00").timestamp()
+    return math.inf
+
+
+def test_verdicts_that_were_too_many_bytes_are_asked_for(pipeline: Pipeline) -> None:
+    """They are deleted before their time."""
+    wait(pipeline, "q0", ago_s=60)
+    judge(pipeline, "q0")
+    delete(pipeline, pipeline.names.verdicts)
+    judge(pipeline, "q1")
+    assert go_on_judging(pipeline) == {}
+    alter(pipeline, pipeline.names.verdicts, "retention.bytes", "1000000")
+    eventually(lambda: ago_s(pipeline) < math.inf)
+
+
+def test_a_position_that_was_found_is_committed(pipeline: Pipeline) -> None:
+    """Though nothing is left to do: what tells of it may be deleted before something comes."""
+    wait(pipeline, "q0", "q1", ago_s=0)
+    topic, group = pipeline.names.cases, f"{pipeline.names.prefix}judges"
+    loop = ExactlyOnce(
+        pipeline.kafka, [topic], group=group, slot="0", unplaced=lambda _: {(topic, 0): Window(2)}
+    )
+    loop.start()
+
+    def is_found() -> bool:
+        loop.take(1, 0.1)
+        return loop.has_pending
+
+    eventually(is_found)
+    loop.close()
+    reader = pipeline.kafka.reader(group)
+    (committed,) = reader.committed([TopicPartition(topic, 0)], 15)
+    reader.close()
+    assert committed.offset == 2
 
 
 def go_on_deciding(pipeline: Pipeline, *asked: str) -> dict[Partition, Window]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from metallm_stream.events import Decision, Result
 from metallm_stream.join import Interaction
-from metallm_stream.postgres import load_accounts
+from metallm_stream.postgres import list_accounts, lock_accounts
 from metallm_stream.route import Account, Budget, Charge, Pacer, record_of
 from metallm_stream.serve.accountant import Accountant
 from tests.pipeline import REPOSITORY
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 BUDGETS = [Budget("all", 0.002, "query"), Budget("team", 1.0, "day", metadata_key="team")]
 Event = Decision | Result
+
+
+def kept(conn: Connection, budgets: Mapping[str, Budget]) -> dict[tuple[str, str], Account]:
+    """All accounts of these budgets."""
+    return lock_accounts(conn, budgets, list_accounts(conn, budgets))
 
 
 def booked(
@@ -48,7 +53,7 @@ def booked(
             accountant.book(conn, events, pairs)
         joined = after
     with engine.begin() as conn:
-        return load_accounts(conn, {budget.name: budget for budget in BUDGETS})
+        return kept(conn, {budget.name: budget for budget in BUDGETS})
 
 
 def stream(sample: Sample) -> tuple[list[Decision], list[Result]]:
@@ -107,7 +112,7 @@ def test_accounts_of_queries_that_were_made_anew_forget_their_positions(
     with engine.begin() as conn:
         conn.execute(text(statement))
         hard = replace(BUDGETS[1], hard=True)
-        account = load_accounts(conn, {"team": hard})["team", "red"]
+        account = kept(conn, {"team": hard})["team", "red"]
     pacer = Pacer([hard])
     pacer.adopt(record_of(hard, "red", account))
     pacer.reserve({"team": "red"}, 0, 2, Charge(decision.decided_at, 0.1))
@@ -162,12 +167,12 @@ def test_another_unit_keeps_totals_and_starts_its_period_anew(
     accountant = Accountant([day], topic="policy", refresh_s=1.0)
     decision = sample.decision(11, reserved_usd=0.004)
     with engine.begin() as conn:
-        anew = load_accounts(conn, {"all": day})["all", ""]
+        anew = kept(conn, {"all": day})["all", ""]
         assert (anew.over_usd, anew.ahead_usd, anew.period_usd) == (0.0, 0.0, 0.0)
         pair = (None, Interaction("q11", decision=decision))
         accountant.book(conn, [decision], [pair])
     with engine.begin() as conn:
-        after = load_accounts(conn, {"all": day})["all", ""]
+        after = kept(conn, {"all": day})["all", ""]
         row = conn.execute(text("SELECT * FROM metallm.budgets WHERE budget = 'all'")).one()
     assert (after.queries, after.spent_usd) == (11, before.spent_usd)
     assert after.left_usd(day) == pytest.approx(0.046)
@@ -198,6 +203,21 @@ def test_many_accounts_are_published_in_parts(
         pairs = [(None, Interaction(item.query_id, decision=item)) for item in decisions]
         accountant.committed(accountant.book(conn, decisions, pairs))
     for published in (1_000, 2_000, 2_500, 2_500):
+        accountant.publish_if_due(engine, pipeline.producer)
+        assert len(pipeline.read(pipeline.names.policy)) == published
+
+
+def test_many_accounts_that_always_change_are_published_once_a_round(
+    engine: Engine, pipeline: Pipeline, sample: Sample
+) -> None:
+    """Not with every transaction: routers read all of it."""
+    accountant = Accountant(BUDGETS[1:], topic=pipeline.names.policy, refresh_s=600.0)
+    decisions = [sample.decision(i, metadata={"team": f"t{i}"}) for i in range(1_500)]
+    with engine.begin() as conn:
+        pairs = [(None, Interaction(item.query_id, decision=item)) for item in decisions]
+        changed = accountant.book(conn, decisions, pairs)
+    for published in (1_000, 1_500, 1_500):
+        accountant.committed(changed)
         accountant.publish_if_due(engine, pipeline.producer)
         assert len(pipeline.read(pipeline.names.policy)) == published
 

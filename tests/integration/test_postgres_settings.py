@@ -18,6 +18,7 @@ from metallm_stream.postgres import (
     save_sums,
     stream_interactions,
 )
+from metallm_stream.postgres.installed import connected
 from metallm_stream.postgres.migrate import migrate
 from tests.integration.conftest import Sample
 from tests.pipeline import fresh_database
@@ -65,6 +66,15 @@ def test_settings_of_the_database_change_nothing(
             assert conn.execute(text(clocks)).one() == (datetime.fromtimestamp(0, UTC), HALF_LIFE_S)
             assert list(stream_interactions(conn)) == [whole]
         engine.dispose()
+
+
+def test_migrations_may_take_longer_than_transactions(database_url: str) -> None:
+    """PostgreSQL 17 and later have a limit for these."""
+    with fresh_database(database_url) as url:
+        name = make_url(url).database
+        _administrate(url, f"ALTER DATABASE {name} SET transaction_timeout = '500ms'")
+        with connected(url) as conn:
+            assert conn.execute(text("SELECT true FROM pg_sleep(1)")).scalar()
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

@@ -57,6 +57,15 @@ def test_a_window_may_begin_behind_its_first_record() -> None:
     assert window.next_offset == 101
 
 
+def test_many_records_finished_before_are_passed_over_in_no_time() -> None:
+    """Not all that are left are looked at for each."""
+    window, count = Window(0, finished=range(1, 200_000)), 200_000
+    window.begin(0)
+    window.finish(0)
+    assert not any(window.begin(offset) for offset in range(1, count))
+    assert (window.next_offset, window.encode()) == (count, "")
+
+
 def test_a_record_below_the_position_is_a_repetition() -> None:
     """Whatever a rebalance delivers again is not handed out twice."""
     window = opened(0, 1)

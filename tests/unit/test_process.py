@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from metallm_stream.errors import Unreachable
-from metallm_stream.kafka import Connection, to_end
+from metallm_stream.kafka import Connection, Record, to_end, write
 from metallm_stream.postgres import check_revision
 
 NOBODY = "127.0.0.1:1"
@@ -46,6 +46,7 @@ serve(fails)
         ("database(postgres.InsufficientPrivilege)", 78, 1),
         ("database(postgres.ReadOnlySqlTransaction)", 75, 1),
         ("database(postgres.UniqueViolation)", 70, None),
+        ("postgres.InsufficientPrivilege('by the test')", 78, 1),
     ],
 )
 def test_the_exit_code_tells_whether_a_restart_may_help(
@@ -72,6 +73,12 @@ def test_a_database_that_does_not_answer_is_unreachable() -> None:
     """Which is no error of the configuration, or may be none."""
     with pytest.raises(Unreachable, match=r"PostgreSQL cannot be used: .*refused"):
         check_revision(f"postgresql://me:hidden@{NOBODY}/none")
+
+
+def test_records_that_nobody_acknowledges_in_time_are_unreachable_brokers() -> None:
+    """A restart may help."""
+    with pytest.raises(Unreachable, match=r"1 records not acknowledged in 0\.1 s"):
+        write(Connection(NOBODY).producer(), [Record("queries", None, b"")], 0.1)
 
 
 def test_a_topic_that_is_not_read_to_its_end_in_time_is_unreachable() -> None:
