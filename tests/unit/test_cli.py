@@ -25,6 +25,7 @@ from metallm_stream.cli.complaints import complaint
 from metallm_stream.cli.decision_table import decision_table
 from metallm_stream.cli.doctor.costs import unknown_cost
 from metallm_stream.cli.doctor.kafka import absent
+from metallm_stream.cli.doctor.labels import unjudged
 from metallm_stream.cli.entry_points import address
 from metallm_stream.cli.main import cli
 from metallm_stream.cli.up import addresses, exports, given_servers
@@ -405,10 +406,28 @@ def test_doctor_tells_of_an_arm_whose_cost_nobody_tells(
     assert all("metallm models reprice small" in str(one.remedy) for one in found)
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "told"),
+    [
+        ({"calls": 4_000, "observations": 2}, {"calls": 4_000, "observations": 900}, True),
+        ({"calls": 4_000, "observations": 12}, {"calls": 4_000, "observations": 900}, False),
+        ({"calls": 400, "observations": 0}, {"calls": 4_000, "observations": 900}, False),
+        ({"calls": 4_000, "observations": 0}, {"calls": 4_000, "observations": 3}, False),
+        ({"calls": 0, "observations": 0}, {"calls": 0, "observations": 0}, False),
+    ],
+)
+def test_doctor_tells_of_an_arm_that_nobody_judges(
+    own: dict[str, float], others: dict[str, float], *, told: bool
+) -> None:
+    """Where its calls should have brought labels by now, as those of others have."""
+    found = list(unjudged([part(**own), part(arm="large", **others)]))
+    assert [one.said.partition(":")[0] for one in found] == (["small"] if told else [])
+
+
 def part(**fields: Any) -> PolicyArm:
     """An arm's part of a policy."""
     known = {"policy": "p", "version": 1, "arm": "small", "observations": 0, "mean_quality": 0.5}
-    return PolicyArm(**known, weights=b"", mean_context=b"", **fields)
+    return PolicyArm(**known | fields, weights=b"", mean_context=b"")
 
 
 def test_the_decision_table_marks_who_was_chosen_and_who_answered() -> None:

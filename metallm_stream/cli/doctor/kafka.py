@@ -15,6 +15,7 @@ from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster, refusals
 from metallm_stream.cli.doctor.costs import unknown_cost
 from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, warning
+from metallm_stream.cli.doctor.labels import unjudged
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import PolicyArm, PolicyManifest
 from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
@@ -122,7 +123,7 @@ def _catalogue(connection: Connection, topic_names: TopicNames) -> Catalogue:
 def policy(
     settings: Settings, connection: Connection, encoder: str | None, now: datetime
 ) -> Iterator[Finding]:
-    """The newest policy, whether it was learned with our encoder, and arms of unknown cost."""
+    """The newest policy, its encoder, and arms of unknown cost or that nobody judges."""
     manifests, arms = _published(connection, names(settings))
     if not manifests:
         yield warning(
@@ -143,8 +144,10 @@ def policy(
                 f"learned with encoder {newest.encoder}, these settings give {encoder}",
                 "set METALLM_ENCODER to the same for all services",
             )
-    for model in _catalogue(connection, names(settings)).arms.values():
+    known = _catalogue(connection, names(settings)).arms
+    for model in known.values():
         yield from unknown_cost(settings, model, arms.get(model.arm))
+    yield from unjudged(part for arm, part in arms.items() if arm in known)
 
 
 def _published(
