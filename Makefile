@@ -92,6 +92,6 @@ $(PEERS)/.bench: pyproject.toml | $(PEERS)/bin/python
 $(LOWEST)/.test: pyproject.toml | $(LOWEST)/bin/python
 	@echo "installing the service with the lowest version of each of its libraries"
 	$(LOWEST)/bin/python -m pip install --quiet uv
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python \
+	$(LOWEST)/bin/uv pip install --quiet --system-certs --python $(LOWEST)/bin/python \
 		--resolution lowest-direct --editable '.[test,containers]'
 	@touch $@
