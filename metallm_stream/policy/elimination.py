@@ -18,7 +18,7 @@ from metallm_stream.policy.chooser import check_share, even
 # Exploration is to pay for so many labels an arm at least: however many calls wait for theirs,
 # arms without any are compared until the first ones come. Where others' have come, an arm without
 # is waited for while its calls would have brought no more than these.
-_LABELS_AN_ARM = 10.0
+LABELS_AN_ARM = 10.0
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
 # An arm that would be so far behind the best even with a perfect answer gets half of its part of
@@ -106,9 +106,9 @@ class SoftElimination:
     @staticmethod
     def _patience(beliefs: Beliefs) -> NDArray[np.float64]:
         """What each arm keeps of its weight, `(K,)`: 1 but where labels due are missing."""
-        waited = _LABELS_AN_ARM * np.square(beliefs.observations + 1.0)
+        waited = LABELS_AN_ARM * np.square(beliefs.observations + 1.0)
         due = beliefs.label_share * (beliefs.calls + 1.0)
-        few = beliefs.observations < _LABELS_AN_ARM
+        few = beliefs.observations < LABELS_AN_ARM
         kept: NDArray[np.float64] = np.where(few, waited / np.maximum(due, waited), 1.0)
         return kept
 
@@ -149,7 +149,7 @@ class SoftElimination:
     def _schedule(self, beliefs: Beliefs, uncertainty: NDArray[np.float64]) -> NDArray[np.float64]:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
-        events = max(labels, sum(beliefs.observations.tolist()), _LABELS_AN_ARM * k)
+        events = max(labels, sum(beliefs.observations.tolist()), LABELS_AN_ARM * k)
         passed = np.log(uncertainty * (events / k)) / math.log(events / k)
         schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)
         return schedule

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from metallm_stream.cli.doctor.finding import Finding, warning
 from metallm_stream.events import PolicyArm
+from metallm_stream.policy.elimination import LABELS_AN_ARM
 
-# The policy waits for so many labels of each arm.
-LABELS = 10.0
 CALLS = 1_000.0
 
 
@@ -21,7 +20,7 @@ def unjudged(arms: Iterable[PolicyArm]) -> Iterator[Finding]:
     labels, calls = sum(part.observations for part in parts), sum(part.calls for part in parts)
     for part in parts:
         due = labels / calls * part.calls if calls else 0.0
-        if part.calls >= CALLS and part.observations < LABELS <= due:
+        if part.calls >= CALLS and part.observations < LABELS_AN_ARM <= due:
             yield warning(
                 "labels",
                 f"{part.arm}: {part.calls:,.0f} calls and {part.observations:,.0f} labels, where "
