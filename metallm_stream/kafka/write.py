@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -26,7 +26,7 @@ class NotWrittenError(MetallmError):
     """A record was refused, or the client has ended for good."""
 
 
-def write(producer: Producer, records: Sequence[Record], timeout_s: float = TIMEOUT_S) -> None:
+def write(producer: Producer, records: Iterable[Record], timeout_s: float = TIMEOUT_S) -> None:
     """Write the records and wait for all.
 
     Raises `NotWrittenError` naming the first failure, `ConfigurationError` for a missing right, or
@@ -89,12 +89,24 @@ def _produce(producer: Producer, record: Record, delivered: Delivered | None) ->
 
 @contextmanager
 def _fatal_told(producer: Producer) -> Iterator[None]:
-    """Raises what `write` does where the client has ended for good; its polls say why, once."""
+    """Raises what `write` does where the client has ended for good."""
     try:
         producer.poll(0)
         yield
     except KafkaException as exc:
         error = exc.args[0]
-        if not error.fatal() and error.code() != KafkaError._FATAL:  # noqa: SLF001
+        if error.code() == KafkaError._FATAL:  # noqa: SLF001
+            error = _why_fatal(producer) or error
+        elif not error.fatal():
             raise
         raise refused(error) or NotWrittenError(error.str()) from exc
+
+
+def _why_fatal(producer: Producer) -> KafkaError | None:
+    """What `produce` does not say: a poll does, once, and not always before `produce` fails."""
+    try:
+        producer.poll(POLL_S)
+    except KafkaException as exc:
+        error: KafkaError = exc.args[0]
+        return error
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -231,7 +232,7 @@ def test_a_right_to_write_that_is_lost_later_is_told_with_its_topic(guarded: Gua
 
 
 def test_a_producer_that_may_not_write_at_all_says_so(guarded: Guarded) -> None:
-    """The client ends for good then: at the first record, or before it."""
+    """The client ends for good then: at the first record, before it, or between two."""
     guarded.grant(AclOperation.READ)
     eventually(lambda: "DescribeConfigs" in guarded.refusal())
     said = "Cluster authorization failed: grant this user IdempotentWrite on the cluster"
@@ -243,6 +244,14 @@ def test_a_producer_that_may_not_write_at_all_says_so(guarded: Guarded) -> None:
     producer = guarded.connection.producer()
     with pytest.raises(ConfigurationError, match=said):
         eventually(lambda: begin_write(producer, records[0]))
+
+    def slowly() -> Iterator[Record]:  # or the queue fills before, and is polled
+        while True:
+            time.sleep(0.01)
+            yield records[0]
+
+    with pytest.raises(ConfigurationError, match=said):
+        write(guarded.connection.producer(), slowly())
 
 
 def test_a_transactional_id_that_is_refused_is_named(guarded: Guarded) -> None:
