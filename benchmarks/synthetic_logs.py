@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from metallm_stream.evaluate.bandit_log import BanditLog, Floats
 from metallm_stream.evaluate.off_policy import PolicyEvaluation
@@ -50,10 +50,16 @@ def static(state: State, rng: np.random.Generator) -> Floats:
     return shares
 
 
+def epsilon_rate(decided: ArrayLike) -> Floats:
+    """What is left to chance in the `decided`-th decision."""
+    rate: Floats = np.maximum(FLOOR, np.asarray(decided) ** -0.3)
+    return rate
+
+
 def epsilon_greedy(state: State, rng: np.random.Generator) -> Floats:
     """The best arm so far, but any arm with a probability that falls to `FLOOR`, `(R, K)`."""
     del rng
-    epsilon: float = max(FLOOR, (state.t + 1) ** -0.3)
+    epsilon = epsilon_rate(state.t + 1)
     best = state.mean == state.mean.max(axis=1, keepdims=True)
     greedy = best / best.sum(axis=1, keepdims=True)
     mixed: Floats = (1 - epsilon) * greedy + epsilon / state.tried.shape[1]
@@ -114,11 +120,19 @@ class Logs:
     predicted: Floats
 
     def aims(self) -> dict[str, Aim]:
-        """Always each arm, and the greedy policy, which follows the predictions as they change."""
+        """Always each arm, and two that follow the predictions as they change.
+
+        The greedy policy, and one that learns slowly: greedy but for an `epsilon_rate` that falls.
+        """
         best = self.predicted == self.predicted.max(axis=2, keepdims=True)
         greedy: Floats = best / best.sum(axis=2, keepdims=True)
-        here = (greedy * self.success[self.situation]).sum(axis=2)
-        aims = {"greedy": Aim(greedy, np.cumsum(here, axis=1) / np.arange(1, here.shape[1] + 1))}
+        decided = np.arange(1, greedy.shape[1] + 1)
+        rate = epsilon_rate(decided)[:, None]
+        learning: Floats = (1 - rate) * greedy + rate / greedy.shape[2]
+        aims = {}
+        for name, target in (("greedy", greedy), ("learning", learning)):
+            here = (target * self.success[self.situation]).sum(axis=2)
+            aims[name] = Aim(target, np.cumsum(here, axis=1) / decided)
         for arm, one in enumerate(np.eye(self.success.shape[1])):
             target = np.broadcast_to(one, self.probabilities.shape)
             truth = np.full(self.reward.shape, self.success[:, arm].mean())

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, even
+from metallm_stream.policy.patience import LABELS_AN_ARM, patience
 
-# Exploration is to pay for so many labels an arm at least: however many calls wait for theirs,
-# arms without any are compared until the first ones come. Where others' have come, an arm without
-# is waited for while its calls would have brought no more than these.
-LABELS_AN_ARM = 10.0
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
 # An arm that would be so far behind the best even with a perfect answer gets half of its part of
@@ -43,9 +40,10 @@ class SoftElimination:
 
     An arm whose calls go unjudged is not explored for ever. While it has n < 10 labels, and its
     calls would have brought L at the share of labels of all calls, its weight is `10·(n + 1)²/L` of
-    that if this is below 1, and gaps are those behind the best of the other arms, or behind what it
-    brings even if its answers are worthless, should that be more. So an arm that is never judged
-    gets a part of the calls that falls like 1/√t, and all of them where nothing else pays.
+    that if this is below 1 (and falls to 1/m of it for m such arms), and gaps are those behind the
+    best of the other arms, or behind what it brings even if its answers are worthless, should that
+    be more. So an arm that is never judged gets a part of the calls that falls like 1/√t, and all
+    of them where nothing else pays.
 
     Parameters
     ----------
@@ -91,41 +89,32 @@ class SoftElimination:
         if allowed is not None:
             utility = np.where(allowed, utility, -np.inf)
             uncertainty = np.where(allowed, uncertainty, 1.0)
-        patience = self._patience(beliefs)
-        best = self._best(utility, beliefs.headroom, patience)
+        kept = patience(beliefs)
+        best = self._best(utility, beliefs.headroom, kept)
         gap = np.maximum(best - utility, 0.0)
         schedule = self._schedule(beliefs, uncertainty)
         relative = gap * gap / (uncertainty * np.sqrt(schedule) * (2.0 * beliefs.noise_variance))
         weights = np.exp(-relative * np.sqrt(relative))  # to the power of 1.5
-        weights *= patience
+        weights *= kept
         floors = self._floors(utility, beliefs.headroom, allowed)
         left = 1.0 - floors.sum(axis=1, keepdims=True)
         shares: NDArray[np.float64] = weights * (left / weights.sum(axis=1, keepdims=True))
         return floors + shares
 
     @staticmethod
-    def _patience(beliefs: Beliefs) -> NDArray[np.float64]:
-        """What each arm keeps of its weight, `(K,)`: 1 but where labels due are missing."""
-        waited = LABELS_AN_ARM * np.square(beliefs.observations + 1.0)
-        due = beliefs.label_share * (beliefs.calls + 1.0)
-        few = beliefs.observations < LABELS_AN_ARM
-        kept: NDArray[np.float64] = np.where(few, waited / np.maximum(due, waited), 1.0)
-        return kept
-
-    @staticmethod
     def _best(
         utility: NDArray[np.float64],
         headroom: NDArray[np.float64] | None,
-        patience: NDArray[np.float64],
+        kept: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """The best utility, `(n, 1)`, of the arms whose labels come, if any is allowed.
 
         Others count with what they bring at least: a perfect answer is worth 1 at most.
         """
         best: NDArray[np.float64] = utility.max(axis=1, keepdims=True)
-        if (patience == 1.0).all():
+        if (kept == 1.0).all():
             return best
-        known = np.where(patience == 1.0, utility, -np.inf).max(axis=1, keepdims=True)
+        known = np.where(kept == 1.0, utility, -np.inf).max(axis=1, keepdims=True)
         least = utility + (-np.inf if headroom is None else headroom - 1.0)
         sure = np.maximum(known, least.max(axis=1, keepdims=True))
         return np.where(known > -np.inf, sure, best)
@@ -149,6 +138,7 @@ class SoftElimination:
     def _schedule(self, beliefs: Beliefs, uncertainty: NDArray[np.float64]) -> NDArray[np.float64]:
         k = len(beliefs.arms)
         labels = self.horizon * beliefs.label_share
+        # However many calls wait for labels, arms are compared until the first ones come.
         events = max(labels, sum(beliefs.observations.tolist()), LABELS_AN_ARM * k)
         passed = np.log(uncertainty * (events / k)) / math.log(events / k)
         schedule: NDArray[np.float64] = np.minimum(np.maximum(passed, _LEAST), 1.0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import best, check_share, floored
+from metallm_stream.policy.patience import patiently
 
 
 @dataclass(frozen=True)
@@ -58,4 +59,5 @@ class EpsilonGreedy:
         events = float(beliefs.observations.sum())
         fading = self.scale * len(beliefs.arms) / np.sqrt(1.0 + events)
         epsilon = max(self.floor, min(1.0, fading))
-        return floored(best(beliefs.utility, allowed), allowed, epsilon)
+        shares = patiently(beliefs, allowed, lambda some: best(beliefs.utility, some))
+        return floored(shares, allowed, epsilon)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import floored
+from metallm_stream.policy.patience import patiently
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class InverseGap:
     the number of labelled events, so exploration fades as estimates sharpen. An arm with fewer
     than `first_pulls` labelled events has no estimate worth a gap: it keeps its even share
     `1 / K`, and the others divide what remains. While no arm is tried, that is uniform; a new arm
-    beside tried ones takes its even share and no more, also if its labels never come.
+    beside tried ones takes its even share and no more, and ever less if its labels never come.
 
     Parameters
     ----------
@@ -70,11 +71,16 @@ class InverseGap:
         t in `γ·√t` counts the labelled events of the arms that the query allows.
         """
         allowed = beliefs.mask(allowed)
+        shares = patiently(beliefs, allowed, lambda some: self._shares(beliefs, some))
+        return floored(shares, allowed, self.floor)
+
+    def _shares(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         tried = allowed & (beliefs.observations >= self.first_pulls)
         tried_total = tried.sum(axis=1, keepdims=True)
         weighted = self._inverse_gap(beliefs.utility, tried, tried @ beliefs.observations)
         shares: NDArray[np.float64] = np.where(tried, weighted * tried_total, allowed)
-        return floored(shares / allowed.sum(axis=1, keepdims=True), allowed, self.floor)
+        shares /= allowed.sum(axis=1, keepdims=True)
+        return shares
 
     def _inverse_gap(
         self,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import best, check_share, floored
+from metallm_stream.policy.patience import patiently
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,6 @@ class LinUcb:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
         allowed = beliefs.mask(allowed)
         deviation = np.sqrt(beliefs.noise_variance * np.where(allowed, beliefs.uncertainty, 0.0))
-        return floored(best(beliefs.utility + self.width * deviation, allowed), allowed, self.floor)
+        hoped = beliefs.utility + self.width * deviation
+        shares = patiently(beliefs, allowed, lambda some: best(hoped, some))
+        return floored(shares, allowed, self.floor)

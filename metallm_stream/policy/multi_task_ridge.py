@@ -25,6 +25,7 @@ from metallm_stream.policy.registry import DEFAULT_CHOOSER, chooser
 from metallm_stream.policy.ridge import RidgeFit, fit
 from metallm_stream.policy.scorer import Scorer
 from metallm_stream.policy.sums import Sums
+from metallm_stream.policy.usage import Usage, usage_of_call
 
 
 class MultiTaskRidge(BatchPolicy):
@@ -105,7 +106,7 @@ class MultiTaskRidge(BatchPolicy):
         self._fit: RidgeFit | None = None
         self._scorer: Scorer = fit(self._sums, [""]).scorer()  # of no events, as services publish
         self._label_share = 0.0  # as after many calls: it stays until the first refresh
-        self._labelled: Counter[str] = Counter()
+        self._called, self._counted = Sums(0), Counter[str]()  # pulls as sums, and how many of them
         self._calls: dict[str, float] = {}
         self._least = 0.0  # reward
         self._grows_from = 0
@@ -150,7 +151,7 @@ class MultiTaskRidge(BatchPolicy):
         events = Counter({arm: round(shard.observations(arm)) for arm in shard.arms})
         self._counts.update(events)
         self.pulls.update(events)
-        self._labelled.update(events)
+        self._count_pulls()
         self._refreshes(events.total())
         self._n += events.total()
         if whole.arms:
@@ -175,6 +176,7 @@ class MultiTaskRidge(BatchPolicy):
             self._sums = self.sums.widened(contexts.shape[1])
         self._least = min(self._least, float(rewards.min(initial=0.0)))
         names = np.asarray(arms, dtype=object)
+        self._count_pulls()
         shifted = self._observe(names, contexts, rewards)
         done = 0
         for stop, anew in self._refreshes(len(names)):
@@ -186,6 +188,13 @@ class MultiTaskRidge(BatchPolicy):
             self._grows_from = self._n + len(names)
             self._refresh_at = self._grows_from + 1
             self._refresh(self._grows_from, anew=False)
+
+    def _count_pulls(self) -> None:
+        """Take in the pulls since the last events, which fade as events of their time do."""
+        for arm, pulls in (self.pulls - self._counted).items():
+            clock = self.memory.clock(arm, self._n)
+            self._called.add_usage(arm, pulls * usage_of_call(), clock)
+        self._counted = self.pulls.copy()
 
     def _observe(
         self,
@@ -208,14 +217,14 @@ class MultiTaskRidge(BatchPolicy):
     def _refresh(self, events: int, *, anew: bool) -> None:
         """Fit the sums as they count after so many events."""
         kept = self._fit.precisions if self._fit is not None and not anew else None
-        sums = self.sums
+        sums, called = self.sums, self._called
         if self.half_life is not None or self.drift is not None:
-            sums = sums.as_of({arm: self.memory.clock(arm, events) for arm in sums.arms})
+            arms = {*sums.arms, *called.arms}
+            clocks = {arm: self.memory.clock(arm, events) for arm in arms}
+            sums, called = sums.as_of(clocks), called.as_of(clocks)
         self._fit = fit(sums, sums.arms, precisions=kept)
         self._label_share = min(1.0, (events + 1.0) / (self.pulls.total() + 1.0))
-        # As many for a label as ever, since they fade with the labels.
-        known = {arm: sums.observations(arm) / n for arm, n in (+self._labelled).items()}
-        self._calls = {arm: n * known.get(arm, 1.0) for arm, n in self.pulls.items()}
+        self._calls = {arm: float(called.usage(arm)[Usage.CALLS]) for arm in called.arms}
         self._scorer = self._fit.scorer()
 
     def _accumulate(
@@ -227,7 +236,6 @@ class MultiTaskRidge(BatchPolicy):
     ) -> None:
         for arm in sorted(set(names[part])):
             rows = np.flatnonzero(names[part] == arm) + part.start
-            self._labelled[arm] += len(rows)
             scale = self.memory.log2_scale(arm, self._n + rows)
             self._pending.add(self._sums, arm, contexts[rows], rewards[rows], scale)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, floored
+from metallm_stream.policy.patience import patiently
 
 # Even steps of the integral, refined by as many more, and the standard deviations it reaches out.
 _STEPS, _REACH = 32, 4.0
@@ -62,6 +63,10 @@ class Thompson:
     ) -> NDArray[np.float64]:
         """Probabilities, `(n, K)`; see `Chooser.probabilities`."""
         allowed = beliefs.mask(allowed)
+        shares = patiently(beliefs, allowed, lambda some: self._matched(beliefs, some))
+        return floored(shares, allowed, self.floor)
+
+    def _matched(self, beliefs: Beliefs, allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
         mean = np.where(allowed, beliefs.utility, 0.0)
         uncertainty = np.where(allowed, beliefs.uncertainty, 1.0)
         deviation = np.sqrt(self.scale * beliefs.noise_variance * uncertainty)
@@ -72,8 +77,9 @@ class Thompson:
         below = self._below(values, mean, deviation, allowed)
         middle = np.maximum((below[:, 1:] + below[:, :-1]) / 2, 1e-300)
         others = np.exp(np.log(middle).sum(axis=2, keepdims=True) - np.log(middle))
-        shares = (np.diff(below, axis=1) * others).sum(axis=1) * allowed
-        return floored(shares / shares.sum(axis=1, keepdims=True), allowed, self.floor)
+        shares: NDArray[np.float64] = (np.diff(below, axis=1) * others).sum(axis=1) * allowed
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
 
     @staticmethod
     def _below(

@@ -26,9 +26,16 @@ class RouterMetrics(LoopMetrics):
         self._published_at = self.gauge(
             "policy_timestamp_seconds", "When the policy in force was published; 0: none yet."
         )
+        self._labels = self.gauge(
+            "arm_labels", "Labelled answers of an arm that the policy in force knows of.", "arm"
+        )
+        self._due = self.gauge(
+            "arm_labels_due", "Labels that as many calls as the arm's have brought usually.", "arm"
+        )
         self._known: Published | None = None
         self._revision = 0
         self._providers: set[str] = set()
+        self._judged_arms: set[str] = set()
 
     def decided(self, decided: Sequence[Decided]) -> None:
         """Count a batch."""
@@ -49,6 +56,18 @@ class RouterMetrics(LoopMetrics):
             self._known = published
             self._version.set(published.version)
             self._published_at.set(published.manifest.published_at.timestamp())
+            self._judged(catalogue, published)
+
+    def _judged(self, catalogue: Catalogue, published: Published) -> None:
+        """Arms that have left the catalogue have no sample."""
+        arms = list(catalogue)
+        due = published.label_share * published.calls(catalogue.arms)
+        for gauge, counts in ((self._labels, published.observed(arms)), (self._due, due)):
+            for arm, count in zip(arms, counts.tolist(), strict=True):
+                gauge.labels(arm).set(count)
+            for arm in self._judged_arms.difference(arms):
+                gauge.remove(arm)
+        self._judged_arms = set(arms)
 
     def _note(self, catalogue: Catalogue) -> None:
         """Providers whose last arm has gone stand at 0; new arms' decisions begin there."""

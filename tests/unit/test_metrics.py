@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version
 
+import pytest
+
 from metallm_stream.arms import Catalogue
 from metallm_stream.events import ArmHealth, Attempt, Call, Failure, Model, Query
 from metallm_stream.join import Interaction
@@ -167,6 +169,21 @@ def test_a_router_counts_decisions_by_arm_exploration_and_refusals() -> None:
     assert value(metrics, "policy_version") == published.version
     published_at = published.manifest.published_at.timestamp()
     assert value(metrics, "policy_timestamp_seconds") == published_at
+
+
+def test_a_router_tells_how_many_labels_of_each_arm_have_come_and_were_due() -> None:
+    """Of those in the catalogue, by the policy in force."""
+    metrics = RouterMetrics("0")
+    published = policy(mini={"observations": 0.0, "calls": 300.0})
+    metrics.knows(catalogue(big="p", mini="p"), published)
+    assert value(metrics, "arm_labels", arm="big") == 100
+    assert value(metrics, "arm_labels", arm="mini") == 0
+    due = 300 * published.label_share
+    assert value(metrics, "arm_labels_due", arm="mini") == pytest.approx(due)
+    assert value(metrics, "arm_labels", arm="mid") is None
+    metrics.knows(catalogue(big="p"), policy())
+    assert value(metrics, "arm_labels", arm="mini") is None
+    assert value(metrics, "arm_labels_due", arm="mini") is None
 
 
 def test_a_worker_counts_results_tries_latency_and_spend() -> None:

@@ -153,6 +153,35 @@ def test_an_arm_that_is_never_judged_does_not_keep_the_traffic(half_life: float 
     assert min(unjudged) > 0.0
 
 
+def mute_share(policy: MultiTaskRidge, rng: np.random.Generator) -> float:
+    """What a cheap arm that is not judged gets beside a good one, whose answers are."""
+    some = rng.normal(size=(100, 3))
+    pulls = policy.pull_many(some, ["good", "mute"], penalties=[0.1, 0.0])
+    judged = pulls.columns == 0
+    policy.update_many(["good"] * judged.sum(), some[judged], rng.random(judged.sum()) < 0.9)
+    return float(pulls.probabilities[:, 1].mean())
+
+
+def test_an_arm_that_is_no_longer_judged_is_waited_for_like_one_that_never_was() -> None:
+    """Its calls go on counting where its labels are forgotten."""
+    rng = np.random.default_rng(11)
+    policy = MultiTaskRidge(seed=11, half_life=200)
+    arms = ["mute"] * 40 + ["good"] * 4_000
+    policy.update_many(arms, rng.normal(size=(4_040, 3)), rng.random(4_040) < 0.9)
+    shares = [mute_share(policy, rng) for _ in range(40)]
+    assert np.mean(shares[20:]) < 0.4
+
+
+def test_with_a_half_life_calls_are_forgotten_as_labels_are() -> None:
+    """Who was not judged and then not asked for long is as unknown as new, and is tried again."""
+    rng = np.random.default_rng(12)
+    policy = MultiTaskRidge(seed=12, half_life=200)
+    shares = [mute_share(policy, rng) for _ in range(40)]
+    assert np.mean(shares[20:]) < 0.4
+    policy.update_many(["good"] * 4_000, rng.normal(size=(4_000, 3)), rng.random(4_000) < 0.9)
+    assert mute_share(policy, rng) > 0.8
+
+
 def test_with_a_half_life_priors_are_chosen_of_what_is_remembered() -> None:
     """Contexts say nothing for long; when they begin to, they count after a few half-lives."""
     rng = np.random.default_rng(10)

@@ -1,4 +1,4 @@
-"""Soft elimination, Thompson sampling, LinUCB and ε-greedy in figures."""
+"""The rules of choice in figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metallm_stream.policy import Beliefs, EpsilonGreedy, LinUcb, SoftElimination, Thompson
+from metallm_stream.policy import (
+    Beliefs,
+    Chooser,
+    EpsilonGreedy,
+    InverseGap,
+    LinUcb,
+    SoftElimination,
+    Thompson,
+)
+from metallm_stream.policy.patience import patience
 
 
 def beliefs(
@@ -103,6 +112,43 @@ def test_an_arm_whose_labels_have_come_keeps_its_weight_however_many_are_due() -
     assert unjudged(100_000, labels=10)[2] > 0.99
     assert unjudged(1_000, labels=9)[2] > 0.99
     assert unjudged(1_000, labels=1)[2] > 1.5 * unjudged(1_000)[2]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        InverseGap(floor=0.0),
+        LinUcb(floor=0.0),
+        EpsilonGreedy(scale=0.0, floor=0.0),
+        Thompson(floor=0.0),
+    ],
+    ids=lambda rule: str(rule.name),
+)
+def test_other_rules_wait_as_long(rule: Chooser) -> None:
+    """An arm keeps so much of what they give it; where it is not thought of, the others do."""
+    known = beliefs([0.8, 0.7, 0.9], [1e-4, 1e-4, 0.1])
+    known = replace(known, observations=np.array([500.0, 500.0, 0.0]), label_share=0.5)
+    alone = np.array([[True, True, False]])
+    usual, without = (rule.probabilities(known, each)[0] for each in (everything(known), alone))
+    for calls, part in ((10.0, 1.0), (999.0, 10 / 500), (99_999.0, 10 / 50_000)):
+        called = replace(known, calls=np.array([1_000.0, 1_000.0, calls]))
+        found = rule.probabilities(called, everything(called))[0]
+        assert found == pytest.approx(part * usual + (1 - part) * without)
+        pays = replace(called, headroom=np.array([[0.2, 0.3, 1.0]]))  # it brings 0.9 at least
+        assert rule.probabilities(pays, everything(pays))[0] == pytest.approx(usual)
+
+
+def test_many_arms_that_are_waited_for_share_what_one_would_keep() -> None:
+    """And a new arm beside them, whose labels are not overdue, is left alone."""
+    known = replace(
+        beliefs([0.8] * 5, 0.1),
+        observations=np.array([1_000.0, 0.0, 0.0, 0.0, 0.0]),
+        calls=np.array([2_000.0, 1e6, 1e6, 1e6, 10.0]),
+        label_share=0.5,
+    )
+    alone = 10 / (0.5 * (1e6 + 1))
+    assert patience(known) == pytest.approx([1.0, *[alone / 3] * 3, 1.0], rel=1e-3)
+    assert patience(known)[[0, 4]].tolist() == [1.0, 1.0]
 
 
 def test_an_arm_that_pays_even_if_its_answers_are_worthless_is_used_though_nobody_judges_it() -> (

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from metallm_stream.cli.doctor.finding import Finding, warning
 from metallm_stream.events import PolicyArm
-from metallm_stream.policy.elimination import LABELS_AN_ARM
+from metallm_stream.policy.patience import LABELS_AN_ARM
 
 CALLS = 1_000.0
 
