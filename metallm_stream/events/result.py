@@ -17,7 +17,11 @@ from metallm_stream.events.query import Query
 
 
 class Attempt(Event):
-    """One try at one arm, as it ended."""
+    """One try at one arm, as it ended.
+
+    Where nobody tells `cost_usd`, and the arm has a price, `at_most_usd` is what the try costs at
+    most: for budgets, and in no sum of costs.
+    """
 
     arm: Name
     started_at: Moment
@@ -29,6 +33,7 @@ class Attempt(Event):
     cache_write_tokens: Tokens | None = None
     reasoning_tokens: Tokens | None = None
     cost_usd: Usd | None = None
+    at_most_usd: Usd | None = None
     provider_request_id: Note | None = None
 
 

@@ -222,27 +222,29 @@ class Tries:
             ended = await self._complete(model, self._left_s())
             limit = self._settings.max_text_bytes
             read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
-            booked = self._book(model, read, started_at, began_s)
-            cost_usd = booked.cost_usd
-            most_usd = self._at_most_usd(model, ended, started_at) if cost_usd is None else None
+            costs = self._book(model, read, started_at, began_s)
         except asyncio.CancelledError:
-            most_usd = self._at_most_usd(model, _SUPERSEDED, started_at)
-            self._guard.leave(held, None, None, most_usd)
-            self._book(model, _SUPERSEDED, started_at, began_s)
+            costs = self._book(model, _SUPERSEDED, started_at, began_s)
+            self._guard.leave(held, None, *costs)
             raise
         except BaseException:
             self._guard.leave(held, None, None)
             raise
-        self._guard.leave(held, ended, cost_usd, most_usd)
+        self._guard.leave(held, ended, *costs)
         return storable(read.text) if isinstance(read, Answer) else read
 
     def _book(
         self, model: Model, ended: Answer | ProviderFailure, started_at: datetime, began_s: float
-    ) -> Attempt:
+    ) -> tuple[float | None, float | None]:
+        """Add a try to the attempts; what it cost, and if nobody tells, what it costs at most."""
         latency_s = max(0.0, self._clock.monotonic() - began_s)
         booked = attempt(model, ended, started_at=started_at, latency_s=latency_s)
+        most_usd = None
+        if booked.cost_usd is None:
+            most_usd = self._at_most_usd(model, ended, started_at)
+            booked = booked.model_copy(update={"at_most_usd": most_usd or None})
         self.attempts.append(booked)
-        return booked
+        return booked.cost_usd, most_usd
 
     def _at_most_usd(
         self, model: Model, ended: Answer | ProviderFailure, at: datetime

@@ -1,7 +1,8 @@
 """What a query charges to its budgets, from its decision and its result.
 
 Invariant: a call whose cost nobody tells counts as what it was expected to cost, never as nothing;
-so does one with a failed try that may have been billed.
+so does one with a failed try that may have been billed. Where no cost was expected of an arm, each
+such try counts as what it costs at most, as far as a price is known.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ def charge_of(decision: Decision | None, result: Result | None) -> Charge | None
     expected_usd = _expected_usd(decision)
     if result is None:
         return Charge(decision.decided_at, expected_usd)
-    untold = any(_is_untold(attempt) for attempt in result.attempts)
-    cost_usd = result.cost_usd + (expected_usd if untold else 0.0)
-    return Charge(decision.decided_at, expected_usd, cost_usd)
+    expected_of = {c.arm for c in decision.candidates if c.cost_usd}
+    at_most = [
+        0.0 if attempt.arm in expected_of else attempt.at_most_usd or 0.0
+        for attempt in result.attempts
+        if _is_untold(attempt)
+    ]
+    untold_usd = sum(at_most) + (0.0 if all(at_most) else expected_usd)
+    return Charge(decision.decided_at, expected_usd, result.cost_usd + untold_usd)
 
 
 def _is_untold(attempt: Attempt) -> bool:

@@ -59,12 +59,14 @@ def asked(reply: Any, cap_usd: float, calls: int) -> tuple[list[Result], float]:
 
 
 def test_a_host_that_tells_no_usage_is_capped_by_the_sizes() -> None:
-    """Each byte counts as a token towards the cap; the result's own cost stays unknown."""
+    """Each byte counts as a token towards cap and budgets; the result's own cost stays unknown."""
     each_usd = (len(TEXT.encode()) * 1_000 + len("four") * 10_000) / 1e6
     results, spent_usd = asked(REPLY, cap_usd=2.5 * each_usd, calls=5)
     assert [one.failure and one.failure.kind for one in results] == [None] * 3 + ["spend_cap"] * 2
     assert spent_usd == pytest.approx(3 * each_usd)
-    assert [try_.cost_usd for one in results for try_ in one.attempts] == [None] * 3
+    tries = [(try_.cost_usd, try_.at_most_usd) for one in results for try_ in one.attempts]
+    assert tries == [(None, pytest.approx(each_usd))] * 3
+    assert [one.cost_usd for one in results] == [0.0] * 5
 
 
 def test_tokens_that_are_told_count_as_such() -> None:
@@ -107,9 +109,9 @@ def test_a_timeout_counts_as_the_longest_answer(
         tries_per_arm=2,
     )
     assert [kind for _, kind in kinds(result.attempts)] == ["timeout"] * 2
-    assert spending.tell().spent_usd == pytest.approx(
-        2 * (len(SHORT) * 1_000 + tokens * 10_000) / 1e6
-    )
+    each_usd = (len(SHORT) * 1_000 + tokens * 10_000) / 1e6
+    assert spending.tell().spent_usd == pytest.approx(2 * each_usd)
+    assert [one.at_most_usd for one in result.attempts] == [pytest.approx(each_usd)] * 2
 
 
 def test_a_timeout_counts_as_a_paid_answer_of_the_arm(stage: Stage) -> None:
@@ -120,7 +122,8 @@ def test_a_timeout_counts_as_a_paid_answer_of_the_arm(stage: Stage) -> None:
     answer_usd = spending.tell().spent_usd
     assert answer_usd > 0
     faults = [Fault.HANG, Fault.RATE_LIMITED, Fault.SERVER_ERROR]
-    stage.answer(longest(), *faults, clock=clock, guard=guard, attempt_timeout_s=0.1)
+    result = stage.answer(longest(), *faults, clock=clock, guard=guard, attempt_timeout_s=0.1)
+    assert [one.at_most_usd is None for one in result.attempts] == [False, True, True]
     assert spending.tell().spent_usd == pytest.approx(2 * answer_usd)
 
 
@@ -138,4 +141,5 @@ def test_a_hedged_try_that_is_broken_off_counts_too(stage: Stage) -> None:
     )
     assert kinds(result.attempts) == [("here/b", None), ("here/a", "superseded")]
     told_usd = sum(one.cost_usd or 0.0 for one in result.attempts)
+    assert [one.at_most_usd for one in result.attempts] == [None, len(SHORT) / 1e3]
     assert spending.tell().spent_usd == pytest.approx(told_usd + len(SHORT) / 1e3)

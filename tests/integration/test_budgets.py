@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from sqlalchemy import text
 
-from metallm_stream.events import BudgetAccount, Decision, Feedback, Query
+from metallm_stream.events import BudgetAccount, Decision, Feedback, Model, Price, Query
+from metallm_stream.kafka import Record, write
 from tests.pipeline import Pipeline, kill, open_pipeline, outcomes, questions
 from tests.processes import eventually
 
@@ -111,6 +115,68 @@ def test_a_hard_budget_refuses_with_its_name_while_the_learner_is_down(pipeline:
     assert "budgets.team: " in refused[-1].message
     assert "of team 'x' of 0.02 USD a day" in refused[-1].message
     assert 0.01 < math.fsum(result.cost_usd for result in own) <= 0.02 + 1e-9
+
+
+class Silent(BaseHTTPRequestHandler):
+    """A host that answers yes, and tells neither tokens nor costs."""
+
+    def do_POST(self) -> None:
+        """Answer any request."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{"choices": [{"message": {"content": "yes"}}]}')
+
+
+@contextmanager
+def silent_host() -> Iterator[str]:
+    """The address of such a host."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_a_hard_budget_holds_where_the_host_tells_no_tokens(
+    kafka_bootstrap: str, database_url: str, tmp_path: Path
+) -> None:
+    """What ten answers cost at most is more than the day's, for a router that starts anew too."""
+    price = Price(input_usd_per_mtok=100, output_usd_per_mtok=100)
+    model = Model(arm="large", provider="recorded", model="large", price=price)
+    settings = {name: value for name, value in BUDGETS.items() if "TEAM" in name}
+    with (
+        silent_host() as url,
+        open_pipeline(kafka_bootstrap, database_url, tmp_path) as pipeline,
+    ):
+        pipeline.vendor_url = url
+        write(pipeline.producer, [Record.of(pipeline.names.models, model.arm, model)])
+        children = pipeline.start_all(**settings)
+        queries = questions(50)
+        pipeline.ask(*queries[:10])
+        results = pipeline.wait_for_results(10)
+        tries = [item for result in results.values() for item in result.attempts]
+        at_most_usd = math.fsum(item.at_most_usd or 0.0 for item in tries)
+        assert len(tries) == 10
+        assert at_most_usd > 0.02
+        assert math.fsum(result.cost_usd for result in results.values()) == 0
+        pipeline.wait_until_learned()
+        eventually(lambda: committed(pipeline, "team", 10) is not None)
+        figures = committed(pipeline, "team", 10)
+        assert figures is not None
+        assert figures["spent_usd"] == pytest.approx(at_most_usd)
+        eventually(
+            lambda: any(
+                BudgetAccount.parse(item.value()).spent_usd > 0.02
+                for item in pipeline.read(pipeline.names.policy)
+                if (item.key() or b"").startswith(b"budget/")
+            )
+        )
+        kill(children["router"])
+        pipeline.ask(*queries[10:])
+        later = [result for result in pipeline.wait_for_results(50).values() if not result.attempts]
+        assert [item.failure and item.failure.kind for item in later] == ["no_arm"] * 40
+        assert pipeline.sql("SELECT sum(cost_usd) AS usd FROM metallm.spend")[0]["usd"] in (0, None)
 
 
 def test_an_account_that_nobody_has_used_for_long_is_forgotten_everywhere(

@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from metallm_stream.events import Decision, Feedback, Result
+from metallm_stream.events import Attempt, Decision, Feedback, Result
 from metallm_stream.join import Interaction, change
 from metallm_stream.policy import merged
 from tests.simulation import router, worker
@@ -136,12 +136,11 @@ def _check_budgets(world: World) -> None:
     for budget in world.budgets:
         spent: dict[str, float] = defaultdict(float)
         for decision, result in kept.values():
-            untold = any(
-                a.cost_usd is None and (a.failure is None or a.failure.kind in MAYBE_BILLED)
+            spent[budget.account_key(decision.metadata)] += result.cost_usd + sum(
+                _untold_usd(decision, a)
                 for a in result.attempts
+                if a.cost_usd is None and (a.failure is None or a.failure.kind in MAYBE_BILLED)
             )
-            expected = (decision.reserved_usd or 0.0) if untold else 0.0
-            spent[budget.account_key(decision.metadata)] += result.cost_usd + expected
         for key, total in spent.items():
             account = world.database.accounts[budget.name, key]
             if not math.isclose(account.spent_usd, total, abs_tol=SAME):
@@ -155,6 +154,14 @@ def _check_budgets(world: World) -> None:
         for place, ledger in each.pacer._ledgers.items():
             if ledger._pending:
                 raise Violation(f"{place}: {list(ledger._pending)} stay reserved in a router")
+
+
+def _untold_usd(decision: Decision, attempt: Attempt) -> float:
+    """What the one try of a query counts whose cost nobody tells."""
+    costs = {item.arm: item.cost_usd for item in decision.candidates}
+    if costs.get(attempt.arm):
+        return decision.reserved_usd or 0.0
+    return attempt.at_most_usd or decision.reserved_usd or 0.0
 
 
 def _kept(world: World) -> dict[str, tuple[Decision, Result]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GROUP = "worker"
 TIMEOUT = Failure(kind="timeout", message="no answer within 60 s")
 COSTS_USD = (0.0, 0.0004, 0.003, None, 0.25)
+AT_MOST_USD = 0.02
 
 
 class Worker:
@@ -64,6 +65,7 @@ class Worker:
             started_at=self._world.now,
             latency_s=1.0,
             cost_usd=cost_usd,
+            at_most_usd=AT_MOST_USD if cost_usd is None else None,
             failure=TIMEOUT if failed else None,
         )
         return Result(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metallm_stream.arms import Catalogue
 from metallm_stream.events import (
     BudgetAccount,
     Candidate,
@@ -16,9 +17,11 @@ from metallm_stream.events import (
     Failure,
     FailureKind,
     Model,
+    Price,
     Query,
+    Result,
 )
-from metallm_stream.policy import chooser
+from metallm_stream.policy import Published, chooser
 from metallm_stream.route import (
     Account,
     Arrival,
@@ -49,14 +52,20 @@ def at(**later: float) -> datetime:
 
 
 def paced(
-    pacer: Pacer | None, *queries: Query, now: datetime = NOON, seed: int = 1
+    pacer: Pacer | None,
+    *queries: Query,
+    now: datetime = NOON,
+    seed: int = 1,
+    offset: int = 0,
+    arms: Catalogue | None = None,
+    published: Published | None = None,
 ) -> list[Decided]:
     """Decide queries that stand one after the other, under budgets."""
     return decide(
-        [Arrival(query, 0, row, now) for row, query in enumerate(queries)],
+        [Arrival(query, 0, row, now) for row, query in enumerate(queries, offset)],
         np.zeros((len(queries), 2), np.float32),
-        catalogue=catalogue(),
-        published=policy(),
+        catalogue=catalogue() if arms is None else arms,
+        published=policy() if published is None else published,
         chooser=chooser(),
         defaults=TradeOff(0.0, 0.0, 10.0),
         rng=np.random.default_rng(seed),
@@ -345,6 +354,60 @@ def test_a_failed_try_that_may_have_been_billed_is_charged_as_expected(
         Charge(decision.decided_at, 0.002, pytest.approx(cost_usd))  # type: ignore[arg-type]
         for cost_usd in (charged_usd, 0.001)
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "cost_usd", "untold", "charged_usd"),
+    [
+        ([("mini", None)], None, [("mini", 0.01)], 0.01),
+        ([("mini", None)], 0.002, [("mini", 0.01)], 0.01),
+        ([("mini", 0.0)], 0.0, [("mini", 0.01), ("mini", 0.02)], 0.03),
+        ([("mini", None)], 0.002, [("mini", None)], 0.002),
+        ([("mini", 0.002)], 0.002, [("mini", 0.01), ("mini", 0.01)], 0.002),
+        ([("mini", 0.002), ("big", None)], 0.002, [("mini", 0.01), ("big", 0.05)], 0.052),
+    ],
+)
+def test_what_nobody_tells_of_an_arm_of_unknown_cost_is_charged_as_it_costs_at_most(
+    own: list[tuple[str, float | None]],
+    cost_usd: float | None,
+    untold: list[tuple[str, float | None]],
+    charged_usd: float,
+) -> None:
+    """Each try of it, where a price is known; where a cost was expected of its arm, that counts."""
+    decision = records.decision(
+        candidates=[Candidate(arm=arm, probability=0.5, cost_usd=usd) for arm, usd in own],
+        reserved_usd=cost_usd,
+    )
+    attempts = [records.attempt(arm, cost_usd=None, at_most_usd=usd) for arm, usd in untold]
+    told = records.attempt("maxi", cost_usd=0.1)
+    result = records.result(attempts=(*attempts, told), cost_usd=0.1)
+    charge = charge_of(Decision.parse(decision.encode()), Result.parse(result.encode()))
+    assert charge is not None
+    assert charge.cost_usd == pytest.approx(0.1 + charged_usd)
+
+
+def test_a_hard_budget_holds_where_no_host_tells_tokens() -> None:
+    """Nothing is ever expected there, but each answer is charged as it costs at most."""
+    budget, account = Budget("day", 0.095, "day", hard=True), Account()
+    price = Price(input_usd_per_mtok=1_000, output_usd_per_mtok=1_000)
+    arms = catalogue(**{arm: {"price": price} for arm in ARMS})
+    silent = policy(**{arm: {"cost_usd": None} for arm in ARMS})
+    pacer, answered = Pacer([budget]), 0
+    for offset in range(50):
+        pacer.adopt(record_of(budget, "", replace(account, next_offsets={0: offset})))
+        (item,) = paced(
+            pacer, ask(query_id=str(offset)), offset=offset, arms=arms, published=silent
+        )
+        decision = item.decision
+        charge = charge_of(decision, None)
+        account = account.revised(budget, None, charge)
+        if decision.arm is not None:
+            answered += 1
+            untold = records.attempt(decision.arm, cost_usd=None, at_most_usd=0.01)
+            result = records.result(str(offset), decision.arm, attempts=(untold,))
+            account = account.revised(budget, charge, charge_of(decision, result))
+    assert answered == 10
+    assert account.spent_usd == pytest.approx(0.1)
 
 
 def test_spending_comes_down_to_the_budget_and_the_weight_is_told() -> None:
