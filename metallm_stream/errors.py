@@ -60,3 +60,14 @@ class Unreachable(ConfigurationError):
 
 class Fenced(MetallmError):
     """Another process has taken over this slot or partition: stop writing and restart."""
+
+
+def counted(count: float, word: str) -> str:
+    """A number and what it counts, as messages tell it.
+
+    >>> counted(1, "arm"), counted(2_000, "query"), counted(0.7, "record")
+    ('1 arm', '2,000 queries', '1 record')
+    """
+    shown = f"{count:,.0f}"
+    many = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{shown} {word if shown == '1' else many}"

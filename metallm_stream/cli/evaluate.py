@@ -138,15 +138,22 @@ def _print(metric: str, values: Sequence[PolicyValue]) -> None:
             cells = [_number(cell) for cell in (estimate.value, estimate.low, estimate.high)]
             table.add_row(f"  {estimate.estimator}", *cells)
     console.print(table)
-    for note in (note for value in values for note in _notes(value)):
+    for note in _notes(values):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _notes(value: PolicyValue) -> list[str]:
-    """What to know before believing a policy's figures."""
-    missing = [f"{one.estimator}: {one.note}" for one in value.estimates if one.note]
-    said = [*value.notes, *(missing if value.decisions else [])]
-    return [f"{value.target}: {note}" for note in said]
+def _notes(values: Sequence[PolicyValue]) -> list[str]:
+    """What to know before believing the figures: each note once, after the policies it is about."""
+    about: dict[str, list[str]] = {}
+    for value in values:
+        missing: dict[str, list[str]] = {}
+        for one in value.estimates if value.decisions else ():
+            if one.note:
+                missing.setdefault(one.note, []).append(one.estimator)
+        of_some = [f"{', '.join(names)}: {note}" for note, names in missing.items()]
+        for note in (*value.notes, *of_some):
+            about.setdefault(note, []).append(value.target)
+    return [f"{', '.join(targets)}: {note}" for note, targets in about.items()]
 
 
 def _number(value: float | None) -> str:

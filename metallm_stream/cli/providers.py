@@ -14,7 +14,7 @@ from rich.text import Text
 from metallm_stream.cli.groups import Group
 from metallm_stream.cli.models import read_catalogue
 from metallm_stream.cli.output import output
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, counted
 from metallm_stream.events import Model
 from metallm_stream.providers.rate_headers import Quota, RateLimits
 from metallm_stream.serve.open_judge import judge_model
@@ -71,8 +71,8 @@ def _announced(models: Sequence[Model]) -> str:
     costs = {model.arm: dearest_usd(model) for model in models}
     unknown = [arm for arm, cost in costs.items() if cost is None]
     total_usd = sum(cost or 0.0 for cost in costs.values())
-    calls = "1 call" if len(models) == 1 else f"{len(models)} calls"
     besides = f", and what is not known of {', '.join(unknown)}" if unknown else ""
+    calls = counted(len(models), "call")
     return f"{calls}, {TIMEOUT_S:g} s at most: at most ${total_usd:.6f}{besides}"
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.database import database
 from metallm_stream.encode import load_encoder
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, counted
 from metallm_stream.join import Rewards
 from metallm_stream.policy import is_river
 from metallm_stream.serve.rebuild import rebuild as rebuild_stored
@@ -53,16 +53,18 @@ def rebuild(from_log: bool, apply: bool) -> None:
         else:
             rebuilt = rebuild_stored(engine, *identity)
         difference = rebuilt.max_relative_difference
+        arms = counted(len(rebuilt.sums.arms), "arm")
         click.echo(
-            f"{rebuilt.interactions} interactions, {len(rebuilt.sums.arms)} arms, largest relative "
+            f"{counted(rebuilt.interactions, 'interaction')}, {arms}, largest relative "
             f"difference {difference:.3g}"
         )
         if is_river(settings.router.policy):
             river = _river(engine, settings, identity, from_log=from_log, apply=apply)
             click.echo(
-                f"{settings.router.policy}: {river.lessons} lessons, {river.corrections} of them "
-                f"corrected since {'and now applied' if apply else 'and not applied'}, largest "
-                f"relative difference {river.difference:.3g}"
+                f"{settings.router.policy}: {counted(river.lessons, 'lesson')}, "
+                f"{river.corrections} of them corrected since "
+                f"{'and now applied' if apply else 'and not applied'}, largest relative "
+                f"difference {river.difference:.3g}"
             )
             difference = max(difference, 0.0 if apply else river.difference)
     if difference > TOLERANCE:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from metallm_stream.cli.output import output
+from metallm_stream.errors import counted
 from metallm_stream.evaluate import WITHIN_BUDGET, Labels, Part, Spending, Utilities, Value
 from metallm_stream.evaluate.spending import FIRST, WINDOW
 
@@ -85,7 +86,8 @@ def show(report: Report) -> None:
     """Print the policy beside every baseline, and what else there is to say."""
     console = output()
     asked = report.asked
-    title = f"{asked.file.name}: {report.n:,} queries, cost weight {report.stream.cost_weight:g}"
+    queries = counted(report.n, "query")
+    title = f"{asked.file.name}: {queries}, cost weight {report.stream.cost_weight:g}"
     table = _table(title, "policy")
     whole, half = report.whole, report.second_half
     table.add_row(f"[bold]{escape(asked.policy)}", *_cells(whole.policy), *_cells(half.policy))
@@ -113,7 +115,7 @@ def show_weights(reports: Sequence[Report]) -> None:
     """
     console = output()
     first = reports[0]
-    table = _table(f"{first.asked.file.name}: {first.n:,} queries", "cost weight, policy")
+    table = _table(f"{first.asked.file.name}: {counted(first.n, 'query')}", "cost weight, policy")
     for report in reports:
         weight = f"{report.stream.cost_weight:g}"
         parts = report.whole, report.second_half

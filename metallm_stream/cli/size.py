@@ -14,6 +14,7 @@ from rich.table import Table
 from metallm_stream.cli import sizing
 from metallm_stream.cli.numbers import finite
 from metallm_stream.cli.output import output
+from metallm_stream.errors import counted
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -47,7 +48,7 @@ def size(**options: Any) -> None:  # noqa: ANN401 - one for each field of Worklo
     console = output()
     console.print(table)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{need.partitions} partitions a topic")
+    say(f"{counted(need.partitions, 'partition')} a topic")
     say(
         f"Kafka: {need.kafka_in_mb_per_s:.2f} MB/s written, all copies together, and"
         f" {need.kafka_out_mb_per_s:.2f} MB/s read by the services;"

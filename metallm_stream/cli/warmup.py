@@ -18,6 +18,7 @@ from metallm_stream.cli.database import database
 from metallm_stream.cli.numbers import finite
 from metallm_stream.cli.output import output
 from metallm_stream.encode import load_encoder
+from metallm_stream.errors import counted
 from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, read_logged
 from metallm_stream.evaluate.warm_start import DEFAULT_LIMIT, DEFAULT_WEIGHT
 from metallm_stream.postgres import (
@@ -113,7 +114,9 @@ def _add(
         save_warmup(conn, name, sums, queries=len(logged), weight=weight)
         added = next(item for item in load_warmups(conn) if item.name == name)
         notes = [note for note in (_strangers(conn, arms), _unjudged(logged, arms)) if note]
-    click.echo(f"added {name}: {added.queries:,} queries, each outcome counts {added.weight:.3g}")
+    click.echo(
+        f"added {name}: {counted(added.queries, 'query')}, each outcome counts {added.weight:.3g}"
+    )
     click.echo(f"live labels that it stands for: {_counted(added)}")
     for note in notes:
         click.echo(note, err=True)

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 
 from metallm_stream.cli.database import database
 from metallm_stream.cli.output import output
+from metallm_stream.errors import counted
 from metallm_stream.settings import load
 
 REFRESH_S = 1.0
@@ -152,7 +153,7 @@ def _head(head: Mapping[str, Any]) -> str:
         policy = f"policy {head['version']}, {_age(head['policy_age_s'])} old"
     lag = "nothing learned yet"
     if head["lag"] is not None:
-        lag = f"lag {head['lag']:,} records, {_age(head['lag_age_s'])} ago"
+        lag = f"lag {counted(head['lag'], 'record')}, {_age(head['lag_age_s'])} ago"
     rate = f"{head['recent'] / WINDOW_S:.1f} queries/s in the last minute"
     lines = f"{rate} · {policy}\n{lag} · dead letters {head['dead_letters']:,}"
     if head["drift_arm"] is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import select
 import signal
 import subprocess
@@ -91,7 +92,7 @@ class Child:
         for a minute is ended and started again. ``None``: ready as soon as it runs.
     restart
         Whether an instance that ends is followed by another, after 0.1 s at first and at most 5 s
-        when it keeps failing.
+        when it keeps failing; never after 78, by which it says that a restart does not help.
     held_files
         Descriptors that the guard keeps open as long as the command lives.
     """
@@ -155,8 +156,8 @@ class Child:
         Raises
         ------
         ChildFailed
-            When the time is over, the child is or is being stopped, or its first three instances
-            ended before they were ready.
+            When the time is over, the child is or is being stopped, will not be started again, or
+            its first three instances ended before they were ready.
         """
         with self._change:
             self._change.wait_for(lambda: self._ready or self._is_hopeless(), timeout_s)
@@ -185,6 +186,8 @@ class Child:
         ended = len(self._exit_codes)
         if self._stopping or not self._restart:
             return self._stopping or ended > 0
+        if os.EX_CONFIG in self._exit_codes:
+            return True
         return not self._ever_ready and ended >= _HOPELESS_EXITS
 
     def _complaint(self, timeout_s: float) -> str:
@@ -194,9 +197,12 @@ class Child:
             else f"was not ready within {timeout_s:g} s"
         )
         path = self.command.log_path
+        return f"{self.name} {state}; the last lines of its log {path}:\n{self._tail(_TAIL_LINES)}"
+
+    def _tail(self, count: int) -> str:
+        path = self.command.log_path
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        tail = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
-        return f"{self.name} {state}; the last lines of its log {path}:\n{tail}"
+        return "\n".join(f"    {line}" for line in lines[-count:])
 
     def _run(self) -> None:
         failures = 0
@@ -268,6 +274,13 @@ class Child:
             self._hang_up()
             self._change.notify_all()
             if self._stopping or not self._restart:
+                return False
+            if code == os.EX_CONFIG:
+                if self._ever_ready:  # else `wait_ready` tells
+                    _log.error(
+                        "%s ended with exit code %d: mend what its log says, then start anew\n%s",
+                        *(self.name, code, self._tail(1)),
+                    )
                 return False
             _log.warning(
                 "%s ended with exit code %d: next try in %.1f s", self.name, code, backoff_s

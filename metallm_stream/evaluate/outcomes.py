@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from metallm_stream.errors import InvalidEvent
+from metallm_stream.errors import InvalidEvent, counted
 from metallm_stream.events import Id, Name, Probability, Usd, explain
 
 
@@ -128,7 +128,9 @@ def read_outcomes(path: Path) -> Outcomes:
     notes = []
     unique = list({line.query_id: line for line in reversed(lines)}.values())[::-1]
     if len(unique) < len(lines):
-        notes.append(f"{len(lines) - len(unique)} lines with an earlier query_id left out")
+        notes.append(
+            f"{counted(len(lines) - len(unique), 'line')} with an earlier query_id left out"
+        )
     arms = sorted({arm for line in unique for arm in line.outcomes})
     complete = [line for line in unique if _is_complete(line, arms)]
     if not complete:
@@ -137,11 +139,12 @@ def read_outcomes(path: Path) -> Outcomes:
             'them need a "quality" from 0 to 1 in one line'
         )
     if len(complete) < len(unique):
-        notes.append(f"{len(unique) - len(complete)} queries without every arm's outcome left out")
+        lacking = counted(len(unique) - len(complete), "query")
+        notes.append(f"{lacking} without every arm's outcome left out")
     outcomes = [[line.outcomes[arm] for arm in arms] for line in complete]
     cost, filled = _without_gaps(np.array([[_number(o.cost) for o in row] for row in outcomes]))
     if filled:
-        notes.append(f"{filled} missing costs taken as the arm's mean")
+        notes.append(f"{counted(filled, 'missing cost')} taken as the arm's mean")
     return Outcomes(
         arms=tuple(arms),
         texts=tuple(line.text for line in complete),

@@ -6,6 +6,7 @@ before the estimates are believed.
 
 from __future__ import annotations
 
+from metallm_stream.errors import counted
 from metallm_stream.evaluate.bandit_log import BanditLog
 
 # Below so many effective decisions, or with one decision of such a share of all weights, a limit
@@ -61,7 +62,8 @@ class Overlap:
             share = self.unsupported
             found.append(f"{share:.1%} of its choices had probability 0 in the log: {trusted}")
         if self.effective_decisions < FEWEST:
-            found.append(f"only {self.effective_decisions:.0f} effective decisions: {trusted}")
+            effective = counted(self.effective_decisions, "effective decision")
+            found.append(f"only {effective}: {trusted}")
         elif self.largest_weight > LARGEST_SHARE * self._weights:
             share = self.largest_weight / self._weights
             found.append(f"one decision has {share:.0%} of all weight: {trusted}")

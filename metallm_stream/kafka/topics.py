@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from metallm_stream.errors import ConfigurationError, Unreachable
+from metallm_stream.errors import ConfigurationError, Unreachable, counted
 from metallm_stream.kafka.connect import MAX_RECORD_BYTES, Admin
 
 SEGMENT_BYTES, SEGMENT_MS = 4 * MAX_RECORD_BYTES, 300_000
@@ -183,8 +183,8 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
             )
     if found[names.decisions] < found[names.queries]:
         raise ConfigurationError(
-            f"topic {names.decisions!r} has {found[names.decisions]} partitions, fewer than the "
-            f"{found[names.queries]} of {names.queries!r}: add partitions to it"
+            f"topic {names.decisions!r} has {counted(found[names.decisions], 'partition')}, "
+            f"fewer than the {found[names.queries]} of {names.queries!r}: add partitions to it"
         )
     _check_settings(admin, names, providers)
 

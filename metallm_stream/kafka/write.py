@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from metallm_stream.errors import MetallmError, Unreachable
+from metallm_stream.errors import MetallmError, Unreachable, counted
 from metallm_stream.kafka.records import Record
 from metallm_stream.kafka.rights import refused
 
@@ -49,7 +49,8 @@ def write(producer: Producer, records: Iterable[Record], timeout_s: float = TIME
         raise refused(error, topic) or NotWrittenError(f"{topic}: {error}")
     if len(producer):
         raise Unreachable(
-            f"Kafka does not answer: {len(producer)} records not acknowledged in {timeout_s:g} s"
+            f"Kafka does not answer: {counted(len(producer), 'record')} not acknowledged in "
+            f"{timeout_s:g} s"
         )
 
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from metallm_stream.errors import counted
 from metallm_stream.events import Attempt, Call, Failure, Model, Skip
 from metallm_stream.providers.attempts import attempt, storable, unless_too_long
 from metallm_stream.providers.base import Answer, Provider, ProviderFailure
@@ -208,11 +209,11 @@ class Tries:
             return Failure(
                 kind="deadline",
                 message="the query's deadline passed after "
-                f"{_counted(len(self.attempts), 'attempt')}{said}",
+                f"{counted(len(self.attempts), 'attempt')}{said}",
             )
         kind = "no_arm" if last is None else last.kind
-        attempts = _counted(len(self.attempts), "attempt")
-        arms = _counted(len({one.arm for one in self.attempts}), "arm")
+        attempts = counted(len(self.attempts), "attempt")
+        arms = counted(len({one.arm for one in self.attempts}), "arm")
         return Failure(kind=kind, message=f"no answer in {attempts} at {arms}{said}")
 
     async def _try_once(self, model: Model, held: Pass) -> str | ProviderFailure:
@@ -295,7 +296,3 @@ def _tokens(call: Call, messages: Sequence[Mapping[str, str]]) -> float:
     generation = call.query.generation
     written = (generation.max_output_tokens or 0) if generation is not None else 0
     return sum(len(turn["content"]) for turn in messages) / _CHARACTERS_A_TOKEN + written
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -28,10 +28,9 @@ def claimed(
     low, high = _watermarks(consumer, where)
     with engine.begin() as conn:
         position = claim_partition(conn, where.topic, where.partition, low, topic_id)
-    if topic_id is not None and position.topic_id != topic_id:
-        raise ConfigurationError(_made_anew(position, low))
-    if not low <= position.next_offset <= high:
-        raise ConfigurationError(_gone(position, low, high))
+    if found := lost(position, topic_id, low, high):
+        said, remedy = found
+        raise ConfigurationError(f"{said}. Nothing is skipped silently; {remedy}")
     return position
 
 
@@ -47,28 +46,31 @@ def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
         ) from exc
 
 
-def _gone(position: Position, low: int, high: int) -> str:
-    if position.next_offset < low:
-        what, places = "records were deleted before they were read", str(low)
+def lost(position: Position, topic_id: str | None, low: int, high: int) -> tuple[str, str] | None:
+    """Why learners cannot go on at the position, and what lets them; None if they can.
+
+    `topic_id` is the topic's today; its log holds offsets from `low` to `high`.
+    """
+    where, next_offset = f"{position.topic}[{position.partition}]", position.next_offset
+    is_known = next_offset > 0 and None not in (position.topic_id, topic_id)
+    places = str(low)
+    if is_known and position.topic_id != topic_id:
+        said = (
+            f"{where}: the topic was deleted and made anew since learners read up to {next_offset} "
+            "of the old one"
+        )
+    elif low <= next_offset <= high:
+        return None
     else:
-        what = "the log was cut at its end, or the topic was made anew"
-        places = f"{high} if it was cut, at {low} if it was made anew"
-    return (
-        f"{position.topic}[{position.partition}] holds offsets {low} to {high}, but the next one "
-        f"to learn from is {position.next_offset}: {what}. {_remedy(position, places)}"
-    )
-
-
-def _made_anew(position: Position, low: int) -> str:
-    return (
-        f"{position.topic}[{position.partition}]: the topic was deleted and made anew since "
-        f"learners read up to {position.next_offset} of the old one. {_remedy(position, str(low))}"
-    )
-
-
-def _remedy(position: Position, places: str) -> str:
-    return (
-        f"Nothing is skipped silently; to go on at {places}, set next_offset to it, and topic_id "
-        f"to NULL, in table metallm.offsets where topic = '{position.topic}' and partition = "
-        f"{position.partition}"
+        what = "records were deleted before they were read"
+        if next_offset > high:
+            what = "the log was cut at its end, or the topic was made anew"
+            places = f"{high} if it was cut, at {low} if it was made anew"
+        said = (
+            f"{where} holds offsets {low} to {high}, but the next one to learn from is "
+            f"{next_offset}: {what}"
+        )
+    return said, (
+        f"to go on at {places}, set next_offset to it, and topic_id to NULL, in table "
+        f"metallm.offsets where topic = '{position.topic}' and partition = {position.partition}"
     )

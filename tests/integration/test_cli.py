@@ -115,7 +115,7 @@ def test_watch_once_shows_arms_and_the_line_above_them(running: Pipeline) -> Non
     result = run(running, "watch", "--once", COLUMNS="80", KAFKA_BOOTSTRAP_SERVERS=None)
     assert result.exit_code == 0, result.output
     head, lag = result.stdout.splitlines()[:2]
-    assert re.match(r"lag [\d,]+ records, \d+ s ago · dead letters 0$", lag.rstrip()), lag
+    assert re.match(r"lag [\d,]+ records?, \d+ s ago · dead letters 0$", lag.rstrip()), lag
     found = re.match(r"([\d.]+) queries/s in the last minute · policy (\d+), \d+ s old", head)
     assert found is not None, head
     assert float(found[1]) >= 1.0
@@ -378,14 +378,12 @@ def test_doctor_sees_that_learners_cannot_go_on(pipeline: Pipeline) -> None:
     result = run(pipeline, "doctor")
     assert result.exit_code == 1
     told = [line for line in result.stdout.splitlines() if "learner: " in line]
-    cut, anew = (line.split(";")[0] for line in told)
-    assert f"problem  learner: {decisions}[0]: it holds offsets 0 to 2, the next one" in cut
-    assert anew.endswith(
-        f"learner: {feedback}[0]: the topic was made anew since learners read up to 2"
-    )
-    assert all(
-        "to go on at 0, set next_offset to it, and topic_id to NULL" in line for line in told
-    )
+    cut, anew = told
+    assert f"problem  learner: {decisions}[0] holds offsets 0 to 2, but the next one" in cut
+    assert f"learner: {feedback}[0]: the topic was deleted and made anew since learners" in anew
+    set_to = "set next_offset to it, and topic_id to NULL, in table metallm.offsets where topic"
+    assert f"to go on at 2 if it was cut, at 0 if it was made anew, {set_to}" in cut
+    assert f"to go on at 0, {set_to} = '{feedback}' and partition = 0" in anew
 
 
 def test_doctor_shows_the_policys_age_and_the_learners_lag(running: Pipeline) -> None:
@@ -406,7 +404,7 @@ def test_doctor_shows_the_policys_age_and_the_learners_lag(running: Pipeline) ->
     result = run(running, "doctor")
     versions = re.findall(r"policy: version (\d+), \d+ s old", result.stdout)
     assert [int(version) >= newest for version in versions] == [True]
-    assert re.search(r"ok       learner: [\d,]+ records behind", result.stdout)
+    assert re.search(r"ok       learner: [\d,]+ records? behind", result.stdout)
 
 
 def test_an_unreachable_kafka_ends_a_command_in_one_line(running: Pipeline) -> None:

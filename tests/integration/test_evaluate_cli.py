@@ -57,6 +57,16 @@ def test_the_table_names_policies_and_says_what_not_to_trust(week: Engine) -> No
     assert "counts 0.5 USD" in evaluate(week, "--cost-scale-usd", "0.5").output
 
 
+def test_a_note_of_several_policies_is_printed_once(week: Engine) -> None:
+    """With all that it is about: of a few decisions there is much to distrust."""
+    result = evaluate(week, "--until", "2026-03-01T12:00:02")
+    assert result.exit_code == 0, result.output
+    notes = [line.partition(": ")[2] for line in result.output.splitlines() if "note: " in line]
+    said = [note.partition(": ")[2] for note in notes]
+    assert 0 < len(said) == len(set(said)), result.output
+    assert all("1 effective decisions" not in note for note in said)
+
+
 def test_time_is_told_by_date_or_by_how_long_ago(week: Engine) -> None:
     """And what is wrong is said with what would be right."""
     known = json.loads(

@@ -53,6 +53,31 @@ def test_a_child_without_restart_stays_ended(supervisor: Supervisor, tmp_path: P
         child.wait_ready(10)
 
 
+def test_a_child_that_a_restart_does_not_help_stays_ended(
+    supervisor: Supervisor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exit code 78 ends the tries: told once with the log's last line, before or after it ran."""
+    log, go = tmp_path / "log", tmp_path / "go"
+    code = (
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+        "print('topic gone is missing'); raise SystemExit(78)"
+    )
+    child = supervisor.run("misled", python(code, log))
+    child.wait_ready(10)
+    go.touch()
+    assert child.wait_over(30) == 78
+    assert child.exit_codes == (78,)
+    (told,) = caplog.messages
+    assert told.startswith("misled ended with exit code 78")
+    assert told.endswith("\n    topic gone is missing")
+    never = supervisor.run("never", python(code, tmp_path / "other"), ready=lambda: False)
+    with pytest.raises(ChildFailed, match=r"(?s)never ended with exit code 78.*topic gone"):
+        never.wait_ready(60)
+    assert never.wait_over(10) == 78
+    assert len(caplog.messages) == 1
+
+
 def test_a_child_that_never_becomes_ready_is_complained_about(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:

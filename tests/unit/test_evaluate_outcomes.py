@@ -70,7 +70,7 @@ def test_queries_without_every_arm_and_doubles_are_left_out_and_told(tmp_path: P
     )
     assert outcomes.quality.tolist() == [[1.0, 0.0]]
     assert outcomes.notes == (
-        "1 lines with an earlier query_id left out",
+        "1 line with an earlier query_id left out",
         "2 queries without every arm's outcome left out",
     )
 
@@ -83,7 +83,7 @@ def test_a_missing_cost_is_the_arms_mean(tmp_path: Path) -> None:
         )
     )
     assert outcomes.cost_usd[:, 0] == pytest.approx([0.2, 0.4, 0.3])
-    assert outcomes.notes == ("1 missing costs taken as the arm's mean",)
+    assert outcomes.notes == ("1 missing cost taken as the arm's mean",)
 
 
 def test_arms_without_costs_are_left_out_where_cost_counts(tmp_path: Path) -> None:

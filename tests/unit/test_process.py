@@ -77,7 +77,7 @@ def test_a_database_that_does_not_answer_is_unreachable() -> None:
 
 def test_records_that_nobody_acknowledges_in_time_are_unreachable_brokers() -> None:
     """A restart may help."""
-    with pytest.raises(Unreachable, match=r"1 records not acknowledged in 0\.1 s"):
+    with pytest.raises(Unreachable, match=r"1 record not acknowledged in 0\.1 s"):
         write(Connection(NOBODY).producer(), [Record("queries", None, b"")], 0.1)
 
 

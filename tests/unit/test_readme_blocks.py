@@ -19,6 +19,7 @@ from metallm_stream.cli.main import cli
 from metallm_stream.embedded.recorded_llm import read_recording
 from metallm_stream.events import Event, Feedback, Query
 from metallm_stream.kafka import TopicNames
+from metallm_stream.serve.probe import PROMPT
 from metallm_stream.settings import Settings
 from tests.readme import README, REPOSITORY, Block, blocks, tables
 
@@ -126,13 +127,14 @@ def test_kcat_examples_are_records_that_the_service_takes() -> None:
 
 
 def test_the_readmes_queries_are_in_the_recording() -> None:
-    """Whoever types them gets an answer from both models."""
+    """Whoever types them gets an answer from both models, as does `metallm providers check`."""
     recording = read_recording([REPOSITORY / "docs" / "example" / "recording.jsonl"])
     text = README.read_text()
     asked = [words[2] for _, words in console_commands() if words[:2] == ["metallm", "ask"]]
     asked += re.findall(r'"text": "([^"]+)"', text)
     assert len(asked) == 3
-    assert all(set(recording.outcomes(each) or ()) == {"small", "large"} for each in asked)
+    for each in (*asked, PROMPT):
+        assert set(recording.outcomes(each) or ()) == {"small", "large"}
 
 
 def test_the_example_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:

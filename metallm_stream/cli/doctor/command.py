@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import click
 
+from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import TIMEOUT_S
 from metallm_stream.cli.doctor import database, installation, kafka
 from metallm_stream.cli.doctor.finding import Finding, State, guarded, ok, problem
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, counted
 from metallm_stream.kafka import Connection
 from metallm_stream.serve.surroundings import names, utc_now
 from metallm_stream.settings import Settings, load
@@ -37,7 +38,7 @@ def doctor() -> None:
         remedy = f"  → {finding.remedy}" if finding.remedy else ""
         click.echo(f"{mark} {finding.about}: {finding.said}{remedy}")
     click.echo(
-        f"{_plural(seen[State.PROBLEM], 'problem')}, {_plural(seen[State.WARNING], 'warning')}"
+        f"{counted(seen[State.PROBLEM], 'problem')}, {counted(seen[State.WARNING], 'warning')}"
     )
     if seen[State.PROBLEM]:
         sys.exit(1)
@@ -75,11 +76,20 @@ def _kafka(settings: Settings, connection: Connection, encoder: str | None) -> I
     listed = admin.list_topics(timeout=TIMEOUT_S).topics
     existing = {topic: len(found.partitions) for topic, found in listed.items()}
     yield from guarded("topics", lambda: kafka.topics(settings, existing, admin))
+    catalogue = Catalogue()
+
+    def models() -> Iterator[Finding]:
+        nonlocal catalogue
+        catalogue = kafka.catalogue_of(connection, all_names)
+        yield from kafka.models(settings, existing, catalogue)
+
     if all_names.models in existing:
-        yield from guarded("models", lambda: kafka.models(settings, existing, connection))
-        yield from guarded("services", lambda: kafka.services(settings, admin, connection))
+        yield from guarded("models", models)
+        yield from guarded("services", lambda: kafka.services(settings, admin, catalogue))
     if all_names.policy in existing:
-        yield from guarded("policy", lambda: kafka.policy(settings, connection, encoder, utc_now()))
+        yield from guarded(
+            "policy", lambda: kafka.policy(settings, connection, catalogue, encoder, utc_now())
+        )
 
 
 def _database(settings: Settings, connection: Connection | None) -> Iterator[Finding]:
@@ -94,7 +104,3 @@ def _database(settings: Settings, connection: Connection | None) -> Iterator[Fin
             yield from guarded("learner", lambda: database.lag(connection, names(settings), engine))
     finally:
         engine.dispose()
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

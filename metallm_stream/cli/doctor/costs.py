@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from metallm_stream.cli.doctor.finding import Finding, warning
 from metallm_stream.cli.listed import listed_entry, may_report_cost
+from metallm_stream.errors import counted
 from metallm_stream.events import Model, PolicyArm
 from metallm_stream.settings import Settings
 
@@ -20,7 +21,7 @@ def unknown_cost(settings: Settings, model: Model, learned: PolicyArm | None) ->
     if learned is not None and learned.cost_usd is not None:
         return
     if answers >= 1:
-        why = f"its {answers:,.0f} answers told no cost"
+        why = f"its {counted(answers, 'answer')} told no cost"
     elif may_report_cost(settings, provider) or listed_entry(settings, provider, name):
         return
     else:

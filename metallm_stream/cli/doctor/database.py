@@ -6,22 +6,24 @@ Invariant: nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from metallm_stream.cli.cluster import TIMEOUT_S
 from metallm_stream.cli.complaints import one_line
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
+from metallm_stream.errors import counted
 from metallm_stream.kafka import Connection, TopicNames, partitions_of, topic_ids
 from metallm_stream.postgres import (
+    Position,
     check_revision,
     current_revision,
     database_url,
     open_engine,
     roles_exist,
 )
+from metallm_stream.serve.claim import lost
 from metallm_stream.settings import Settings
 
 BEHIND = 10_000
@@ -32,7 +34,7 @@ VERSION = text("SHOW server_version")
 SUMS = text("""
     SELECT pg_total_relation_size('metallm.sums'), coalesce(sum(length(sums)), 0) FROM metallm.sums
 """)
-POSITIONS = text("SELECT topic, partition, next_offset, topic_id FROM metallm.offsets")
+POSITIONS = text("SELECT topic, partition, epoch, next_offset, topic_id FROM metallm.offsets")
 
 
 def connect(settings: Settings) -> tuple[Engine | None, Finding]:
@@ -85,7 +87,7 @@ def sums(engine: Engine) -> Iterator[Finding]:
 def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iterator[Finding]:
     """How many records the learner has not read yet, and whether it can go on where it stands."""
     with engine.connect() as conn:
-        known = {(row.topic, row.partition): row for row in conn.execute(POSITIONS)}
+        known = {(row.topic, row.partition): Position(*row) for row in conn.execute(POSITIONS)}
     read = {topic for topic, _ in known} - {*topic_names.joined}
     total, stands = 0, False
     consumer = connection.reader()
@@ -98,35 +100,15 @@ def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iter
                 low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
                 stored = known.get((topic, where.partition))
                 position = low if stored is None else stored.next_offset
-                lacking = _lacking(stored, ids.get(topic), low, high)
-                if lacking:
+                if stored is not None and (found := lost(stored, ids.get(topic), low, high)):
                     stands = True
-                    yield problem(
-                        "learner",
-                        f"{topic}[{where.partition}]: {lacking}; no learner goes on",
-                        f"to go on at {low}, set next_offset to it, and topic_id to NULL, in "
-                        "metallm.offsets (docs/operations.md, Records deleted)",
-                    )
+                    yield problem("learner", f"{found[0]}; no learner goes on", found[1])
                 if topic in topic_names.joined:
                     total += max(0, high - position)
     finally:
         consumer.close()
+    behind = f"{counted(total, 'record')} behind"
     if total > BEHIND:
-        yield warning("learner", f"{total:,} records behind", "run more learners, see its log")
+        yield warning("learner", behind, "run more learners, see its log")
     elif not stands:
-        yield ok("learner", f"{total:,} records behind")
-
-
-def _lacking(stored: Row[Any] | None, topic_id: str | None, low: int, high: int) -> str:
-    """Why the log does not hold what comes next; empty if it does, or nothing was read of it."""
-    if stored is None:
-        return ""
-    is_known = stored.next_offset > 0 and None not in (stored.topic_id, topic_id)
-    if is_known and stored.topic_id != topic_id:
-        return f"the topic was made anew since learners read up to {stored.next_offset}"
-    if low <= stored.next_offset <= high:
-        return ""
-    return (
-        f"it holds offsets {low} to {high}, the next one to learn from is {stored.next_offset}: "
-        "records were deleted, or the topic was made anew"
-    )
+        yield ok("learner", behind)

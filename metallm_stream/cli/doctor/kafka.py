@@ -16,7 +16,6 @@ from metallm_stream.cli.cluster import cluster, refusals
 from metallm_stream.cli.doctor.costs import unknown_cost
 from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, warning
 from metallm_stream.cli.doctor.labels import unjudged
-from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import PolicyArm, PolicyManifest
 from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
 from metallm_stream.serve.knowledge import Knowledge
@@ -73,11 +72,20 @@ def _fitting(all_names: TopicNames, existing: Mapping[str, int], admin: Admin) -
     yield ok("topics", f"partitions: {counts}; models and policy are compacted")
 
 
+def catalogue_of(connection: Connection, topic_names: TopicNames) -> Catalogue:
+    """The catalogue as its topic has it now."""
+    knowledge = Knowledge(connection, topic_names, None)
+    try:
+        knowledge.catch_up()
+    finally:
+        knowledge.close()
+    return knowledge.catalogue
+
+
 def models(
-    settings: Settings, existing: Mapping[str, int], connection: Connection
+    settings: Settings, existing: Mapping[str, int], catalogue: Catalogue
 ) -> Iterator[Finding]:
     """Whether there are models, and a way to each one's provider."""
-    catalogue = _catalogue(connection, names(settings))
     if not len(catalogue):
         yield warning("models", "none: every query fails", "metallm models add ARM --provider NAME")
         return
@@ -110,18 +118,12 @@ def models(
             )
 
 
-def _catalogue(connection: Connection, topic_names: TopicNames) -> Catalogue:
-    """The catalogue as its topic has it now."""
-    knowledge = Knowledge(connection, topic_names, None)
-    try:
-        knowledge.catch_up()
-    finally:
-        knowledge.close()
-    return knowledge.catalogue
-
-
 def policy(
-    settings: Settings, connection: Connection, encoder: str | None, now: datetime
+    settings: Settings,
+    connection: Connection,
+    catalogue: Catalogue,
+    encoder: str | None,
+    now: datetime,
 ) -> Iterator[Finding]:
     """The newest policy, its encoder, and arms of unknown cost or that nobody judges."""
     manifests, arms = _published(connection, names(settings))
@@ -144,10 +146,9 @@ def policy(
                 f"learned with encoder {newest.encoder}, these settings give {encoder}",
                 "set METALLM_ENCODER to the same for all services",
             )
-    known = _catalogue(connection, names(settings)).arms
-    for model in known.values():
+    for model in catalogue.arms.values():
         yield from unknown_cost(settings, model, arms.get(model.arm))
-    yield from unjudged(part for arm, part in arms.items() if arm in known)
+    yield from unjudged(part for arm, part in arms.items() if arm in catalogue)
 
 
 def _published(
@@ -168,18 +169,13 @@ def _published(
     return manifests, arms
 
 
-def services(settings: Settings, admin: AdminClient, connection: Connection) -> Iterator[Finding]:
+def services(settings: Settings, admin: AdminClient, catalogue: Catalogue) -> Iterator[Finding]:
     """How many replicas of each service are in their groups, and whether they have partitions.
 
     Where there are models, a service whose work nobody does is a problem.
     """
-    topic_names = names(settings)
-    start = f"{topic_names.prefix}metallm-"
-    try:
-        arms = tuple(_catalogue(connection, topic_names).arms.values())
-    except (ConfigurationError, KafkaException):  # as the check of models tells
-        arms = ()
-    providers = sorted({model.provider for model in arms})
+    start = f"{names(settings).prefix}metallm-"
+    providers = sorted({model.provider for model in catalogue.arms.values()})
     wanted = {
         "router": "python services/router.py",
         "learner": "python services/learner.py",
@@ -202,7 +198,7 @@ def services(settings: Settings, admin: AdminClient, connection: Connection) -> 
         if count and partitions:
             running.append(f"{count} {service}")
         else:
-            yield absent(service, count, wanted[service], is_needed=bool(arms))
+            yield absent(service, count, wanted[service], is_needed=bool(len(catalogue)))
     if running:
         yield ok("services", ", ".join(running))
 

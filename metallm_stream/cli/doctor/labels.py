@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from metallm_stream.cli.doctor.finding import Finding, warning
+from metallm_stream.errors import counted
 from metallm_stream.events import PolicyArm
 from metallm_stream.policy.patience import LABELS_AN_ARM
 
@@ -23,7 +24,7 @@ def unjudged(arms: Iterable[PolicyArm]) -> Iterator[Finding]:
         if part.calls >= CALLS and part.observations < LABELS_AN_ARM <= due:
             yield warning(
                 "labels",
-                f"{part.arm}: {part.calls:,.0f} calls and {part.observations:,.0f} labels, where "
-                f"{due:,.0f} would be usual: it gets ever fewer queries",
+                f"{part.arm}: {part.calls:,.0f} calls and {counted(part.observations, 'label')}, "
+                f"where {due:,.0f} would be usual: it gets ever fewer queries",
                 "publish feedback on some of its answers, or remove it from the catalogue",
             )
