@@ -29,6 +29,13 @@ REMEDIES = {
         f"let the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms include "
         f"{SESSION_TIMEOUT_S * 1_000:.0f}"
     ),
+    KafkaError.OFFSET_METADATA_TOO_LARGE: (
+        "set the brokers' offset.metadata.max.bytes to 4096 or more"
+    ),
+    KafkaError.INVALID_TIMESTAMP: (
+        "set this machine's clock, or let the topic's message.timestamp.before.max.ms and "
+        "message.timestamp.after.max.ms include its time"
+    ),
 }
 UNREACHABLE = (
     KafkaError._TIMED_OUT,  # noqa: SLF001

@@ -174,7 +174,8 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     providers = tuple(providers)
     if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
         raise ConfigurationError(no_topic(missing[0]))
-    found = _metadata(admin)
+    listed = _listed(admin)
+    found = _counted(listed)
     for topic in names.compacted:
         if found[topic] != 1:
             raise ConfigurationError(
@@ -186,7 +187,7 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
             f"topic {names.decisions!r} has {counted(found[names.decisions], 'partition')}, "
             f"fewer than the {found[names.queries]} of {names.queries!r}: add partitions to it"
         )
-    _check_settings(admin, names, providers)
+    _check_settings(admin, names, providers, listed)
 
 
 def no_topic(topic: str) -> str:
@@ -212,17 +213,22 @@ def retention(admin: Admin, topic: str) -> tuple[int, int]:
     return int(settings["retention.ms"]), int(settings["retention.bytes"])
 
 
-def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
-    """Compacted topics must be compacted, and what we write must be allowed to be long enough."""
+def _check_settings(
+    admin: Admin, names: TopicNames, providers: Iterable[str], listed: ClusterMetadata
+) -> None:
+    """Nothing may be deleted that counts, and all that we write must be taken."""
     users = (names.queries, names.feedback)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in names.all(providers)]
     for resource, answer in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
         settings = _settings(resource.name, answer)
-        policy = settings["cleanup.policy"]
-        if resource.name in names.compacted and "compact" not in policy:
+        _check_cleanup(resource.name, settings["cleanup.policy"], names)
+        in_sync = int(settings.get("min.insync.replicas") or 1)  # not every broker tells
+        partitions = listed.topics[resource.name].partitions.values()
+        copies = min((len(partition.replicas) for partition in partitions), default=in_sync)
+        if in_sync > copies:
             raise ConfigurationError(
-                f"topic {resource.name!r} has cleanup.policy={policy}: its newest records would be "
-                "deleted; set cleanup.policy=compact"
+                f"topic {resource.name!r} has min.insync.replicas={in_sync} and {copies} copies: "
+                f"nothing could ever be written; set min.insync.replicas={copies} or less"
             )
         size = int(settings["max.message.bytes"])
         if resource.name not in users and size < MAX_RECORD_BYTES:
@@ -230,6 +236,19 @@ def _check_settings(admin: Admin, names: TopicNames, providers: Iterable[str]) -
                 f"topic {resource.name!r} has max.message.bytes={size}: our longest records would "
                 f"be refused; set max.message.bytes={MAX_RECORD_BYTES}"
             )
+
+
+def _check_cleanup(topic: str, policy: str, names: TopicNames) -> None:
+    if topic in names.compacted:
+        wanted, fits = "compact", policy == "compact"
+        lost = "its newest records would be deleted"
+    else:
+        wanted, fits = "delete", "compact" not in policy
+        lost = "of records with one key only the last would be kept, and none without a key taken"
+    if not fits:
+        raise ConfigurationError(
+            f"topic {topic!r} has cleanup.policy={policy}: {lost}; set cleanup.policy={wanted}"
+        )
 
 
 def _settings(topic: str, answer: Future[dict[str, ConfigEntry]]) -> dict[str, str]:
@@ -260,6 +279,7 @@ def _config(topic: str, names: TopicNames) -> dict[str, str]:
     weeks = topic.endswith(".dlq") or topic == names.feedback
     size = 1024 * 1024 if topic in (names.queries, names.feedback) else MAX_RECORD_BYTES
     config = {
+        "cleanup.policy": "delete",  # whatever brokers do by default
         "retention.ms": str((28 if weeks else 7) * DAY_MS),
         "max.message.bytes": str(size),
     }
@@ -276,7 +296,10 @@ def _brokers(listed: ClusterMetadata) -> set[int]:
 
 
 def _metadata(admin: Admin) -> Mapping[str, int]:
-    listed = _listed(admin)
+    return _counted(_listed(admin))
+
+
+def _counted(listed: ClusterMetadata) -> Mapping[str, int]:
     return {name: len(topic.partitions) for name, topic in listed.topics.items()}
 
 

@@ -19,7 +19,7 @@ from metallm_stream.providers import (
 from metallm_stream.serve.answerer import answerer, call_limits, templates_of
 from metallm_stream.serve.judge import Judge, Rubric
 from metallm_stream.serve.surroundings import connection, names, utc_now
-from metallm_stream.serve.vendors import provider_settings
+from metallm_stream.serve.vendors import allow_connections, provider_settings
 from metallm_stream.settings import JudgeSettings, Settings
 
 
@@ -33,6 +33,7 @@ def open_judge(settings: Settings) -> Judge:
             "METALLM_JUDGE__SPEND_CAP_USD, the same for workers and judge"
         )
     vendor = provider_settings(settings, model.provider, max_connections=judge.concurrency)
+    allow_connections(judge.concurrency, "METALLM_JUDGE__CONCURRENCY")
     kafka = connection(settings, "metallm-judge")
     topics, admin = names(settings), kafka.admin()
     check(admin, topics, ())

@@ -19,14 +19,16 @@ from metallm_stream.providers import (
 from metallm_stream.serve.answerer import answerer, call_limits, templates_of
 from metallm_stream.serve.calls import Answerer
 from metallm_stream.serve.surroundings import connection, names, utc_now
-from metallm_stream.serve.vendors import provider_settings
+from metallm_stream.serve.vendors import allow_connections, provider_settings
 from metallm_stream.serve.worker import Worker
 from metallm_stream.settings import Settings
 
 
 def open_worker(settings: Settings, provider: str) -> Worker:
     """A worker for one configured provider, its surroundings checked."""
-    vendor = provider_settings(settings, provider, max_connections=settings.worker.concurrency)
+    concurrency = settings.worker.concurrency
+    vendor = provider_settings(settings, provider, max_connections=concurrency)
+    allow_connections(concurrency, "METALLM_WORKER__CONCURRENCY")
     kafka = connection(settings, f"metallm-worker-{provider}")
     topics, admin = names(settings), kafka.admin()
     check(admin, topics, (provider,))
@@ -42,7 +44,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     clock = SystemClock()
     circuits = Circuits(provider, settings.slot, settings.worker.circuit_share, clock)
     spending = _spending(settings, provider, clock)
-    concurrency, templates = settings.worker.concurrency, templates_of(settings)
+    templates = templates_of(settings)
     answer = answerer(
         settings,
         provider,

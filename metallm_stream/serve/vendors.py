@@ -7,6 +7,7 @@ wrong with one is told without showing any of it.
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
@@ -16,6 +17,7 @@ from metallm_stream.providers import ProviderSettings
 from metallm_stream.settings import ProviderEntry, Settings
 
 _MAX_KEY_BYTES = 65_536
+_FILES_BESIDE = 100  # open files that are no connections to vendors: Kafka's, libraries, logs
 
 
 def provider_settings(settings: Settings, name: str, *, max_connections: int) -> ProviderSettings:
@@ -45,6 +47,23 @@ def provider_settings(settings: Settings, name: str, *, max_connections: int) ->
             for error in exc.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError(f"provider {name!r}: {'; '.join(wrong)}") from None
+
+
+def allow_connections(count: int, setting: str) -> None:
+    """Let this process open so many connections to vendors, as a setting asks for.
+
+    Calls for which there is no open file left would fail as if their vendor could not be reached.
+    Raises `ConfigurationError` if the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _FILES_BESIDE
+    if needed > hard != resource.RLIM_INFINITY:
+        raise ConfigurationError(
+            f"{setting}={count} needs {needed} open files, and this process may have {hard}: lower "
+            "it, or raise the limit (ulimit -n, LimitNOFILE of systemd)"
+        )
+    if needed > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _source(name: str, entry: ProviderEntry, field: int | str) -> str:

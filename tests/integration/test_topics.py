@@ -96,6 +96,10 @@ def refusal(pipeline: Pipeline) -> str:
         ("policy", "cleanup.policy", "delete"),
         ("models", "cleanup.policy", "delete"),
         ("health", "cleanup.policy", "delete"),
+        ("models", "cleanup.policy", "compact,delete"),
+        ("feedback", "cleanup.policy", "compact"),
+        ("queries.dlq", "cleanup.policy", "compact,delete"),
+        ("results", "min.insync.replicas", "2"),
         ("decisions", "max.message.bytes", "1000000"),
     ],
 )
