@@ -9,7 +9,7 @@ from metallm_stream.kafka.follow import (
     partitions_of,
     read_from,
     read_from_start,
-    read_tail,
+    read_tails,
     to_end,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
@@ -87,7 +87,7 @@ __all__ = [
     "raise_unless_passing",
     "read_from",
     "read_from_start",
-    "read_tail",
+    "read_tails",
     "recorded_at",
     "require_rights",
     "retention",

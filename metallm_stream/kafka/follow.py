@@ -1,4 +1,4 @@
-"""Reading without a group: compacted topics from their start, or the tail of one partition.
+"""Reading without a group: compacted topics from their start, or the tails of partitions.
 
 Invariant: `catch_up` ends only when everything that was committed before it began was read.
 """
@@ -6,7 +6,8 @@ Invariant: `catch_up` ends only when everything that was committed before it beg
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -58,28 +59,37 @@ class Follower:
         self._consumer.close()
 
 
-def read_tail(
-    connection: Connection, topic: str, partition: int, count: int, keep: Callable[[Message], KeptT]
-) -> list[KeptT]:
-    """What `keep` takes from at least the last `count` records of a partition, oldest first.
+def read_tails(
+    connection: Connection,
+    topic: str,
+    partitions: Iterable[int],
+    count: int,
+    keep: Callable[[Message], KeptT],
+) -> dict[int, list[KeptT]]:
+    """What `keep` takes from at least the last `count` records of each partition, oldest first.
 
     The records themselves may be too large to hold so many. Transaction markers and aborted records
     take offsets too, so more and more of those are read.
     """
-    consumer = connection.reader()
-    try:
-        where = TopicPartition(topic, partition)
-        low, high = watermarks(consumer, where)
+    tails: dict[int, list[KeptT]] = {}
+    with closing(connection.reader()) as consumer:
+        left = {each: watermarks(consumer, TopicPartition(topic, each)) for each in partitions}
         span = count + count // 4
-        while True:
-            where.offset = max(low, high - span)
-            consumer.assign([where])
-            kept = [keep(message) for message in to_end(consumer, [where], 60.0)]
-            if len(kept) >= count or where.offset == low:
-                return kept
+        while left:
+            starts = {each: max(low, high - span) for each, (low, high) in left.items()}
+            tails |= {each: [] for each in left}
+            # All at once: there may be hundreds, and each alone takes a tenth of a second.
+            places = [TopicPartition(topic, *start) for start in starts.items()]
+            consumer.assign(places)
+            for message in to_end(consumer, places, 60.0):
+                tails[partition_of(message)[1]].append(keep(message))
+            left = {
+                each: bounds
+                for each, bounds in left.items()
+                if len(tails[each]) < count and starts[each] > bounds[0]
+            }
             span *= 2
-    finally:
-        consumer.close()
+    return tails
 
 
 def to_end(

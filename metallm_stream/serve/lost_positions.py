@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from confluent_kafka import Message
@@ -29,7 +30,7 @@ from metallm_stream.kafka import (
     offsets_since,
     partition_of,
     read_from,
-    read_tail,
+    read_tails,
     retention,
 )
 
@@ -42,6 +43,12 @@ _RECORD = np.dtype([(name, np.int64) for name in ("partition", "offset", "at_ms"
 log = logging.getLogger(__name__)
 
 
+class _Decided(NamedTuple):
+    query_id: str
+    query_partition: int
+    query_offset: int
+
+
 def after_decisions(
     connection: Connection, names: TopicNames, group: str, starts: Starts
 ) -> dict[Partition, Window]:
@@ -52,9 +59,11 @@ def after_decisions(
     windows: dict[Partition, Window] = {}
     oldest: dict[Partition, int] = {}
     deleted = first_offsets(connection, names.decisions)
+    partitions = [partition for _, partition in starts]
+    tails = read_tails(connection, names.decisions, partitions, TAIL, _decided)
     for key, start in starts.items():
-        tail = read_tail(connection, names.decisions, key[1], TAIL, _decision)
-        decided = [item for item in tail if item is not None and item.query_partition == key[1]]
+        tail = filter(None, tails[key[1]])
+        decided = [item for item in tail if item.query_partition == key[1]]
         if not decided and deleted.get((names.decisions, key[1])):
             first = next(read_from(connection, {key: start}), None)
             oldest |= {} if first is None else {key: first.timestamp()[1]}
@@ -94,7 +103,7 @@ def after_outcomes(
     return windows
 
 
-def _is_there(connection: Connection, key: Partition, start: int, last: Decision) -> bool:
+def _is_there(connection: Connection, key: Partition, start: int, last: _Decided) -> bool:
     """Whether the query of a decision still stands where it stood: the topic is the same."""
     if last.query_offset < start:
         return False
@@ -157,11 +166,13 @@ def _tell(group: str, windows: Mapping[Partition, Window]) -> None:
         )
 
 
-def _decision(message: Message) -> Decision | None:
+def _decided(message: Message) -> _Decided | None:
+    """What a decision read back tells of its query's place; None of what is not ours."""
     try:
-        return Decision.parse(message.value())
+        decision = Decision.parse(message.value())
     except InvalidEvent:
         return None
+    return _Decided(decision.query_id, decision.query_partition, decision.query_offset)
 
 
 def _record(message: Message) -> tuple[int, int, int, int]:

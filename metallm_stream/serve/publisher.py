@@ -31,7 +31,7 @@ from metallm_stream.kafka import (
     TopicNames,
     Transactions,
     Watchdog,
-    read_tail,
+    read_tails,
 )
 from metallm_stream.policy import Sums, fit, merged, to_records
 from metallm_stream.postgres import (
@@ -249,7 +249,7 @@ class Publisher:
 
 def _newest_version(connection: Connection, names: TopicNames) -> int:
     """The version of the last policy on the topic: they only grow, so its end has the newest."""
-    if newest := max(read_tail(connection, names.policy, 0, TAIL, _version), default=0):
+    if newest := max(read_tails(connection, names.policy, [0], TAIL, _version)[0], default=0):
         return newest
     follower = Follower(connection, [names.policy])  # behind it are so many budgets' accounts
     newest = max(map(_version, follower.catch_up()), default=0)

@@ -32,7 +32,7 @@ from metallm_stream.kafka import (
     header,
     no_topic,
     providers_with_topics,
-    read_tail,
+    read_tails,
     recorded_at,
     traced,
 )
@@ -258,11 +258,11 @@ class Router:
         return usable
 
     def _remember(self, partitions: list[Partition]) -> None:
-        for _, partition in partitions:
+        topic, numbers = self._names.decisions, [partition for _, partition in partitions]
+        tails = read_tails(self._connection, topic, numbers, self._recent_ids, self._decided)
+        for partition in numbers:
             recent = RecentIds(self._recent_ids)
-            topic = self._names.decisions
-            tail = read_tail(self._connection, topic, partition, self._recent_ids, self._decided)
-            for decided in filter(None, tail):
+            for decided in filter(None, tails.pop(partition)):
                 recent.add(decided.query_id, decided.mark)
                 if self._pacer is not None and decided.reservation is not None:
                     self._pacer.reserve(*decided.reservation)
