@@ -27,7 +27,7 @@ from metallm_stream.events.query import (
     Message,
     Number,
     Query,
-    call_id_in,
+    call_ids_in,
     query_id_in,
 )
 from metallm_stream.events.result import Attempt, Call, Result, Skip
@@ -71,7 +71,7 @@ __all__ = [
     "Weight",
     "WorkerSpend",
     "call_id",
-    "call_id_in",
+    "call_ids_in",
     "explain",
     "query_id_in",
 ]

@@ -128,7 +128,10 @@ class _Named(BaseModel):
 class _Called(BaseModel):
     """Whatever belongs to a call."""
 
-    call_id: Id
+    call_id: Id | None = None
+    query_id: Id | None = None
+    query: _Named | None = None
+    attempts: tuple[object, ...] = ()
 
 
 def query_id_in(value: bytes) -> str | None:
@@ -143,13 +146,22 @@ def query_id_in(value: bytes) -> str | None:
         return None
 
 
-def call_id_in(value: bytes) -> str | None:
-    """The id of the call that a record is about, or None where none can be read.
+def call_ids_in(value: bytes) -> tuple[str | None, str | None]:
+    """The ids of the call that a record is about and of the call's query, or None instead.
 
-    >>> call_id_in(b'{"query_id": "q-1", "call_id": "c-1"}')
-    'c-1'
+    The query's alone where a vendor was asked, of results that do not tell the call's.
+
+    >>> call_ids_in(b'{"call_id": "c-1", "query": {"query_id": "q-1"}}')
+    ('c-1', 'q-1')
+    >>> call_ids_in(b'{"query_id": "q-1", "attempts": [{}]}')
+    (None, 'q-1')
+    >>> call_ids_in(b'{"query_id": "q-1"}')
+    (None, None)
     """
     try:
-        return _Called.model_validate_json(value, strict=True).call_id
+        found = _Called.model_validate_json(value, strict=True)
     except ValidationError:
-        return None
+        return None, None
+    if found.query is not None:
+        return found.call_id, found.query.query_id
+    return found.call_id, found.query_id if found.attempts and found.call_id is None else None

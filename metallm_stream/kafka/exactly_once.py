@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,11 +20,12 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from metallm_stream.errors import Fenced
 from metallm_stream.kafka.connect import Connection
+from metallm_stream.kafka.follow import partitions_of
 from metallm_stream.kafka.lifeline import USUAL, Lifeline, Patience
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition, Record
-from metallm_stream.kafka.starts import starts_of
+from metallm_stream.kafka.starts import starts_of, untold
 from metallm_stream.kafka.topic_ids import topic_ids
 from metallm_stream.kafka.transaction import AbortNeededError, Transactions
 from metallm_stream.kafka.watchdog import Watchdog
@@ -71,8 +73,9 @@ class ExactlyOnce:
         What to write with each transaction after the records of its work, asked for as it begins:
         the work of different partitions is written in no order.
     unplaced
-        Asked where to begin with partitions that have records and of which the group has no
-        position, with their first offsets; where it does not say, that is where they begin.
+        Asked, before the group is joined if it can be, what was done of partitions that have
+        records and of which the group has no position, or not all of it, from these offsets on;
+        where it does not say, nothing was.
     on_assigned
         Called with new partitions before their first record is handed out.
     on_dropped
@@ -120,6 +123,7 @@ class ExactlyOnce:
         self._under_way: Future[None] | None = None
         self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
+        self._found: dict[Partition, Window | None] = {}  # by a look back before we were a member
         self._member_id: str | None = None  # under which the windows were begun
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
@@ -131,6 +135,7 @@ class ExactlyOnce:
     def start(self) -> None:
         """Fence a predecessor and settle its transaction, then join the group."""
         self._transactions.start()
+        self._look_back()
         self._consumer.subscribe(
             self._topics,
             on_assign=self._on_assign,
@@ -346,6 +351,7 @@ class ExactlyOnce:
         keys = [(item.topic, item.partition) for item in partitions]
         ids = topic_ids(self._connection, {topic for topic, _ in keys})
         windows = starts_of(consumer, keys, ids, self._place, self._watchdog)
+        self._found = {}
         self._windows |= windows
         self._assigned_hook(keys)
         starts = [TopicPartition(*key, window.next_offset) for key, window in windows.items()]
@@ -353,10 +359,24 @@ class ExactlyOnce:
         consumer.incremental_assign(starts)
         self._is_assigned = True
 
+    def _look_back(self) -> None:
+        """Ask for what the group does not know; it would not wait for a member for so long.
+
+        What was found holds as long as nobody commits, which whoever does anything does.
+        """
+        with closing(self._connection.reader(self._group)) as reader:
+            places = chain.from_iterable(partitions_of(reader, topic) for topic in self._topics)
+            keys = [(where.topic, where.partition) for where in places]
+            firsts = untold(reader, keys, self._watchdog)
+        if firsts:
+            log.warning("looking back for what was done, which may take minutes: %s", firsts)
+            self._found = {**dict.fromkeys(firsts), **self._unplaced_hook(firsts)}
+
     def _place(self, firsts: Mapping[Partition, int]) -> Mapping[Partition, Window]:
-        found = self._unplaced_hook(firsts)
-        self._pending |= {key: [] for key in found}  # committed, so as not to be asked again
-        return found
+        new = {key: first for key, first in firsts.items() if key not in self._found}
+        found = {**self._found, **(self._unplaced_hook(new) if new else {})}
+        self._pending |= {key: [] for key in firsts}  # committed, so as not to be asked again
+        return {key: window for key in firsts if (window := found.get(key)) is not None}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._is_closing:  # who leaves is no member any more, and has committed all

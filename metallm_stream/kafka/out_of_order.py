@@ -6,12 +6,12 @@ Offsets are encoded, never counts: transaction markers and compaction leave gaps
 
 The metadata is `m1:` and in base64 a letter and the bitmap of finished offsets: `r`, as it is, or
 `z`, as a zlib stream and behind it the topic's id, if known. Who knows of no id reads the stream.
+With `m2:` and an offset before that, the bitmap ends there: what is done from there on did not fit.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ MAX_METADATA_CHARACTERS = 4_095
 # The metadata holds the bitmap of 24,000 offsets that do not compress, and the topic's id; one long
 # gap more is a run of zeros, which compresses.
 MAX_SPAN = 20_000
-_VERSION = "m1:"
+_VERSION, _CUT_VERSION = "m1:", "m2:"
 
 
 class Window:
@@ -42,6 +42,9 @@ class Window:
     ----------
     topic_id
         The id of the topic whose offsets these are, if it is known: at first, as committed.
+    told_below
+        From this offset on, the metadata need not tell what was done before this window began:
+        what came of it does. None if the metadata must tell all.
 
     Examples
     --------
@@ -64,7 +67,7 @@ class Window:
     ) -> None:
         self._position = self._first = next_offset
         self._unfinished: dict[int, None] = {}
-        self._finished, self.topic_id = _decode(next_offset, metadata)
+        self.told_below, self._finished, self.topic_id = _decode(next_offset, metadata)
         self._finished.update(finished)
 
     @property
@@ -109,6 +112,16 @@ class Window:
         """Forget what was finished from `offset` on: the log has lost it, and ends there."""
         self._finished = {each for each in self._finished if each < offset}
 
+    def add(self, start: int, found: Window) -> None:
+        """Take over what was found to be done from `start` on, which can be found again."""
+        self.told_below = start
+        if start <= self._position:
+            self._position = max(self._position, found.next_offset)
+        else:
+            self._finished.update(range(start, found.next_offset))
+        self._finished |= found._finished
+        self._forget()
+
     def finish(self, offset: int) -> None:
         """Mark a record in work as done; its outcome goes into the next commit."""
         del self._unfinished[offset]
@@ -116,10 +129,25 @@ class Window:
         self._forget()
 
     def encode(self) -> str:
-        """The finished offsets from `next_offset` on, and the topic's id, as metadata."""
-        first = self.next_offset
-        above = np.fromiter(self._finished, np.int64, len(self._finished)) - first
+        """The finished offsets from `next_offset` on, and the topic's id, as metadata.
+
+        Where they do not fit, those are left out that others were found to have finished.
+        """
+        above = np.fromiter(self._finished, np.int64, len(self._finished)) - self.next_offset
         above = above[above >= 0]
+        text = _VERSION + (body := self._packed(above))
+        if len(text) > MAX_METADATA_CHARACTERS and self.told_below is not None:
+            cut = max(self._position, self.told_below)
+            text = f"{_CUT_VERSION}{cut}:" + self._packed(above[above < cut - self.next_offset])
+        if len(text) > MAX_METADATA_CHARACTERS:
+            raise ConfigurationError(
+                f"{above.size} finished records above an unfinished one need {len(text)} "
+                f"characters of offset metadata, {MAX_METADATA_CHARACTERS} fit: lower the worker's "
+                "concurrency"
+            )
+        return text if body else ""
+
+    def _packed(self, above: np.ndarray) -> str:
         if not above.size and self.topic_id is None:
             return ""
         bits = np.zeros(int(above.max(initial=-1)) // 8 + 1, np.uint8)
@@ -127,14 +155,7 @@ class Window:
         bitmap = bits.tobytes()
         body = zlib.compress(bitmap, 1) + (self.topic_id or "").encode("ascii")
         flag, body = (b"z", body) if self.topic_id or len(body) < len(bitmap) else (b"r", bitmap)
-        text = _VERSION + base64.b64encode(flag + body).decode("ascii")
-        if len(text) > MAX_METADATA_CHARACTERS:
-            raise ConfigurationError(
-                f"{above.size} finished records above an unfinished one need {len(text)} "
-                f"characters of offset metadata, {MAX_METADATA_CHARACTERS} fit: lower the worker's "
-                "concurrency"
-            )
-        return text
+        return base64.b64encode(flag + body).decode("ascii")
 
     def _forget(self) -> None:
         passed = range(self._first, self.next_offset)
@@ -145,18 +166,22 @@ class Window:
             self._finished = {offset for offset in self._finished if offset >= self._first}
 
 
-def _decode(first: int, metadata: str | None) -> tuple[set[int], str | None]:
+def _decode(first: int, metadata: str | None) -> tuple[int | None, set[int], str | None]:
     if not metadata:
-        return set(), None
-    if not metadata.startswith(_VERSION):
+        return None, set(), None
+    if not metadata.startswith((_VERSION, _CUT_VERSION)):
         raise ConfigurationError(
             f"committed metadata {metadata[:20]!r} is not ours: another program commits offsets "
             "with this consumer group; give it a group of its own"
         )
     try:
-        raw = base64.b64decode(metadata.removeprefix(_VERSION), validate=True)
+        told_below, body = None, metadata.removeprefix(_VERSION)
+        if metadata.startswith(_CUT_VERSION):
+            cut, body = metadata.removeprefix(_CUT_VERSION).split(":")
+            told_below = int(cut)
+        raw = base64.b64decode(body, validate=True)
         bitmap, topic_id = _unpacked(raw[1:]) if raw[:1] == b"z" else (raw[1:], "")
-    except (binascii.Error, zlib.error, UnicodeDecodeError) as exc:
+    except (ValueError, zlib.error) as exc:
         raise ConfigurationError(f"committed metadata is damaged: {exc}") from exc
     finished = {
         first + 8 * place + bit
@@ -165,7 +190,7 @@ def _decode(first: int, metadata: str | None) -> tuple[set[int], str | None]:
         for bit in range(8)
         if byte >> bit & 1
     }
-    return finished, topic_id or None
+    return told_below, finished, topic_id or None
 
 
 def _unpacked(packed: bytes) -> tuple[bytes, str]:

@@ -29,23 +29,43 @@ def starts_of(
     """The window that each partition begins with; `topic_ids` are those of today.
 
     Waits for a dead member's transaction on these offsets, which is undecided for a while. Where
-    nothing was committed, `unplaced` is asked; see `ExactlyOnce`.
+    not all that was done was committed, `unplaced` is asked; see `ExactlyOnce`.
     """
+    begun: dict[Partition, Window] = {}
+    firsts: dict[Partition, int] = {}
+    for key, item in _committed(consumer, keys, watchdog).items():
+        low, high = _bounds(consumer, key, watchdog)
+        topic_id = topic_ids.get(item.topic)
+        window = Window(low) if item.offset < 0 else _start(item, low, high, topic_id)
+        first = low if item.offset < 0 else window.told_below
+        if first is not None and max(low, first) < high:
+            firsts[key] = max(low, first)
+        window.topic_id = topic_id or window.topic_id
+        begun[key] = window
+    for key, found in (unplaced(firsts) if firsts else {}).items():
+        begun[key].add(firsts[key], found)
+    return begun
+
+
+def untold(
+    consumer: Consumer, keys: Sequence[Partition], watchdog: Watchdog
+) -> dict[Partition, int]:
+    """From where on `starts_of` would ask what was done, by partition."""
+    firsts: dict[Partition, int] = {}
+    for key, item in _committed(consumer, keys, watchdog).items():
+        first = 0 if item.offset < 0 else Window(item.offset, item.metadata).told_below
+        if first is not None:
+            low, high = _bounds(consumer, key, watchdog)
+            firsts |= {key: max(low, first)} if max(low, first) < high else {}
+    return firsts
+
+
+def _committed(
+    consumer: Consumer, keys: Sequence[Partition], watchdog: Watchdog
+) -> dict[Partition, TopicPartition]:
     wanted = [TopicPartition(*key) for key in keys]
     found = repeat(watchdog, "committed", lambda: consumer.committed(wanted, CALL_TIMEOUT_S))
-    committed = {(item.topic, item.partition): item for item in found}
-    bounds = {key: _bounds(consumer, key, watchdog) for key in committed}
-    firsts = {
-        key: low for key, (low, high) in bounds.items() if committed[key].offset < 0 and low < high
-    }
-    begun = dict(unplaced(firsts)) if firsts else {}
-    for key, item in committed.items():
-        topic_id = topic_ids.get(item.topic)
-        if item.offset >= 0:
-            begun[key] = _start(item, *bounds[key], topic_id)
-        window = begun.setdefault(key, Window(bounds[key][0]))
-        window.topic_id = topic_id or window.topic_id
-    return begun
+    return {(item.topic, item.partition): item for item in found}
 
 
 def _bounds(consumer: Consumer, key: Partition, watchdog: Watchdog) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import numpy as np
 from confluent_kafka import Message
 
 from metallm_stream.errors import ConfigurationError, InvalidEvent
-from metallm_stream.events import Decision, call_id_in, query_id_in
+from metallm_stream.events import Decision, call_ids_in, query_id_in
 from metallm_stream.kafka import (
     Connection,
     Partition,
@@ -38,8 +38,8 @@ TAIL = 100
 CLOCKS_MS = 60_000  # by which those of brokers and services may differ, and more
 
 Starts = Mapping[Partition, int]
-# A record that may have been done, in few bytes since there may be millions; see `_call`.
-_RECORD = np.dtype([(name, np.int64) for name in ("partition", "offset", "at_ms", "call")])
+# A record that may have been done, in few bytes since there may be millions; see `_ids`.
+_RECORD = np.dtype([(name, np.int64) for name in ("partition", "offset", "at_ms", "call", "query")])
 log = logging.getLogger(__name__)
 
 
@@ -88,8 +88,9 @@ def after_outcomes(
     if not records.size:
         return {}
     places = offsets_since(connection, outcomes, int(records["at_ms"].min()) - CLOCKS_MS)
-    ended = np.fromiter(map(_call, read_from(connection, places)), np.int64)
-    is_left = (records["call"] == 0) | ~np.isin(records["call"], ended)
+    ended = np.fromiter(map(_ended, read_from(connection, places)), np.int64)
+    ended = ended[ended != 0]
+    is_left = ~(np.isin(records["call"], ended) | np.isin(records["query"], ended))
     _require_kept(connection, group, outcomes, starts, records[is_left])
     windows: dict[Partition, Window] = {}
     for key in starts:
@@ -161,7 +162,7 @@ def _tell(group: str, windows: Mapping[Partition, Window]) -> None:
     for (topic, partition), window in windows.items():
         log.error(
             "%s[%d]: brokers have forgotten the position of group %r, as they do after "
-            "offsets.retention.minutes without a member; going on at %d, as what was done tells",
+            "offsets.retention.minutes without a member; it is %d, as what was done tells",
             *(topic, partition, group, window.next_offset),
         )
 
@@ -175,11 +176,18 @@ def _decided(message: Message) -> _Decided | None:
     return _Decided(decision.query_id, decision.query_partition, decision.query_offset)
 
 
-def _record(message: Message) -> tuple[int, int, int, int]:
-    return partition_of(message)[1], offset_of(message), message.timestamp()[1], _call(message)
+def _record(message: Message) -> tuple[int, int, int, int, int]:
+    at_ms = message.timestamp()[1]
+    return partition_of(message)[1], offset_of(message), at_ms, *_ids(message)
 
 
-def _call(message: Message) -> int:
-    """The call of a record, as 64 bits that no two are likely to share; 0: none can be read."""
-    found = call_id_in(message.value() or b"")
-    return 0 if found is None else hash(found)
+def _ended(message: Message) -> int:
+    """The call that an outcome is of, or its query where older workers wrote no more."""
+    call, query = _ids(message)
+    return call or query
+
+
+def _ids(message: Message) -> tuple[int, int]:
+    """Call and query of a record, as 64 bits that no two are likely to share; 0: unknown."""
+    call, query = call_ids_in(message.value() or b"")
+    return 0 if call is None else hash(call), 0 if query is None else hash(("query", query))

@@ -6,19 +6,23 @@ import math
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 
+import numpy as np
 import pytest
 from confluent_kafka import TopicPartition
 
 from metallm_stream.errors import ConfigurationError
-from metallm_stream.events import Case, Query
-from metallm_stream.kafka import ExactlyOnce, Partition, Record, Window, write
+from metallm_stream.events import Call, Case, Model, Query, Result
+from metallm_stream.kafka import ExactlyOnce, Partition, Record, Window, Work, write
+from metallm_stream.kafka.out_of_order import MAX_SPAN
 from metallm_stream.serve.lost_positions import after_decisions, after_outcomes
 from tests.integration.test_topics import alter
 from tests.pipeline import LABELS, Pipeline, outcomes, questions
 from tests.processes import eventually
-from tests.records import decision, verdict
+from tests.records import REFUSED, decision, result, verdict
 
 TEXTS = {"arm": "mini", "model": "m", "question": "?", "answer": "!"}
 
@@ -204,6 +208,80 @@ def test_a_position_that_was_found_is_committed(pipeline: Pipeline) -> None:
     (committed,) = reader.committed([TopicPartition(topic, 0)], 15)
     reader.close()
     assert committed.offset == 2
+
+
+def test_who_looks_back_is_no_member_yet(pipeline: Pipeline) -> None:
+    """The group goes on without a member that is silent for long while it balances.
+
+    Partitions in which nothing was done have a position soon as well, and are looked at once.
+    """
+    wait(pipeline, "q0", ago_s=0)
+    topic, group = pipeline.names.cases, f"{pipeline.names.prefix}judges"
+    admin = pipeline.kafka.admin()
+    looked: list[list[object]] = []
+
+    def look_back(_: Mapping[Partition, int]) -> dict[Partition, Window]:
+        looked.append(admin.describe_consumer_groups([group])[group].result(15).members)
+        return {}
+
+    for _ in range(2):
+        loop = ExactlyOnce(pipeline.kafka, [topic], group=group, slot="0", unplaced=look_back)
+        loop.start()
+        eventually(lambda loop=loop: loop.take(1, 0.1) or loop.has_pending)
+        loop.close()
+    assert looked == [[]]
+
+
+def test_what_was_done_here_and_there_is_not_done_again(pipeline: Pipeline) -> None:
+    """Nor after a restart, though more of it than a commit's metadata can hold."""
+    topic, group = pipeline.names.cases, f"{pipeline.names.prefix}judges"
+    judged = np.random.default_rng(0).random(2 * MAX_SPAN) < 0.5
+    values = [Case(query_id=f"q{i}", call_id=f"c{i}", **TEXTS).encode() for i in range(judged.size)]
+    write(pipeline.producer, [Record(topic, b"", value, 0) for value in values])
+    write(pipeline.producer, [verdict_on(pipeline, i) for i in np.flatnonzero(judged).tolist()])
+    look_back = partial(after_outcomes, pipeline.kafka, pipeline.names.verdicts, group)
+    left = np.flatnonzero(~judged).tolist()
+    for count in (50, 500, 1_000):
+        loop = ExactlyOnce(pipeline.kafka, [topic], group=group, slot="0", unplaced=look_back)
+        loop.start()
+        works: list[Work] = []
+        eventually(
+            lambda loop=loop, works=works, count=count: (
+                works.extend(loop.take(count - len(works), 0.1)) or len(works) == count
+            )
+        )
+        assert [work.offset for work in works] == left[:count]
+        for work in works[1::2]:
+            assert loop.complete(work, [verdict_on(pipeline, work.offset)])
+        left = sorted(set(left) - {work.offset for work in works[1::2]})
+        loop.close()
+
+
+def verdict_on(pipeline: Pipeline, number: int) -> Record:
+    """Of the judge, on a numbered case."""
+    given = verdict(f"q{number}", call_id=f"c{number}")
+    return Record(pipeline.names.verdicts, b"", given.encode(), 0)
+
+
+def test_a_result_that_does_not_name_its_call_is_of_its_querys(pipeline: Pipeline) -> None:
+    """Older workers wrote such; a router's refusal is of no call."""
+    topic, answered = pipeline.names.calls("recorded"), result("q0")
+    refused = Result(query_id="q1", failure=REFUSED, finished_at=answered.finished_at)
+    calls = [
+        Call(
+            call_id=f"c-{name}",
+            query=Query(query_id=name, text="Why?"),
+            ranking=(Model(arm="mini", provider="recorded", model="m"),),
+            decided_at=answered.finished_at,
+        )
+        for name in ("q0", "q1", "q2")
+    ]
+    write(pipeline.producer, [Record(topic, b"", call.encode(), 0) for call in calls])
+    outcomes = pipeline.names.results
+    given = [answered, refused, result("q2", call_id="c-q2")]
+    write(pipeline.producer, [Record.of(outcomes, item.query_id, item) for item in given])
+    window = after_outcomes(pipeline.kafka, outcomes, "workers", {(topic, 0): 0})[topic, 0]
+    assert [i for i in range(3) if window.begin(i)] == [1]
 
 
 def go_on_deciding(pipeline: Pipeline, *asked: str) -> dict[Partition, Window]:

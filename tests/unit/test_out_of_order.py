@@ -160,7 +160,9 @@ def test_without_metadata_everything_above_is_undone(metadata: str | None) -> No
     ("metadata", "said"),
     [
         ("hello", "another program"),
-        ("m2:cg==", "another program"),
+        ("m3:cg==", "another program"),
+        ("m2:cg==", "damaged"),
+        ("m2:x:cg==", "damaged"),
         ("m1:!", "damaged"),
         ("m1:" + base64.b64encode(b"z" + zlib.compress(b"abc") + b"\xff").decode(), "damaged"),
         ("m1:" + base64.b64encode(b"z" + zlib.compress(b"abc")[:-3]).decode(), "damaged"),
@@ -180,3 +182,20 @@ def test_metadata_is_plain_text_that_kafka_takes() -> None:
     text = window.encode()
     assert text.isascii()
     assert len(text) < MAX_METADATA_CHARACTERS
+
+
+def test_what_was_found_and_does_not_fit_is_left_to_be_found_again() -> None:
+    """What was done since fits, and stands in the metadata wherever it was read to."""
+    undone = sorted(np.random.default_rng(0).permutation(100_000)[:5_000].tolist())
+    window, found = Window(0), Window(0, finished=set(range(100_000)) - set(undone))
+    window.topic_id = "x8m3-rY2QJaAAzkIrj_0Pg"
+    for _ in range(3):
+        window.add(window.told_below or 0, found)
+        begun = [offset for offset in range(undone[0], undone[399] + 1) if window.begin(offset)]
+        assert begun == undone[:400]
+        for offset in begun[1::2]:
+            window.finish(offset)
+        undone = [offset for offset in undone if offset not in begun[1::2]]
+        window = Window(window.next_offset, window.encode())
+        assert window.told_below == begun[-1] + 1
+        assert window.topic_id == "x8m3-rY2QJaAAzkIrj_0Pg"
