@@ -18,7 +18,7 @@ FailureKind = Literal[
     "rate_limited",  # the provider asked to slow down
     "server_error",  # the provider failed
     "authentication",  # the provider refused our credentials
-    "bad_request",  # the provider refused the request itself: so would every other
+    "bad_request",  # the provider refused the request itself
     "unsupported",  # the provider lacks the model, or the model something that was asked of it
     "context_too_long",  # the prompt does not fit the arm's context window
     "refused",  # the model or a content filter declined to answer

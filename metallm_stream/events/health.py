@@ -5,7 +5,9 @@ Invariant: each kind of record has keys of its own on the topic.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from metallm_stream.events.base import Event
 from metallm_stream.events.bounds import Moment, Name, Note, Usd
@@ -35,7 +37,10 @@ class ArmHealth(Event):
 
 
 class WorkerSpend(Event):
-    """What one worker has spent since the start of an hour or day, under its cap on spending."""
+    """What one worker has spent since the start of an hour or day, under its cap on spending.
+
+    `mean_usd` is what recent answers of an arm cost on average, of the arms that were paid last.
+    """
 
     kind: Literal["spend"] = "spend"
     provider: Name
@@ -43,6 +48,7 @@ class WorkerSpend(Event):
     per: Literal["hour", "day"]
     since: Moment
     spent_usd: Usd
+    mean_usd: Annotated[dict[Name, Usd], Field(max_length=1_000)] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -16,9 +16,12 @@ from datetime import datetime
 import numpy as np
 
 from metallm_stream.encode import context_from_bytes, contexts_from_bytes
-from metallm_stream.events import Attempt, Decision
+from metallm_stream.events import Attempt, Decision, Result
 from metallm_stream.join.interaction import Interaction
 from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_row
+
+# Failures that may be the query's own fault. If they are, nobody answers it.
+_OF_QUERIES = {"bad_request", "unsupported", "context_too_long", "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _
         return _NO_CALLS
     decision, result = interaction.decision, interaction.result
     at = moment(interaction) or result.finished_at
-    attempts = tuple(filter(_is_told, result.attempts))
+    attempts = tuple([attempt for attempt in result.attempts if _is_told(attempt, result)])
     return _Calls(
         attempts,
         None if decision is None else decision.prompt_characters,
@@ -146,8 +149,9 @@ def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _
     )
 
 
-def _is_told(attempt: Attempt) -> bool:
-    return attempt.failure is None or attempt.failure.kind != "superseded"
+def _is_told(attempt: Attempt, result: Result) -> bool:
+    kind = None if attempt.failure is None else attempt.failure.kind
+    return kind != "superseded" and (kind not in _OF_QUERIES or result.arm is not None)
 
 
 def _usage_row(attempt: Attempt, prompt_characters: int | None) -> list[float]:

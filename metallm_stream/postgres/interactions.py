@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import date
+from sys import getsizeof
 from types import MappingProxyType
 
 from sqlalchemy import Connection
@@ -97,7 +98,7 @@ def _load(conn: Connection, days: dict[str, date]) -> dict[str, Interaction]:
         closing(cursor.stream(statements.LOAD_INTERACTIONS, wanted)) as rows,
     ):
         for row in rows:
-            size += sum(len(value) for value in row if value is not None)
+            size += sum(getsizeof(value) for value in row)
             if size > MAX_LOADED_BYTES and len(days) > 1:
                 raise TooMuchError(f"{len(days)} queries have more than {MAX_LOADED_BYTES} bytes")
             known[row[0]] = from_row(*row)

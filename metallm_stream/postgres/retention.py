@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -114,9 +114,10 @@ def fold(
     dimensions: int,
     forgetting: Forgetting = NOTHING_FORGOTTEN,
 ) -> Sums:
-    """What interactions add up to, `BATCH` of them in memory at a time."""
+    """What interactions add up to, one of them in memory at a time and the contexts of `BATCH`."""
     total = Sums(dimensions)
     remaining = iter(rows)
-    while batch := list(islice(remaining, BATCH)):
+    for first in remaining:
+        batch = chain([first], islice(remaining, BATCH - 1))
         total.merge(change(((None, item) for item in batch), encoder, dimensions, forgetting))
     return total

@@ -107,7 +107,7 @@ def read_reply(body: bytes, *, content_type: str, request_id: str | None) -> Ans
     if reply.stop_reason == "refusal":
         details = reply.stop_details or _StopDetails()
         raise declined(details.explanation or "the model refused", request_id, billed)
-    if not texts:
+    if not texts and reply.stop_reason != "stop_sequence":
         raise without_text(f"it stopped for {reply.stop_reason}", answer, billed)
     return answer
 

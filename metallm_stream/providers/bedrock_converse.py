@@ -150,7 +150,7 @@ def read_reply(body: bytes, content_type: str, request_id: str | None) -> Answer
         raise declined("".join(texts) or _DECLINED[reason], request_id, billed)
     if reason in _GARBLED:
         raise malformed(f"the model's output is garbled ({reason})", request_id, billed)
-    if not texts:
+    if not texts and reason != "stop_sequence":
         said = reply.message or f"it stopped for {reply.stopReason}"
         raise without_text(said, answer, billed)
     return answer

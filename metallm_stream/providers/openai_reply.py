@@ -148,7 +148,7 @@ def _inner_error(
         error = _Error(message=error)
     said = f"error inside a 200: {error.message or 'without a message'} (code {error.code})"
     code = str(error.code)
-    if not (code.isdecimal() and 400 <= int(code) <= 599):
+    if not (len(code) == 3 and code.isdecimal() and 400 <= int(code) <= 599):
         return malformed(said, request_id, billed)
     kind, retriable = classify(int(code), message=error.message or "")
     return ProviderFailure(kind, said, retriable=retriable, request_id=request_id, billed=billed)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Literal
 
 from metallm_stream.events import Model, WorkerSpend
 from metallm_stream.providers.clock import Clock
 
 Period = Literal["hour", "day"]
+MOST_MEANS = 100  # are told, as the account goes with every commit
 _FARTHEST_AHEAD = timedelta(days=1)
 
 
@@ -38,7 +40,7 @@ class Spending:
             provider=provider, slot=slot, per=per, since=_start(per, clock.now()), spent_usd=0.0
         )
         self._in_flight: Counter[str] = Counter()
-        self._mean_usd: dict[str, float] = {}
+        self._mean_usd: dict[str, float] = {}  # the arm that was paid last comes last
 
     @property
     def key(self) -> str:
@@ -46,13 +48,22 @@ class Spending:
         return self._told.key
 
     def restore(self, told: WorkerSpend) -> None:
-        """Go on from what was told before a restart, if it was in this hour or day or later."""
-        since = self.tell().since
+        """Go on from what was told before a restart.
+
+        The means hold at any time, what was spent if it was in this hour or day or later.
+        """
+        self._mean_usd = dict(told.mean_usd)
+        since = self._now().since
         if told.per == self._told.per and told.since == _latest(since, told.since):
             self._told = told
 
     def tell(self) -> WorkerSpend:
         """The account now."""
+        newest = list(islice(reversed(self._mean_usd.items()), MOST_MEANS))
+        return self._now().model_copy(update={"mean_usd": dict(reversed(newest))})
+
+    def _now(self) -> WorkerSpend:
+        """The account now, without means."""
         since = _latest(_start(self._told.per, self._clock.now()), self._told.since)
         if since != self._told.since:
             self._told = self._told.model_copy(update={"since": since, "spent_usd": 0.0})
@@ -60,7 +71,7 @@ class Spending:
 
     def enter(self, model: Model) -> str | None:
         """None if the arm may be asked, which is expected to cost its mean; else why not."""
-        spent_usd = self.tell().spent_usd
+        spent_usd = self._now().spent_usd
         expected_usd = sum(n * self._mean_usd.get(arm, 0.0) for arm, n in self._in_flight.items())
         if spent_usd + expected_usd >= self._cap_usd and not self._is_free(model):
             return (
@@ -77,13 +88,15 @@ class Spending:
         """
         self._in_flight[arm] -= 1
         if cost_usd is not None:
-            mean_usd = self._mean_usd.get(arm, cost_usd)
-            self._mean_usd[arm] = 0.9 * mean_usd + 0.1 * cost_usd
+            mean_usd = 0.9 * self._mean_usd.get(arm, cost_usd) + 0.1 * cost_usd
+            # Made anew, since another thread may be reading it.
+            others = {name: usd for name, usd in self._mean_usd.items() if name != arm}
+            self._mean_usd = others | {arm: mean_usd}
         elif at_most_usd is not None:
             cost_usd = self._mean_usd.get(arm, at_most_usd)
         else:
             return
-        told = self.tell()
+        told = self._now()
         self._told = told.model_copy(update={"spent_usd": told.spent_usd + cost_usd})
 
     def _is_free(self, model: Model) -> bool:

@@ -191,8 +191,9 @@ class Tries:
 
     def _learn(self, model: Model, failed: ProviderFailure) -> None:
         """What the failure says of the arms to come."""
-        # A request that is malformed is so everywhere.
-        self._is_final = failed.kind == "bad_request"
+        # A request that two arms call malformed is so everywhere; one may be at fault itself.
+        told = [one.failure.kind for one in self.attempts if one.failure is not None]
+        self._is_final = told.count("bad_request") > 1
         if failed.kind == "context_too_long":
             window = model.context_window_tokens or 0
             self._too_small_tokens = max(self._too_small_tokens, window)

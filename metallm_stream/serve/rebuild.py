@@ -27,7 +27,7 @@ from metallm_stream.postgres import (
 )
 from metallm_stream.serve.joined import read_joined
 
-BATCH = 2_000
+BATCH = 100  # rows, which may have a megabyte each
 
 
 @dataclass(frozen=True)

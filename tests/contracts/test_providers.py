@@ -172,6 +172,17 @@ def test_what_a_limit_cut_off_before_any_text_is_not_asked_for_again(name: str) 
     assert failure.billed.input_tokens == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("anthropic", "stop_reason"), ("bedrock converse", "stopReason")],
+)
+def test_what_a_stop_sequence_ends_at_once_is_an_empty_answer(name: str, reason: str) -> None:
+    """As on the other wires: it is what the query asked for, and no trouble of the vendor's."""
+    answer = heard(name, REPLIES[name][0]("") | {reason: "stop_sequence"})
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason, answer.input_tokens) == ("", "stop", 9)
+
+
 @pytest.mark.parametrize("name", sorted(VENDORS))
 def test_no_cookie_is_kept(name: str) -> None:
     """One that no request could carry does not break those that follow."""

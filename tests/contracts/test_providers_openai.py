@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from metallm_stream.embedded.recorded_llm import Fault, Outcome, RecordedLLM, Recording
 from metallm_stream.events import Generation
 from metallm_stream.providers import ProviderFailure, ProviderSettings, open_provider
+from metallm_stream.providers.openai_reply import read_reply
 from tests.tap import tapped
 from tests.vendors import ARM, HEADER_VALUE, KEY, MESSAGES, OUTCOME, TEXT
 
@@ -101,6 +102,16 @@ def test_a_host_without_words_is_told_by_its_status(body: Any) -> None:
     with pytest.raises(ProviderFailure) as caught:
         asyncio.run(run())
     assert (caught.value.kind, caught.value.message) == ("bad_request", "Error code: 400")
+
+
+@pytest.mark.parametrize("digits", [4, 4_300, 4_301])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_an_error_with_a_code_beyond_reason_is_a_malformed_answer(digits: int, quote: str) -> None:
+    """However many digits it has."""
+    body = f'{{"error": {{"code": {quote}{"4" * digits}{quote}}}}}'.encode()
+    with pytest.raises(ProviderFailure) as caught:
+        read_reply(body, content_type="application/json", request_id=None)
+    assert (caught.value.kind, caught.value.retriable) == ("malformed_answer", True)
 
 
 def test_no_reported_cost_is_no_cost() -> None:

@@ -101,17 +101,20 @@ def test_inserting_writes_what_saving_writes(engine: Engine, sample: Sample) -> 
     assert len(found[0]) == len(rows)
 
 
-def test_no_more_is_loaded_at_once_than_memory_holds(engine: Engine, sample: Sample) -> None:
+@pytest.mark.parametrize(("letter", "count"), [("x", 40_000_000), ("\U0001f600", 10_000_000)])
+def test_no_more_is_loaded_at_once_than_memory_holds(
+    engine: Engine, sample: Sample, letter: str, count: int
+) -> None:
     """Each of two large ones can be loaded, both cannot; the connection is good afterwards."""
     for number in (1, 2):
-        _join(engine, sample.result(number, text="x" * 40_000_000))
+        _join(engine, sample.result(number, text=letter * count))
     with pytest.raises(TooMuchError, match="2 queries have more than"), engine.begin() as conn:
         load_for_update(conn, ["q1", "q2"], TODAY)
     for number in (1, 2):
         known = _load(engine, f"q{number}")[1]
         assert known is not None
         assert known.result is not None
-        assert len(known.result.text or "") == 40_000_000
+        assert len(known.result.text or "") == count
 
 
 def test_what_is_loaded_is_what_was_saved(engine: Engine, sample: Sample) -> None:

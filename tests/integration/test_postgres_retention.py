@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
@@ -18,6 +19,7 @@ from metallm_stream.postgres import (
     drop_days_before,
     ensure_day,
     fold,
+    insert_interactions,
     load_for_update,
     load_slot_sums,
     load_sums,
@@ -25,6 +27,7 @@ from metallm_stream.postgres import (
     save_interactions,
     stream_interactions,
 )
+from metallm_stream.serve.rebuild import rebuild
 from tests.integration.conftest import DIMENSIONS, Sample
 
 FIRST = date(2026, 3, 1)
@@ -91,6 +94,24 @@ def test_archive_and_retained_rows_are_the_model_before_and_after(
         assert len(list(stream_interactions(conn))) == 300
         assert load_sums(conn) == {}
         assert conn.execute(text("SELECT count(*) FROM metallm.query_days")).scalar_one() == 300
+
+
+def test_large_rows_are_folded_in_bounded_memory(engine: Engine, sample: Sample) -> None:
+    """A rebuild holds few of them at a time, whatever their number."""
+    with engine.begin() as conn:
+        day = load_for_update(conn, ["q0"], FIRST)["q0"][0]
+        large = [
+            Interaction(f"q{i}")
+            .merged(sample.decision(i))
+            .merged(sample.result(i, text="x" * 99_999))
+            for i in range(500)
+        ]
+        insert_interactions(conn, [(day, item) for item in large])
+    size, large = sum(len(item.result.text) for item in large if item.result), []
+    tracemalloc.start()
+    assert rebuild(engine, "test", DIMENSIONS).interactions == 500
+    assert tracemalloc.get_traced_memory()[1] < size / 2
+    tracemalloc.stop()
 
 
 def test_a_failed_drop_leaves_everything(engine: Engine, sample: Sample) -> None:

@@ -33,9 +33,8 @@ def test_twenty_kinds_of_faults(open_stage: Callable[..., Stage]) -> None:
     """One result a query, nothing retried in vain, and every cent of the vendors' books."""
     figures = faults.run(open_stage(*faults.PROVIDERS), 500, rate=0.01, seed=1)
     assert len(figures["faults"]) == len(Fault)
-    # A request that is malformed, by the vendor's word, is tried nowhere else. Hardly another runs
-    # out of arms, as hardly a circuit opens where a fifth of all requests fail.
-    assert figures["answered"] + figures["failures"]["bad_request"] >= 490
+    # Hardly a query runs out of arms, as hardly a circuit opens where a fifth of all requests fail.
+    assert figures["answered"] >= 490
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.RESET])

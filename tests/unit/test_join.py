@@ -7,7 +7,7 @@ import pytest
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Failure, Feedback, Result
+from metallm_stream.events import Decision, Failure, FailureKind, Feedback, Result
 from metallm_stream.join import (
     MAX_FEEDBACK,
     Interaction,
@@ -140,6 +140,16 @@ def test_a_failure_has_quality_0_and_teaches_no_arm() -> None:
     assert lesson(failed, ENCODER) is None
     sums = learned((None, failed))
     assert sums.observations("mini") == 0
+    assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["bad_request", "unsupported", "context_too_long", "refused"])
+def test_a_query_that_nobody_could_answer_is_no_failure_of_its_arms(kind: FailureKind) -> None:
+    """Or one user's bad queries would shut an arm out for all; where another answers, it failed."""
+    failure = Failure(kind=kind, message="not like this")
+    tried = attempt("mini", failure=failure, cost_usd=None)
+    assert learned((None, joined(result(arm=None, failure=failure, attempts=(tried,))))).arms == ()
+    sums = learned((None, joined(result(arm="maxi", attempts=(tried, attempt("maxi"))))))
     assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [1, 1]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from metallm_stream.events import Model, Price, WorkerSpend
 from metallm_stream.providers import Spending
+from metallm_stream.providers.spending import MOST_MEANS
 from tests.unit.test_circuit import MINI, NOW, HandClock
 
 FREE = Model(
@@ -88,6 +89,36 @@ def test_an_account_goes_on_after_a_restart(clock: HandClock) -> None:
         other = account(clock)
         other.restore(told.model_copy(update=changed))
         assert other.tell().spent_usd == 0
+
+
+def test_means_are_kept_over_a_restart(clock: HandClock) -> None:
+    """Also in another hour or unit: timeouts count as answers did, and free arms stay paid ones."""
+    spending = account(clock)
+    spend(spending, 0.1)
+    spending.enter(FREE)
+    spending.leave(FREE.arm, 0.01)
+    told = WorkerSpend.parse(spending.tell().encode())
+    for changed in ({}, {"per": "day"}, {"since": NOW.replace(hour=11)}):
+        again = account(clock)
+        again.restore(told.model_copy(update=changed))
+        before_usd = again.tell().spent_usd
+        assert again.enter(MINI) is None
+        again.leave(MINI.arm, None, 0.7)
+        assert again.tell().spent_usd == pytest.approx(before_usd + 0.1)
+        spend(again, 1.0)
+        assert again.enter(FREE) is not None
+
+
+def test_no_more_means_are_told_than_a_record_may_have(clock: HandClock) -> None:
+    """Those of the arms that were paid last."""
+    spending = account(clock)
+    for number in range(MOST_MEANS + 5):
+        spending.leave(f"{number} {'x' * 120}", 0.0)
+    spending.leave("0 " + "x" * 120, 0.0)
+    encoded = spending.tell().encode()
+    told = WorkerSpend.parse(encoded).mean_usd
+    assert len(encoded) < 40_000
+    assert [name.split()[0] for name in told] == [*map(str, range(6, MOST_MEANS + 5)), "0"]
 
 
 def test_a_clock_that_steps_back_opens_no_account_anew(clock: HandClock) -> None:
