@@ -85,3 +85,12 @@ class Result(Event):
         if (self.arm is None) == (self.failure is None):
             raise ValueError("a result has either an arm that answered, or a failure")
         return self
+
+    def is_priced(self) -> bool:
+        """Whether it is known what the answer cost: a failure has none."""
+        tries = self.attempts
+        return (
+            self.arm is None
+            or not tries
+            or any(one.cost_usd is not None and one.failure is None for one in tries)
+        )

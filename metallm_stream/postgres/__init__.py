@@ -64,6 +64,7 @@ from metallm_stream.postgres.slots import (
     load_sums,
     save_sums,
     slot_versions,
+    sums_bytes,
 )
 from metallm_stream.postgres.warmups import Warmup, load_warmups, remove_warmup, save_warmup
 from metallm_stream.postgres.watches import (
@@ -137,5 +138,6 @@ __all__ = [
     "slot_versions",
     "split_lessons",
     "stream_interactions",
+    "sums_bytes",
     "try_publish_lock",
 ]

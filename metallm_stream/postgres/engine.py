@@ -20,7 +20,8 @@ IDLE_TIMEOUT_S = 120
 CONNECT_TIMEOUT_S = 10
 # What values look like in texts, whatever the role, the database or the environment says of it.
 FORMATS = (
-    "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c standard_conforming_strings=on"
+    "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c standard_conforming_strings=on "
+    "-c array_nulls=on"
 )
 
 

@@ -118,6 +118,7 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
     parsed = database_url(url)
     engine = create_engine(
         parsed,
+        isolation_level="READ COMMITTED",
         poolclass=NullPool,
         hide_parameters=True,
         connect_args=connect_args(parsed, "metallm-db", f"{NO_TIMEOUTS} {FORMATS}"),

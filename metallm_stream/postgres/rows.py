@@ -55,6 +55,7 @@ COLUMNS: dict[str, str] = {
     "feedback": "jsonb",
     "judged_by": "text",
     "verdict": "jsonb",
+    "priced": "boolean",
 }
 
 _OF_DECISIONS = (
@@ -82,6 +83,7 @@ ANSWERED = frozenset(
         "cost_usd",
         "latency_s",
         "result",
+        "priced",
     }
 )
 
@@ -227,6 +229,7 @@ def _answered(result: Result) -> dict[str, Any]:
         "cost_usd": result.cost_usd,
         "latency_s": result.latency_s,
         "result": storable_json(result),
+        "priced": result.is_priced(),
     }
 
 

@@ -98,6 +98,12 @@ def load_slot_sums(conn: Connection, slot: str) -> dict[str, bytes]:
     return {arm: bytes(raw) for arm, raw in rows}
 
 
+def sums_bytes(conn: Connection) -> tuple[int, int]:
+    """What the sums of all slots take on disk, and what of it is in force."""
+    on_disk, in_force = conn.execute(statements.SUMS_BYTES).one()
+    return int(on_disk), int(in_force)
+
+
 def slot_versions(conn: Connection) -> dict[str, tuple[int, int]]:
     """`(epoch, version)` of every slot of the model, prior knowledge included.
 

@@ -66,6 +66,10 @@ LOAD_SUMS = text("""
 
 LOAD_SLOT_SUMS = text("SELECT arm, sums FROM metallm.sums WHERE slot = :slot ORDER BY arm")
 
+SUMS_BYTES = text("""
+    SELECT pg_total_relation_size('metallm.sums'), coalesce(sum(length(sums)), 0) FROM metallm.sums
+""")
+
 CLEAR_SLOT = text("DELETE FROM metallm.sums WHERE slot = :slot")
 
 SAVE_WARMUP = text("""

@@ -219,6 +219,11 @@ interactions = Table(
         "judged_by", Text, comment="Whose judgement counts: user or model; null: there is none."
     ),
     Column("verdict", JSONB, comment="The judge model's; its cost is in no other column."),
+    Column(
+        "priced",
+        Boolean,
+        comment="Whether cost_usd has what the answer cost; null in rows of older releases.",
+    ),
     CheckConstraint("judged_by IN ('user', 'model')", name="judged_by_known"),
     comment="One row a query: decision, result, feedback and verdict as far as they have come.",
     postgresql_partition_by="RANGE (day)",

@@ -42,6 +42,7 @@ from metallm_stream.postgres import (
     TooMuchError,
     forget_other_models,
     save_model,
+    sums_bytes,
 )
 from metallm_stream.serve.accountant import Accountant
 from metallm_stream.serve.claim import claimed
@@ -57,6 +58,7 @@ KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
 RETENTION_PAUSE_S = 0.5
+WEIGHED_EVERY_S = 60.0
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,7 @@ class Learner:
         self._retention_days = retention_days
         self._positions: dict[Partition, Position] = {}
         self._retention_at = 0.0
+        self._weighed_at = -WEIGHED_EVERY_S
         self._is_closing = False
         self._is_assigned = False
         self._next: Batch | None = None  # read while a transaction was under way
@@ -173,6 +176,7 @@ class Learner:
             self.metrics.refresh_s.observe(time.monotonic() - began_s)
         self._accountant.publish_if_due(self._engine, self._producer)
         self._retain()
+        self._weigh()
         self.metrics.stepped(self._lags)
 
     # Reading.
@@ -279,6 +283,15 @@ class Learner:
         has_more |= self._accountant.forget(self._engine, self._producer, self._retention_days)
         wait_s = RETENTION_PAUSE_S if has_more else RETENTION_EVERY_S
         self._retention_at = time.monotonic() + wait_s
+
+    def _weigh(self) -> None:
+        if time.monotonic() < self._weighed_at + WEIGHED_EVERY_S:
+            return
+        self._weighed_at = time.monotonic()
+        with self._engine.begin() as conn:
+            on_disk, in_force = sums_bytes(conn)
+        self.metrics.sums_bytes.set(on_disk)
+        self.metrics.sums_in_force_bytes.set(in_force)
 
     # The group.
 

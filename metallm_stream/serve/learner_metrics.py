@@ -28,6 +28,8 @@ class LearnerMetrics(LoopMetrics):
         self.refresh_s = self.histogram(
             "refresh_seconds", "From the sums of all slots to a published policy.", REFRESH_S
         )
+        self.sums_bytes = self.gauge("sums_bytes", "The table of sums on disk, all slots.")
+        self.sums_in_force_bytes = self.gauge("sums_in_force_bytes", "Of it what was not replaced.")
         self._residual = self.gauge(
             "residual", "Judged quality less predicted quality, mean of the last 30 or so.", "arm"
         )

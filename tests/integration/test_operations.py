@@ -131,6 +131,8 @@ def test_metrics_tell_what_has_happened(observed: Pipeline) -> None:
     learned = samples(observed, "learner-0")
     assert learned["metallm_records_total"] == 3 * COUNT
     assert learned["metallm_refresh_seconds_count"] > 0
+    assert learned["metallm_sums_bytes"] > 0
+    assert "metallm_sums_in_force_bytes" in learned
     eventually(lambda: samples(observed, "learner-0")["metallm_lag_records"] == 0)
     eventually(lambda: samples(observed, "router-0")["metallm_policy_version"] > 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
 import pytest
@@ -9,8 +10,12 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.postgres import (
+    Advance,
+    advance,
     claim_half_life,
+    claim_partition,
     claim_slot,
+    head_revision,
     load_for_update,
     load_slot_sums,
     open_engine,
@@ -27,6 +32,7 @@ TODAY = date(2026, 3, 1)
 BYTES = bytes(range(256)) + b"\\\\x5c'"
 HALF_LIFE_S = 100_000 / 3
 SETTINGS = (
+    "array_nulls = off",
     "bytea_output = 'escape'",
     "client_encoding = 'LATIN1'",
     "datestyle = 'German'",
@@ -58,6 +64,7 @@ def test_settings_of_the_database_change_nothing(
         with engine.begin() as conn:
             claim_half_life(conn, HALF_LIFE_S)
             save_sums(conn, claim_slot(conn, "0"), {"mini": BYTES})
+            advance(conn, [Advance(claim_partition(conn, "decisions", 0), 1)])
             load_for_update(conn, ["q1"], TODAY)
             save_interactions(conn, [(TODAY, whole)])
         with engine.begin() as conn:
@@ -66,6 +73,15 @@ def test_settings_of_the_database_change_nothing(
             assert conn.execute(text(clocks)).one() == (datetime.fromtimestamp(0, UTC), HALF_LIFE_S)
             assert list(stream_interactions(conn)) == [whole]
         engine.dispose()
+
+
+def test_many_may_migrate_at_once_whatever_isolation_is_the_default(database_url: str) -> None:
+    """Who has waited sees what the first has done."""
+    with fresh_database(database_url) as url:
+        isolation = "default_transaction_isolation = 'serializable'"
+        _administrate(url, f"ALTER DATABASE {make_url(url).database} SET {isolation}")
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(migrate, [url] * 4)) == {head_revision()}
 
 
 def test_migrations_may_take_longer_than_transactions(database_url: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from metallm_stream.events import Attempt, Decision, Failure, Feedback, Model, Result
 from metallm_stream.join import Interaction
@@ -16,6 +16,7 @@ from metallm_stream.postgres import (
     DeadLetter,
     advance,
     claim_partition,
+    insert_interactions,
     load_for_update,
     save_dead_letters,
     save_interactions,
@@ -206,6 +207,51 @@ def test_unknown_costs_are_counted_and_in_no_mean(engine: Engine, sample: Sample
         assert counted == {"mini": (3, 3, pytest.approx(0.01)), "own": (2, 0, None)}
 
 
+@pytest.mark.parametrize("how", [save_interactions, insert_interactions])
+def test_costs_are_known_whoever_has_written_the_row(
+    engine: Engine, sample: Sample, how: Callable[[Connection, Any], None]
+) -> None:
+    """A learner says so beside the result; in an older one's rows it follows from the result."""
+    timeout = Failure(kind="timeout", message="no answer in 60 s")
+    free = Attempt(arm="mini", started_at=sample.start, latency_s=1.0)
+    priced = free.model_copy(update={"cost_usd": 0.01})
+    failed, charged = (one.model_copy(update={"failure": timeout}) for one in (free, priced))
+    tries = [
+        (),
+        (free,),
+        (priced,),
+        (failed, free),
+        (charged, free),
+        (failed, priced),
+        (free, priced),
+    ]
+    known = [True, False, True, False, False, True, True]
+    results = [sample.result(i, attempts=each) for i, each in enumerate(tries)]
+    results += [
+        sample.result(7, None, prediction=None, failure=timeout, attempts=(failed,)),
+        sample.result(8, None, prediction=None, failure=timeout, attempts=()),
+    ]
+    joined = [
+        (TODAY, Interaction(f"q{i}").merged(sample.decision(i)).merged(result))
+        for i, result in enumerate(results)
+    ]
+    with engine.begin() as conn:
+        load_for_update(conn, [item.query_id for _, item in joined], TODAY)
+        how(conn, joined)
+    assert [*known, True, True] == [result.is_priced() for result in results]
+    views = ("results", "outcomes", "savings", "learning_curve")
+    newer = {
+        view: sorted(_rows(engine, f"TABLE metallm.{view}"), key=lambda row: row[0])
+        for view in views
+    }
+    assert [row.cost_usd is not None for row in newer["results"]] == [*known, True, True]
+    assert newer["learning_curve"][0].priced == 6
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE metallm.interactions SET priced = NULL"))
+    for view, rows in newer.items():
+        assert sorted(_rows(engine, f"TABLE metallm.{view}"), key=lambda row: row[0]) == rows
+
+
 def test_where_no_cost_is_known_none_is_shown(engine: Engine, sample: Sample) -> None:
     """Null, not 0."""
     unpriced = Attempt(arm="own", started_at=sample.start, latency_s=1.0)
@@ -313,5 +359,5 @@ def test_views_of_an_empty_database_are_empty(engine: Engine) -> None:
     """No division by zero, no error."""
     for view in ("arms", "arms_by_task", "arms_over_time", "spend", "savings", "policy_now",
                  "lag", "dead_letters", "dead_letter_counts", "learning_curve",
-                 "outcomes", "policy_values"):  # fmt: skip
+                 "outcomes", "policy_values", "results"):  # fmt: skip
         assert _rows(engine, f"TABLE metallm.{view}") == []

@@ -22,6 +22,7 @@ from metallm_stream.postgres import (
     database_url,
     open_engine,
     roles_exist,
+    sums_bytes,
 )
 from metallm_stream.serve.claim import lost
 from metallm_stream.settings import Settings
@@ -31,9 +32,6 @@ BEHIND = 10_000
 BLOATED_BYTES = 100_000_000
 BLOATED_TIMES = 1_000
 VERSION = text("SHOW server_version")
-SUMS = text("""
-    SELECT pg_total_relation_size('metallm.sums'), coalesce(sum(length(sums)), 0) FROM metallm.sums
-""")
 POSITIONS = text("SELECT topic, partition, epoch, next_offset, topic_id FROM metallm.offsets")
 
 
@@ -72,7 +70,7 @@ def schema(settings: Settings) -> Iterator[Finding]:
 def sums(engine: Engine) -> Iterator[Finding]:
     """Whether replaced sums are vacuumed, which a transaction that stays open prevents."""
     with engine.connect() as conn:
-        taken, in_force = conn.execute(SUMS).one()
+        taken, in_force = sums_bytes(conn)
     if taken > max(BLOATED_BYTES, BLOATED_TIMES * in_force):
         yield warning(
             "sums",

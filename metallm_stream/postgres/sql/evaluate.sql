@@ -3,16 +3,12 @@
 
 CREATE VIEW metallm.outcomes AS
 SELECT i.query_id, i.day, i.task, i.decided_at, i.arm, i.propensity, i.quality,
-       CASE WHEN i.answered_by IS NULL OR i.result -> 'attempts' = '[]' OR EXISTS (
-           SELECT FROM jsonb_array_elements(i.result -> 'attempts') AS a
-           WHERE a ? 'cost_usd' AND NOT a ? 'failure'
-       ) THEN i.cost_usd END AS cost_usd,
-       i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd,
+       i.cost_usd, i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd,
        (i.decision ->> 'latency_scale_s')::double precision AS latency_scale_s,
        coalesce((i.decision ->> 'budget_weight')::double precision, 0) AS budget_weight,
        i.decision -> 'candidates' AS candidates
-FROM metallm.interactions AS i
-WHERE i.arm IS NOT NULL AND i.result IS NOT NULL
+FROM metallm.results AS i
+WHERE i.arm IS NOT NULL
   AND i.decision -> 'candidates' @> jsonb_build_array(jsonb_build_object('arm', i.arm))
   AND (
       NOT i.result ? 'call_id'

@@ -34,7 +34,7 @@ GRANT SELECT ON
     metallm.arms_over_time, metallm.policy_now, metallm.spend, metallm.savings, metallm.lag,
     metallm.dead_letters, metallm.dead_letter_counts, metallm.learning_curve, metallm.outcomes,
     metallm.policy_values, metallm.drift, metallm.budgets, metallm.river,
-    metallm.verdicts, metallm.judges
+    metallm.verdicts, metallm.judges, metallm.results
 TO metallm_analyst;
 GRANT EXECUTE ON FUNCTION
     metallm.explain(text), metallm.partition_days(),

@@ -137,20 +137,29 @@ COMMENT ON VIEW metallm.spend IS
     'where bucket = ''hour''. The rows where arm is null are the total of all arms. Calls of '
     'unknown cost are among calls, not among priced_calls.';
 
+CREATE VIEW metallm.results AS
+SELECT i.query_id, i.day, i.task, i.arm, i.answered_by, i.propensity, i.decided_at, i.quality,
+       -- That of an answer is known if its call's is. Rows of older releases do not say so.
+       CASE WHEN coalesce(
+           i.priced,
+           i.answered_by IS NULL OR i.result -> 'attempts' = '[]' OR jsonb_path_exists(
+               i.result, '$.attempts[*] ? (exists(@.cost_usd) && !exists(@.failure))'
+           )
+       ) THEN i.cost_usd END AS cost_usd,
+       i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd, i.decision, i.result
+FROM metallm.interactions AS i
+WHERE i.decision IS NOT NULL AND i.result IS NOT NULL;
+
+COMMENT ON VIEW metallm.results IS
+    'One row a decision that has its result, for the views that compare costs: cost_usd is null '
+    'where it is unknown, unlike that of interactions, which adds up what is known.';
+
 CREATE VIEW metallm.savings AS
-WITH costs AS (
-    SELECT i.quality,
-           -- As in outcomes: that of an answer is known if its call's is.
-           CASE WHEN i.answered_by IS NULL OR i.result -> 'attempts' = '[]' OR EXISTS (
-               SELECT FROM jsonb_array_elements(i.result -> 'attempts') AS a
-               WHERE a ? 'cost_usd' AND NOT a ? 'failure'
-           ) THEN i.cost_usd END AS cost_usd
-    FROM metallm.interactions AS i
-    WHERE i.arm IS NOT NULL AND i.result IS NOT NULL
-), service AS (
+WITH service AS (
     SELECT count(*) AS queries, count(cost_usd) AS priced_queries, sum(cost_usd) AS spent_usd,
            avg(quality) AS mean_quality
-    FROM costs
+    FROM metallm.results
+    WHERE arm IS NOT NULL
 ), reweighted AS (
     SELECT i.arm, sum(k.quality / k.propensity) / sum(1 / k.propensity) AS quality
     FROM metallm.interactions AS i
@@ -229,23 +238,19 @@ WITH usual AS (
     SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY cost_scale_usd) AS cost_scale_usd
     FROM metallm.interactions
     WHERE arm IS NOT NULL AND cost_scale_usd BETWEEN 1e-12 AND 1e12
+), known AS MATERIALIZED (
+    -- Before they are sorted, since results are wide; small numbers as in savings.
+    SELECT decided_at, query_id, quality * (quality >= 1e-30)::integer AS quality,
+           cost_weight * (cost_weight >= 1e-30)::integer AS cost_weight,
+           cost_usd * (cost_usd >= 1e-30)::integer AS cost_usd
+    FROM metallm.results
 ), answered AS (
-    SELECT (row_number() OVER (ORDER BY i.decided_at, i.query_id) - 1) / 100 AS bucket,
-           i.decided_at, k.quality, k.cost_usd,
+    SELECT (row_number() OVER (ORDER BY k.decided_at, k.query_id) - 1) / 100 AS bucket,
+           k.decided_at, k.quality, k.cost_usd,
            CASE WHEN k.cost_usd IS NOT NULL OR k.cost_weight = 0 THEN
                k.quality - coalesce(k.cost_weight * k.cost_usd / usual.cost_scale_usd, 0)
            END AS utility
-    FROM metallm.interactions AS i CROSS JOIN usual
-    CROSS JOIN LATERAL (
-        -- As in savings.
-        SELECT i.quality * (i.quality >= 1e-30)::integer AS quality,
-               i.cost_weight * (i.cost_weight >= 1e-30)::integer AS cost_weight,
-               CASE WHEN i.answered_by IS NULL OR i.result -> 'attempts' = '[]' OR EXISTS (
-                   SELECT FROM jsonb_array_elements(i.result -> 'attempts') AS a
-                   WHERE a ? 'cost_usd' AND NOT a ? 'failure'
-               ) THEN i.cost_usd * (i.cost_usd >= 1e-30)::integer END AS cost_usd
-    ) AS k
-    WHERE i.decision IS NOT NULL AND i.result IS NOT NULL
+    FROM known AS k CROSS JOIN usual
 ), buckets AS (
     SELECT bucket, min(decided_at) AS from_at, max(decided_at) AS to_at, count(*) AS queries,
            count(quality) AS labelled, sum(quality) AS quality, count(cost_usd) AS priced,
