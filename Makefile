@@ -23,10 +23,10 @@ demo: $(VENV)/.demo ## Replay real outcomes of real models through the whole ser
 	$(BIN)/metallm demo $(DEMO)
 
 test: $(VENV)/.dev ## Run all tests on a real Kafka and PostgreSQL
-	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 
 lowest: $(LOWEST)/.test ## Run the tests that need no servers on the oldest libraries allowed
-	$(LOWEST)/bin/pytest -n 2 --dist loadfile tests/unit tests/contracts tests/property
+	$(LOWEST)/bin/pytest -n 2 --dist loadfile --max-worker-restart 0 tests/unit tests/contracts tests/property
 
 chaos: $(VENV)/.dev ## Break processes, servers and networks by seeds SEED, and check N queries each
 	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEED),0-9) --queries $(N) --out out/chaos

@@ -25,6 +25,7 @@ from metallm_stream.kafka.lifeline import USUAL, Lifeline, Patience
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
 from metallm_stream.kafka.out_of_order import Window
 from metallm_stream.kafka.records import Partition, Record
+from metallm_stream.kafka.rights import require_rights
 from metallm_stream.kafka.starts import starts_of, untold
 from metallm_stream.kafka.topic_ids import topic_ids
 from metallm_stream.kafka.transaction import AbortNeededError, Transactions
@@ -364,6 +365,8 @@ class ExactlyOnce:
 
         What was found holds as long as nobody commits, which whoever does anything does.
         """
+        # Without the right, the question for positions would only be given up.
+        require_rights(self._connection.admin(), group=self._group)
         with closing(self._connection.reader(self._group)) as reader:
             places = chain.from_iterable(partitions_of(reader, topic) for topic in self._topics)
             keys = [(where.topic, where.partition) for where in places]

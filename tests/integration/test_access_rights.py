@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,10 @@ class Guarded:
         for granted in self.admin.create_acls([acl]).values():
             granted.result(15)
 
-    def revoke(self) -> None:
-        """Take all rights away."""
+    def revoke(self, kind: ResourceType = ResourceType.ANY) -> None:
+        """Take all rights on some kind of thing away."""
         every = AclBindingFilter(
-            *(ResourceType.ANY, None, ResourcePatternType.ANY, USER, None, AclOperation.ANY),
+            *(kind, None, ResourcePatternType.ANY, USER, None, AclOperation.ANY),
             AclPermissionType.ANY,
         )
         for revoked in self.admin.delete_acls([every]).values():
@@ -269,7 +270,25 @@ def test_a_group_that_may_not_be_joined_is_named(guarded: Guarded) -> None:
     guarded.grant(AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID)
     eventually(lambda: "DescribeConfigs" in guarded.refusal())
     group = f"{NAMES.prefix}copier"
-    with closing(ExactlyOnce(guarded.connection, [NAMES.queries], group=group, slot="0")) as loop:
+    copier = partial(ExactlyOnce, guarded.connection, [NAMES.queries], group=group, slot="0")
+    with (
+        closing(copier()) as loop,
+        pytest.raises(ConfigurationError, match=rf"group '{group}': .*grant this user Read on the"),
+    ):
         loop.start()
+
+    def may_join() -> bool:
+        try:
+            require_rights(guarded.connection.admin(), group=group)
+        except ConfigurationError:
+            return False
+        return True
+
+    guarded.grant(AclOperation.READ, ResourceType.GROUP)
+    eventually(may_join)
+    with closing(copier()) as loop:
+        loop.start()
+        eventually(lambda: loop.take(1, 0.1) or loop.lags())
+        guarded.revoke(ResourceType.GROUP)
         with pytest.raises(ConfigurationError, match=rf"{group}: .*grant this user Read on the"):
             eventually(lambda: loop.take(1, 0.1))
