@@ -20,7 +20,7 @@ from metallm_stream.events import Attempt, Decision, Result
 from metallm_stream.join.interaction import Interaction
 from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_row
 
-# Failures that may be the query's own fault. If they are, nobody answers it.
+# Failures that may be the query's own fault. If they are, nobody answers it, whoever is asked.
 _OF_QUERIES = {"bad_request", "unsupported", "context_too_long", "refused"}
 
 
@@ -141,17 +141,23 @@ def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _
         return _NO_CALLS
     decision, result = interaction.decision, interaction.result
     at = moment(interaction) or result.finished_at
-    attempts = tuple([attempt for attempt in result.attempts if _is_told(attempt, result)])
+    untold = {"superseded"} | (_OF_QUERIES if _asked_all(decision, result) else set())
+    attempts = [
+        one for one in result.attempts if one.failure is None or one.failure.kind not in untold
+    ]
     return _Calls(
-        attempts,
+        tuple(attempts),
         None if decision is None else decision.prompt_characters,
         tuple([forgetting.log2_weight(attempt.arm, at) for attempt in attempts]),
     )
 
 
-def _is_told(attempt: Attempt, result: Result) -> bool:
-    kind = None if attempt.failure is None else attempt.failure.kind
-    return kind != "superseded" and (kind not in _OF_QUERIES or result.arm is not None)
+def _asked_all(decision: Decision | None, result: Result) -> bool:
+    """Whether nobody answered, and no arm was left unasked since the tries were used up."""
+    if result.arm is not None:
+        return False
+    asked = {one.arm for one in result.attempts} | {one.arm for one in result.skipped}
+    return decision is None or asked.issuperset([one.arm for one in decision.candidates])
 
 
 def _usage_row(attempt: Attempt, prompt_characters: int | None) -> list[float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metallm_stream.policy.beliefs import Beliefs
 from metallm_stream.policy.chooser import check_share, even
-from metallm_stream.policy.patience import LABELS_AN_ARM, patience
+from metallm_stream.policy.patience import LABELS_AN_ARM, at_least, patience
 
 # What is left of the schedule for an arm that has been tried enough, so that nothing divides by 0.
 _LEAST = 1e-3
@@ -115,8 +115,7 @@ class SoftElimination:
         if (kept == 1.0).all():
             return best
         known = np.where(kept == 1.0, utility, -np.inf).max(axis=1, keepdims=True)
-        least = utility + (-np.inf if headroom is None else headroom - 1.0)
-        sure = np.maximum(known, least.max(axis=1, keepdims=True))
+        sure = np.maximum(known, at_least(utility, headroom).max(axis=1, keepdims=True))
         return np.where(known > -np.inf, sure, best)
 
     def _floors(

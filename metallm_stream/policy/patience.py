@@ -32,6 +32,19 @@ def patience(beliefs: Beliefs) -> NDArray[np.float64]:
     return shared
 
 
+def at_least(
+    utility: NDArray[np.float64], headroom: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """What each arm brings even if its answers are worthless, `(n, K)`; -inf if that is not known.
+
+    A perfect answer is worth 1 more than a worthless one; of an arm that lacks more than 1 to be
+    perfect, rewards are below 0 as well.
+    """
+    if headroom is None:
+        return np.full(utility.shape, -np.inf)
+    return np.where(headroom <= 1.0, utility + (headroom - 1.0), -np.inf)
+
+
 def patiently(
     beliefs: Beliefs,
     allowed: NDArray[np.bool_],
@@ -39,15 +52,18 @@ def patiently(
 ) -> NDArray[np.float64]:
     """What a rule gives to each arm, `(n, K)`, where it thinks of one as often as patience says.
 
-    The rule is asked with the arms `(n, K)` that it may think of. An arm that is expected to bring
-    more, even if its answers are worthless, than the best of those whose labels come is always
-    thought of.
+    The rule is asked with the arms `(n, K)` that it may think of; those that keep about as much,
+    up to twice, are thought of together, so that it is not asked for each. An arm that is expected
+    to bring more, even if its answers are worthless, than the best of those whose labels come is
+    always thought of.
     """
     kept = patience(beliefs)
     if (kept == 1.0).all():
         return rule(allowed)
+    _, alike = np.unique(np.frexp(kept)[1], return_inverse=True)
+    kept = (np.bincount(alike, kept) / np.bincount(alike))[alike]
     known = np.where(allowed & (kept == 1.0), beliefs.utility, -np.inf)
-    least = -np.inf if beliefs.headroom is None else beliefs.utility + beliefs.headroom - 1.0
+    least = at_least(beliefs.utility, beliefs.headroom)
     thought = np.where(least >= known.max(axis=1, keepdims=True), 1.0, kept)
     shares, done = np.zeros(allowed.shape), 0.0
     for part in np.unique(np.append(kept, 1.0)).tolist():

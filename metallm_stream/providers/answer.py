@@ -52,11 +52,11 @@ async def answer_call(
     """Try the arms of `call.ranking` in order until one answers.
 
     Timeouts, broken connections, rate limits, server errors and malformed answers are retried on
-    the same arm within the budget, never before the provider's Retry-After; a request that two arms
-    refuse as such ends the call; everything else, and a wait that does not fit, goes to the next
-    arm at once. An arm that the `guard` does not let in is skipped; if in the end nobody was left
-    to ask, one with an open circuit is asked all the same. An arm of another provider ends the work
-    here with a `Forward`. Trouble at the provider never raises.
+    the same arm within the budget, never before the provider's Retry-After; everything else, and a
+    wait that does not fit, goes to the next arm at once. An arm that the `guard` does not let in is
+    skipped; if in the end nobody was left to ask, one with an open circuit is asked all the same.
+    An arm of another provider ends the work here with a `Forward`. Trouble at the provider never
+    raises.
     """
     messages = prompt(call.query)
     tries = Tries(

@@ -103,7 +103,6 @@ class Tries:
         self._guard = guard
         self._tokens = _tokens(call, messages)
         self._bytes = sum(len(turn["content"].encode("utf-8", "replace")) for turn in messages)
-        self._is_final = False
         self._begun = len(call.attempts)
         self._too_small_tokens = 0
         self._call = call
@@ -191,9 +190,6 @@ class Tries:
 
     def _learn(self, model: Model, failed: ProviderFailure) -> None:
         """What the failure says of the arms to come."""
-        # A request that two arms call malformed is so everywhere; one may be at fault itself.
-        told = [one.failure.kind for one in self.attempts if one.failure is not None]
-        self._is_final = told.count("bad_request") > 1
         if failed.kind == "context_too_long":
             window = model.context_window_tokens or 0
             self._too_small_tokens = max(self._too_small_tokens, window)
@@ -279,7 +275,7 @@ class Tries:
     @property
     def _is_settled(self) -> bool:
         """Whether tries under way are of no use any more."""
-        return self.answer is not None or self._is_final or self._is_late
+        return self.answer is not None or self._is_late
 
     @property
     def _is_late(self) -> bool:

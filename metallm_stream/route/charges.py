@@ -35,8 +35,13 @@ def charge_of(decision: Decision | None, result: Result | None) -> Charge | None
 
 
 def _is_untold(attempt: Attempt) -> bool:
-    failure = attempt.failure
-    return attempt.cost_usd is None and (failure is None or failure.kind in _MAYBE_BILLED)
+    """Whether a try may have been billed, at a cost that nobody tells.
+
+    A vendor that tells the tokens of a failure, as of a refusal, bills it.
+    """
+    failure, tokens = attempt.failure, attempt.input_tokens
+    is_billed = failure is None or failure.kind in _MAYBE_BILLED or bool(tokens)
+    return attempt.cost_usd is None and is_billed
 
 
 def _expected_usd(decision: Decision) -> float:

@@ -76,20 +76,25 @@ def test_a_forward_keeps_what_was_passed_over(stage: Stage) -> None:
     assert (result.arm, why(result.skipped)) == ("here/c", [("here/a", "circuit_open")])
 
 
-def test_what_one_arm_calls_malformed_another_answers(stage: Stage) -> None:
-    """The arm may be set up wrongly, or its vendor stricter than others."""
-    result = stage.answer(call_of(arm("a"), arm("b")), Fault.BAD_REQUEST)
-    assert kinds(result.attempts) == [("here/a", "bad_request"), ("here/b", None)]
+def test_what_some_arms_call_malformed_another_answers(stage: Stage) -> None:
+    """They may be set up wrongly, or their vendor stricter than others."""
+    malformed = [Fault.BAD_REQUEST] * 2
+    result = stage.answer(call_of(arm("a"), arm("b"), arm("c")), *malformed)
+    assert kinds(result.attempts) == [
+        ("here/a", "bad_request"),
+        ("here/b", "bad_request"),
+        ("here/c", None),
+    ]
 
 
-def test_a_malformed_request_fails_at_the_second_arm(stage: Stage) -> None:
-    """It would be malformed everywhere, so no third one is asked, here or elsewhere."""
+def test_what_all_arms_call_malformed_fails_as_such(stage: Stage) -> None:
+    """Here and elsewhere, once at each."""
     forward = stage.answer(call_of(arm("a"), arm("b", "elsewhere")), Fault.BAD_REQUEST)
     assert isinstance(forward, Forward)
-    call = forward.call.model_copy(update={"ranking": (arm("b"), arm("c"), arm("d", "elsewhere"))})
-    result = stage.answer(call, Fault.BAD_REQUEST)
+    call = forward.call.model_copy(update={"ranking": (arm("b"), arm("c"))})
+    result = stage.answer(call, Fault.BAD_REQUEST, Fault.BAD_REQUEST)
     assert isinstance(result, Result)
-    assert kinds(result.attempts) == [("here/a", "bad_request"), ("here/b", "bad_request")]
+    assert kinds(result.attempts) == [(f"here/{name}", "bad_request") for name in "abc"]
     assert result.failure is not None
     assert result.failure.kind == "bad_request"
 

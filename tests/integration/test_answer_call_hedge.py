@@ -85,23 +85,6 @@ def test_where_both_fail_the_third_is_asked(stage: Stage) -> None:
     assert [one.arm for one in result.attempts] == ["here/b", "here/a", "here/c"]
 
 
-def test_a_malformed_request_ends_both(stage: Stage) -> None:
-    """If it is the second that calls it so, the one under way is not waited for."""
-    call = call_of(arm("d"), arm("a", "elsewhere"))
-    forward = stage.answer(call, Fault.BAD_REQUEST)
-    assert isinstance(forward, Forward)
-    result = stage.answer(
-        forward.call.model_copy(update={"ranking": (arm("a"), arm("b"), arm("c"))}),
-        scripts={"a": [Fault.HANG], "b": [Fault.BAD_REQUEST]},
-        hedge_after_s=SOON_S,
-        clock=SystemClock(),
-    )
-    assert isinstance(result, Result)
-    assert result.failure is not None
-    assert result.failure.kind == "bad_request"
-    assert {one.arm for one in result.attempts} == {"here/d", "here/a", "here/b"}
-
-
 def test_an_arm_elsewhere_is_no_rival(stage: Stage) -> None:
     """Its worker is another one; the call is passed on when the arm here has failed."""
     forward = stage.answer(

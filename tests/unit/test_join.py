@@ -7,7 +7,7 @@ import pytest
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Decision, Failure, FailureKind, Feedback, Result
+from metallm_stream.events import Candidate, Decision, Failure, FailureKind, Feedback, Result
 from metallm_stream.join import (
     MAX_FEEDBACK,
     Interaction,
@@ -151,6 +151,16 @@ def test_a_query_that_nobody_could_answer_is_no_failure_of_its_arms(kind: Failur
     assert learned((None, joined(result(arm=None, failure=failure, attempts=(tried,))))).arms == ()
     sums = learned((None, joined(result(arm="maxi", attempts=(tried, attempt("maxi"))))))
     assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [1, 1]
+
+
+def test_whom_nobody_was_asked_after_has_failed() -> None:
+    """Or a host set up wrongly, with as many arms as there are tries, would fail for ever."""
+    failure = Failure(kind="unsupported", message="404")
+    failed = result(arm=None, failure=failure, attempts=(attempt(failure=failure, cost_usd=None),))
+    for last, calls in (("mini", 0), ("maxi", 1)):
+        candidates = [Candidate(arm=arm, probability=0.5) for arm in {"mini", last}]
+        sums = learned((None, joined(decision(candidates=candidates), failed)))
+        assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [calls, calls]
 
 
 def test_a_refusal_teaches_nothing() -> None:

@@ -137,6 +137,21 @@ def test_before_any_event_expects_what_a_fit_of_none_does() -> None:
     assert (found[:, 2] < 0.1).all()
 
 
+@pytest.mark.parametrize("rule", ["ridge-elimination", "ridge-linucb"])
+def test_where_rewards_are_below_0_an_arm_is_waited_for_as_anywhere(rule: str) -> None:
+    """No worthless answer is known to bring 0 then, penalties or not."""
+    policy, contexts = MultiTaskRidge(rule, seed=4), np.ones((1_000, 2))
+    policy.update_many(["judged"] * 995 + ["late"] * 5, contexts, [-1.0] * 1_000)
+    policy.pull_many(np.ones((60_000, 2)), ["judged", "late"])
+    policy.update_many(["judged"] * 1_000, contexts, [-1.0] * 1_000)
+    shares = [
+        policy.pull_many(contexts[:1], ["judged", "late"], penalties=taken).probabilities[0]
+        for taken in (None, 0.0)
+    ]
+    assert shares[0][1] < 0.5
+    assert shares[1] == pytest.approx(shares[0])
+
+
 @pytest.mark.parametrize("half_life", [None, 2_000.0])
 def test_an_arm_that_is_never_judged_does_not_keep_the_traffic(half_life: float | None) -> None:
     """Cheap and unknown, it looks best; once labels of its calls are overdue, the judged one is."""

@@ -17,7 +17,8 @@ from metallm_stream.policy import (
     SoftElimination,
     Thompson,
 )
-from metallm_stream.policy.patience import patience
+from metallm_stream.policy.chooser import best
+from metallm_stream.policy.patience import patience, patiently
 
 
 def beliefs(
@@ -149,6 +150,26 @@ def test_many_arms_that_are_waited_for_share_what_one_would_keep() -> None:
     alone = 10 / (0.5 * (1e6 + 1))
     assert patience(known) == pytest.approx([1.0, *[alone / 3] * 3, 1.0], rel=1e-3)
     assert patience(known)[[0, 4]].tolist() == [1.0, 1.0]
+
+
+def test_a_rule_is_not_asked_for_each_arm_that_is_waited_for() -> None:
+    """Those that keep about as much are thought of together, and keep as much together."""
+    known = replace(
+        beliefs([0.5] + [0.9] * 11, 0.1),
+        observations=np.array([1_000.0] + [0.0] * 11),
+        calls=np.array([2_000.0, *np.linspace(1_000.0, 1_200.0, 11)]),
+        label_share=0.5,
+    )
+    asked: list[int] = []
+
+    def greedy(some: np.ndarray) -> np.ndarray:
+        asked.append(int(some.sum()))
+        return best(known.utility, some)
+
+    found = patiently(known, everything(known), greedy)[0]
+    assert asked == [12, 1]
+    assert found[1:] == pytest.approx([patience(known)[1:].mean() / 11] * 11)
+    assert found.sum() == pytest.approx(1.0)
 
 
 def test_an_arm_that_pays_even_if_its_answers_are_worthless_is_used_though_nobody_judges_it() -> (

@@ -327,24 +327,27 @@ def test_a_call_of_unknown_cost_is_charged_as_expected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "charged_usd"),
+    ("kind", "tokens", "charged_usd"),
     [
-        ("timeout", 0.003),
-        ("deadline", 0.003),
-        ("superseded", 0.003),
-        ("malformed_answer", 0.003),
-        ("connection", 0.003),
-        ("rate_limited", 0.001),
-        ("bad_request", 0.001),
+        ("timeout", None, 0.003),
+        ("deadline", None, 0.003),
+        ("superseded", None, 0.003),
+        ("malformed_answer", None, 0.003),
+        ("connection", None, 0.003),
+        ("rate_limited", None, 0.001),
+        ("bad_request", None, 0.001),
+        ("refused", None, 0.001),
+        ("refused", 0, 0.001),
+        ("refused", 10, 0.003),
     ],
 )
 def test_a_failed_try_that_may_have_been_billed_is_charged_as_expected(
-    kind: FailureKind, charged_usd: float
+    kind: FailureKind, tokens: int | None, charged_usd: float
 ) -> None:
     """Once a query, unless the vendor told its cost."""
     decision = records.decision(reserved_usd=0.002)
     failure = Failure(kind=kind, message="by the test")
-    untold = records.attempt(cost_usd=None, failure=failure)
+    untold = records.attempt(cost_usd=None, failure=failure, input_tokens=tokens)
     told = records.attempt(cost_usd=0.001, failure=failure)
     charges = [
         charge_of(decision, records.result(attempts=attempts, cost_usd=0.001))

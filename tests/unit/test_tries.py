@@ -10,7 +10,14 @@ import numpy as np
 
 from metallm_stream.events import Call, Model, Query, Result
 from metallm_stream.judge.dispatch import parse, prompt
-from metallm_stream.providers import Answer, AnswerSettings, SystemClock, answer_call
+from metallm_stream.providers import (
+    Answer,
+    AnswerSettings,
+    Provider,
+    ProviderFailure,
+    SystemClock,
+    answer_call,
+)
 from tests.unit.test_circuit import WELL
 from tests.vendor_stage import open_guard
 
@@ -38,7 +45,18 @@ class Patient:
         """Nothing is open."""
 
 
-def answered(provider: Patient, **settings: float) -> Result:
+class Strict(Patient):
+    """One that calls requests malformed until that many have come."""
+
+    async def complete(self, model: Model, *_: object, **__: object) -> Answer:
+        """The answer of the request that came last."""
+        self.asked.append(model.model)
+        if len(self.asked) < self.enough:
+            raise ProviderFailure("bad_request", "Error code: 400", retriable=False)
+        return WELL
+
+
+def answered(provider: Provider, **settings: float) -> Result:
     call = Call(
         call_id="c",
         query=Query(query_id="q", text="2+2?"),
@@ -73,3 +91,10 @@ def test_the_last_two_tries_may_run_side_by_side() -> None:
     provider = Patient(enough=2)
     result = answered(provider, hedge_after_s=SOON_S, max_tries=2)
     assert (provider.asked, result.arm) == (["a", "b"], "b")
+
+
+def test_the_last_arm_is_asked_what_all_others_call_malformed() -> None:
+    """Who fails where nobody answers is not blamed, so only an answer tells arms set up wrongly."""
+    provider = Strict(enough=3)
+    result = answered(provider)
+    assert (provider.asked, result.arm) == (["a", "b", "c"], "c")
