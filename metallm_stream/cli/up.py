@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from sqlalchemy import make_url
 from metallm_stream import settings as settings_tree
 from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.entry_points import address, entry_point, is_ready
+from metallm_stream.cli.interrupts import interrupt_once, wait_for_one
 from metallm_stream.cli.topics import create_topics
 from metallm_stream.embedded import Child, EmbeddedStack, Progress, write_whole
 from metallm_stream.errors import ConfigurationError
@@ -86,7 +86,7 @@ def run_up(
         When they cannot be started; the message has the remedy.
     """
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told = interrupt_once()
     given = given_servers(settings, state_dir / "env")
     if brokers is not None and "KAFKA_BOOTSTRAP_SERVERS" in given:
         raise ConfigurationError(
@@ -109,7 +109,7 @@ def run_up(
             if with_services:
                 _start_services(stack, settings, console)
             _tell(stack, console, time.monotonic() - started, given)
-            threading.Event().wait()  # for a signal
+            wait_for_one(told)
     except KeyboardInterrupt:
         console.print(f"Stopped; data stays in {state_dir}", highlight=False, soft_wrap=True)
 

@@ -165,8 +165,8 @@ class ExactlyOnce:
             work = self._begin(message)
             if work is not None:
                 (taken if limit > 0 else self._backlog).append(work)
-                if work.window.is_full:
-                    self._hold(limit)
+            if self._is_full(message):
+                self._hold(limit)
             wait_s = 0.0
         return self._held(taken)
 
@@ -325,6 +325,11 @@ class ExactlyOnce:
             self._pending.setdefault(key, [])  # done before, and counted by the next position
             return None
         return Work(message, window)
+
+    def _is_full(self, message: Message) -> bool:
+        """Whether no more of its partition may be read, be it only to pass over what is done."""
+        window = self._windows.get((message.topic() or "", message.partition() or 0))
+        return window is not None and window.is_full
 
     def _may_poll(self, limit: int) -> bool:
         if limit > 0:

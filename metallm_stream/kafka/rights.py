@@ -85,7 +85,10 @@ def refused(error: KafkaError, about: str | None = None) -> ConfigurationError |
     """The line for what somebody must change, with what it is `about`; None for another error."""
     if error.code() not in REMEDIES:
         return None
-    return ConfigurationError(f"Kafka refuses: {_said(error, about)}: {REMEDIES[error.code()]}")
+    # A clock is mostly set by itself, soon after the machine has begun.
+    is_passing = error.code() == KafkaError.INVALID_TIMESTAMP
+    kind = Unreachable if is_passing else ConfigurationError
+    return kind(f"Kafka refuses: {_said(error, about)}: {REMEDIES[error.code()]}")
 
 
 def explained(error: KafkaError, about: str | None = None) -> ConfigurationError | None:

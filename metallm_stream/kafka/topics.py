@@ -29,6 +29,8 @@ DAY_MS = 24 * 3_600 * 1_000
 TIMEOUT_S = 15.0
 NEWS_WITHIN_S = 1.0
 ASK_AGAIN_S = 3.0
+# Who gives tokens may be down for a while; the client does not tell that apart from a refusal.
+_NOT_ACQUIRED = "Failed to acquire SASL OAUTHBEARER token"
 UNSEEN = "missing, or not visible to this user"  # Kafka hides what we may not Describe
 
 
@@ -312,7 +314,8 @@ def _listed(admin: Admin) -> ClusterMetadata:
         except KafkaException as exc:
             refusal = admin.refusal()
             if refusal is not None:
-                raise ConfigurationError(
+                kind = Unreachable if refusal.startswith(_NOT_ACQUIRED) else ConfigurationError
+                raise kind(
                     f"Kafka and we do not agree on how to connect: {refusal}: see the settings "
                     "KAFKA_SECURITY_*, KAFKA_SASL_* and KAFKA_SSL_*"
                 ) from exc

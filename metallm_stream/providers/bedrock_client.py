@@ -25,9 +25,9 @@ import boto3
 import botocore
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.providers.base import ProviderSettings
 from metallm_stream.providers.bedrock_failures import failure_of
 from metallm_stream.providers.http_client import PLAIN_BODY, http_client, lost, refused, timeouts
@@ -226,7 +226,9 @@ def _credentials(session: boto3.Session, name: str) -> _Credentials | None:
     try:
         found: _Credentials | None = session.get_credentials()
     except BotoCoreError as exc:
-        raise ConfigurationError(f"provider {name!r}: AWS credentials: {exc}") from exc
+        # Whoever gives them may be down for a while.
+        kind = Unreachable if isinstance(exc, CredentialRetrievalError) else ConfigurationError
+        raise kind(f"provider {name!r}: AWS credentials: {exc}") from exc
     if found is None and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
         raise ConfigurationError(
             f"provider {name!r}: no AWS credentials were found: set AWS_ACCESS_KEY_ID and "

@@ -18,7 +18,7 @@ from typing import Self
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import HttpSettings
 
@@ -37,7 +37,8 @@ def exposed(
 ) -> Iterator[str | None]:
     """Serve a service's health and metrics until the end of the block, if a port is set.
 
-    Gives the address. Raises `ConfigurationError` if nothing can listen there.
+    Gives the address. Raises `Unreachable` if nothing can listen there now, and
+    `ConfigurationError` if we may not.
     """
     if settings.port is None:
         yield None
@@ -98,7 +99,9 @@ class HttpServer:
             )
         except OSError as exc:
             self._loop.close()
-            raise ConfigurationError(
+            # At boot the address may not be there yet, and who has the port may leave.
+            kind = ConfigurationError if isinstance(exc, PermissionError) else Unreachable
+            raise kind(
                 f"http: cannot listen on {host}:{port}: {exc.strerror}; set METALLM_HTTP__PORT to "
                 "another port, or to 0 for a free one"
             ) from exc

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Protocol
 
 from confluent_kafka import KafkaException
@@ -52,21 +51,14 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     """Read the settings, run one service until it is told to stop, and exit.
 
     A configuration error is told in one line and ends the process with code 78, which a restart
-    does not mend; so is a server that does not answer or takes no writes, with code 75. Any other
-    error ends it with a traceback and code 70. After 75 and 70 whoever supervises it starts it
-    again. It ends at once: clients that were fenced or lost their broker may take minutes to be
-    taken down in order.
+    does not mend; so is what may pass by itself, with code 75: a server that does not answer or
+    takes no writes, a port that is taken, a clock that is off. Any other error ends it with a
+    traceback and code 70. After 75 and 70 whoever supervises it starts it again. It ends at once:
+    clients that were fenced or lost their broker may take minutes to be taken down in order.
     """
     stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
-        log.info("%s: stopping", signal.Signals(number).name)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     begin_log()
+    _heed_signals(stop)
     try:
         settings = load()
         set_format(settings.log_format, settings.slot)
@@ -87,6 +79,25 @@ def serve(construct: Callable[[Settings], Service]) -> None:
         return
     logging.shutdown()
     os._exit(code)
+
+
+def _heed_signals(stop: threading.Event) -> None:
+    """Set `stop` on SIGTERM or SIGINT, in a thread.
+
+    A handler would run in the midst of whatever the main thread does, and wait for locks of its.
+    """
+    told, wake = os.pipe()
+    os.set_blocking(wake, False)
+
+    def heed() -> None:
+        while number := os.read(told, 1):
+            log.info("%s: stopping", signal.Signals(number[0]).name)
+            stop.set()
+
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=heed, name="signals", daemon=True).start()
 
 
 def _told(error: Exception) -> int:

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
 from metallm_stream.embedded.recorded_llm import Fault, RecordedLLM, Recording
-from metallm_stream.errors import ConfigurationError
+from metallm_stream.errors import ConfigurationError, Unreachable
 from metallm_stream.events import Generation, Model
 from metallm_stream.providers import Answer, ProviderFailure, ProviderSettings, open_provider
 from tests.tap import Tap, tapped
@@ -215,6 +215,15 @@ def test_no_credentials_are_told_at_start(aws: pytest.MonkeyPatch) -> None:
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(ConfigurationError, match=r"AWS_ACCESS_KEY_ID.*API_KEY_ENV"):
+        open_provider(ProviderSettings(name="v", wire="bedrock", region="eu-west-1"))
+
+
+def test_whoever_gives_credentials_may_be_down_for_a_while(aws: pytest.MonkeyPatch) -> None:
+    """Which is no error of the configuration, so that a supervisor goes on trying."""
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    aws.delenv("AWS_SECRET_ACCESS_KEY")
+    aws.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials")
+    with pytest.raises(Unreachable, match="AWS credentials"):
         open_provider(ProviderSettings(name="v", wire="bedrock", region="eu-west-1"))
 
 

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 from confluent_kafka import TopicPartition
+from pydantic import SecretStr
 
 from metallm_stream.errors import Unreachable
-from metallm_stream.kafka import Connection, Record, to_end, write
+from metallm_stream.kafka import Connection, Record, TopicNames, check, to_end, write
 from metallm_stream.postgres import check_revision
 
 NOBODY = "127.0.0.1:1"
@@ -32,6 +33,22 @@ def fails(settings):
 
 serve(fails)
 """
+SIGNALLED = """
+import signal
+from metallm_stream.serve import process
+from metallm_stream.serve.metrics import LoopMetrics
+
+class Service:
+    metrics = LoopMetrics("tried", "0")
+
+    def run(self, stop):
+        with stop._cond:  # as who sets it, or waits for it
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(20)
+
+process.serve(lambda settings: Service())
+"""
 
 
 @pytest.mark.parametrize(
@@ -42,6 +59,7 @@ serve(fails)
         ("ValueError('by the test')", 70, None),
         ("refused(KafkaError._TIMED_OUT)", 75, 1),
         ("refused(KafkaError.TOPIC_AUTHORIZATION_FAILED)", 78, 1),
+        ("refused(KafkaError.INVALID_TIMESTAMP)", 75, 1),
         ("refused(KafkaError._AUTO_OFFSET_RESET)", 70, None),
         ("database(postgres.InsufficientPrivilege)", 78, 1),
         ("database(postgres.ReadOnlySqlTransaction)", 75, 1),
@@ -67,6 +85,35 @@ def test_the_exit_code_tells_whether_a_restart_may_help(
     assert "by the test" in process.stderr
     assert lines is None or len(process.stderr.splitlines()) == lines
     assert ("Traceback" in process.stderr) == (lines is None)
+
+
+def test_signals_are_heeded_wherever_they_find_the_service() -> None:
+    """Also while it, or the signal before, holds the lock of what they set."""
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNALLED],
+        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": NOBODY},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "SIGINT: stopping" in process.stderr
+
+
+def test_a_token_that_cannot_be_had_is_no_error_of_the_configuration() -> None:
+    """Who gives it may be down for a while."""
+    asks = {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": "me",
+        "sasl.oauthbearer.client.secret": "hidden",
+        "sasl.oauthbearer.token.endpoint.url": f"http://{NOBODY}/token",
+    }
+    secrets = {name: SecretStr(value) for name, value in asks.items()}
+    with pytest.raises(Unreachable, match="Failed to acquire SASL OAUTHBEARER token"):
+        check(Connection(NOBODY, secrets).admin(), TopicNames(), ())
 
 
 def test_a_database_that_does_not_answer_is_unreachable() -> None:

@@ -6,7 +6,6 @@ before the command ends.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from rich.console import Console
 from metallm_stream.cli.demo.extra import plots
 from metallm_stream.cli.demo.recording import PROMPTS
 from metallm_stream.cli.demo.run import Wanted, run
+from metallm_stream.cli.interrupts import interrupt_once
 from metallm_stream.settings import load
 
 FEWEST = 20
@@ -81,7 +81,7 @@ def demo(
     database that are removed at the end.
     """
     plots()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_once()
     wanted = Wanted(
         queries=queries,
         rate=rate,
