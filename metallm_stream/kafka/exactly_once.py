@@ -125,6 +125,7 @@ class ExactlyOnce:
         self._committing: dict[Partition, list[Record]] = {}
         self._windows: dict[Partition, Window] = {}
         self._found: dict[Partition, Window | None] = {}  # by a look back before we were a member
+        self._found_ids: Mapping[str, str] = {}  # of the topics that it was found in
         self._member_id: str | None = None  # under which the windows were begun
         self._pending: dict[Partition, list[Record]] = {}
         self._backlog: list[Work] = []
@@ -356,6 +357,8 @@ class ExactlyOnce:
         self._member_id = consumer.memberid()
         keys = [(item.topic, item.partition) for item in partitions]
         ids = topic_ids(self._connection, {topic for topic, _ in keys})
+        found_in = self._found_ids  # offsets of a topic that was made anew since tell nothing
+        self._found = {k: v for k, v in self._found.items() if found_in.get(k[0]) == ids.get(k[0])}
         windows = starts_of(consumer, keys, ids, self._place, self._watchdog)
         self._found = {}
         self._windows |= windows
@@ -377,6 +380,7 @@ class ExactlyOnce:
             keys = [(where.topic, where.partition) for where in places]
             firsts = untold(reader, keys, self._watchdog)
         if firsts:
+            self._found_ids = topic_ids(self._connection, {topic for topic, _ in firsts})
             log.warning("looking back for what was done, which may take minutes: %s", firsts)
             self._found = {**dict.fromkeys(firsts), **self._unplaced_hook(firsts)}
 

@@ -131,7 +131,7 @@ class Stage:
     def _runs(self, name: str, child: Child) -> bool:
         """Whether a child is ready, within a time, or has left for good."""
         if child.is_over:
-            return True
+            return os.EX_CONFIG not in child.exit_codes[-1:]
         try:
             child.wait_ready(READY_WITHIN_S)
         except ChildFailed:

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewTopic
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Call, Case, Model, Query, Result
@@ -230,6 +231,33 @@ def test_who_looks_back_is_no_member_yet(pipeline: Pipeline) -> None:
         eventually(lambda loop=loop: loop.take(1, 0.1) or loop.has_pending)
         loop.close()
     assert looked == [[]]
+
+
+def test_what_was_found_in_a_topic_that_is_made_anew_meanwhile_tells_nothing(
+    pipeline: Pipeline,
+) -> None:
+    """All of the new one is there to be done."""
+    wait(pipeline, "q0", "q1", ago_s=0)
+    topic, group = pipeline.names.cases, f"{pipeline.names.prefix}judges"
+    admin = pipeline.kafka.admin()
+    looked: list[Mapping[Partition, int]] = []
+
+    def look_back(firsts: Mapping[Partition, int]) -> dict[Partition, Window]:
+        looked.append(firsts)
+        if len(looked) > 1:
+            return {}
+        admin.delete_topics([topic])[topic].result(15)
+        again = [NewTopic(topic, 1, 1)]
+        eventually(lambda: admin.create_topics(again)[topic].exception(15) is None)
+        wait(pipeline, "q2", ago_s=0)
+        return {(topic, 0): Window(2)}
+
+    loop = ExactlyOnce(pipeline.kafka, [topic], group=group, slot="0", unplaced=look_back)
+    loop.start()
+    works: list[Work] = []
+    eventually(lambda: works.extend(loop.take(1, 0.1)) or works)
+    loop.close()
+    assert [work.offset for work in works] == [0]
 
 
 def test_what_was_done_here_and_there_is_not_done_again(pipeline: Pipeline) -> None:
