@@ -48,14 +48,20 @@ def database_url(url: SecretStr | str) -> URL:
     return parsed.set(drivername=DRIVER)
 
 
-def open_engine(url: SecretStr | str, *, application_name: str, pool_size: int = 3) -> Engine:
+def open_engine(
+    url: SecretStr | str,
+    *,
+    application_name: str,
+    pool_size: int = 3,
+    statement_timeout_s: int = STATEMENT_TIMEOUT_S,
+) -> Engine:
     """An engine of at most `pool_size` connections; nothing is connected before first use.
 
     What the URL's query says (`sslmode`, `options`, …) reaches libpq and is not overridden.
     """
     parsed = database_url(url)
     timeouts = (
-        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
+        f"-c statement_timeout={statement_timeout_s}s -c lock_timeout={LOCK_TIMEOUT_S}s "
         f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_S}s"
     )
     return create_engine(

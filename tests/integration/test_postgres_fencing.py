@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from metallm_stream.cli.database import database
 from metallm_stream.errors import ConfigurationError, Fenced
 from metallm_stream.postgres import (
     ARCHIVE_SLOT,
@@ -21,6 +23,7 @@ from metallm_stream.postgres import (
     save_sums,
     slot_versions,
 )
+from metallm_stream.settings import Settings
 
 
 def test_a_new_partition_starts_at_the_low_watermark_and_an_old_one_where_it_stood(
@@ -164,6 +167,13 @@ def test_a_database_belongs_to_one_encoder(engine: Engine, name: str, dimensions
         claim_encoder(conn, "wordllama-128", 128)
     with pytest.raises(ConfigurationError, match="new database"), engine.begin() as conn:
         claim_encoder(conn, name, dimensions)
+
+
+def test_a_command_may_take_longer_than_a_service(database_url: str) -> None:
+    """Millions of decisions take minutes to be sorted, and whoever waits may interrupt."""
+    settings = Settings(database_url=SecretStr(database_url))
+    with database(settings, "evaluate") as engine, engine.connect() as conn:
+        assert conn.execute(text("SHOW statement_timeout")).scalar_one() == "30min"
 
 
 def test_services_wait_for_nothing_forever(engine: Engine) -> None:
