@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from metallm_stream.embedded.child import Child
 
 _CHECK_S = 0.01
 
@@ -18,6 +21,15 @@ def eventually(condition: Callable[[], object], within_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s"
         pause.wait(_CHECK_S)
+
+
+def kill_and_wait(child: Child, within_s: float = 60.0) -> None:
+    """End a server at once, and return when its supervisor has it ready again."""
+    assert child.pid is not None
+    ended = len(child.exit_codes)
+    os.kill(child.pid, signal.SIGKILL)
+    eventually(lambda: len(child.exit_codes) > ended)
+    child.wait_ready(within_s)
 
 
 def is_running(pid: int) -> bool:

@@ -177,7 +177,7 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
         raise ConfigurationError(no_topic(missing[0]))
     listed = _listed(admin)
-    found = _counted(listed)
+    found = _partition_counts(listed)
     for topic in names.compacted:
         if found[topic] != 1:
             raise ConfigurationError(
@@ -298,10 +298,10 @@ def _brokers(listed: ClusterMetadata) -> set[int]:
 
 
 def _metadata(admin: Admin) -> Mapping[str, int]:
-    return _counted(_listed(admin))
+    return _partition_counts(_listed(admin))
 
 
-def _counted(listed: ClusterMetadata) -> Mapping[str, int]:
+def _partition_counts(listed: ClusterMetadata) -> Mapping[str, int]:
     return {name: len(topic.partitions) for name, topic in listed.topics.items()}
 
 

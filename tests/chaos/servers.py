@@ -5,8 +5,6 @@ Invariant: whatever was done to the servers, `settle` returns only when they ans
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from sqlalchemy import make_url
 from metallm_stream.embedded import EmbeddedStack, Supervisor
 from metallm_stream.embedded.ports import HOST, free_port
 from tests.chaos.proxy import Proxy
+from tests.processes import kill_and_wait
 
 _READY_WITHIN_S = 60.0
 _LISTENERS = """\
@@ -87,13 +86,7 @@ def _add_listener(stack: EmbeddedStack, port: int, proxy: int) -> int:
         host=HOST, port=port, controller=controller, behind=behind, proxy=proxy
     )
     file.write_text(known + added)  # the later of two lines counts
-    child = stack.supervisor.children["kafka"]
-    assert child.pid is not None
-    ended = len(child.exit_codes)
-    os.kill(child.pid, signal.SIGKILL)
-    while len(child.exit_codes) == ended:
-        os.sched_yield()
-    child.wait_ready(_READY_WITHIN_S)
+    kill_and_wait(stack.supervisor.children["kafka"], _READY_WITHIN_S)
     return behind
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ from metallm_stream.kafka import (
     write,
 )
 from tests.pipeline import ENCODER
-from tests.processes import eventually
+from tests.processes import eventually, kill_and_wait
 
 NAMES = TopicNames("few.")
 DEAD = NAMES.dead_letters(NAMES.queries)
@@ -131,12 +130,7 @@ def _add_listener(stack: EmbeddedStack) -> int:
     controller = known.partition("CONTROLLER://")[2].partition("\n")[0].rpartition(":")[2]
     added = ADDED.format(host=HOST, port=port, controller=controller, guarded=guarded)
     file.write_text(known + added)  # the later of two lines counts
-    child = stack.supervisor.children["kafka"]
-    assert child.pid is not None
-    ended = len(child.exit_codes)
-    os.kill(child.pid, signal.SIGKILL)
-    eventually(lambda: len(child.exit_codes) > ended)
-    child.wait_ready(60)
+    kill_and_wait(stack.supervisor.children["kafka"])
     return guarded
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +23,7 @@ from metallm_stream.kafka import (
     check,
     create,
 )
-from tests.processes import eventually
+from tests.processes import eventually, kill_and_wait
 
 NAMES = TopicNames("limited.")
 LIMITS = """\
@@ -52,12 +50,7 @@ def _limit(stack: EmbeddedStack) -> None:
     """Start the broker again with its limits."""
     with (stack.state.path / "kafka" / "server.properties").open("a") as file:
         file.write(LIMITS)
-    child = stack.supervisor.children["kafka"]
-    assert child.pid is not None
-    ended = len(child.exit_codes)
-    os.kill(child.pid, signal.SIGKILL)
-    eventually(lambda: len(child.exit_codes) > ended)
-    child.wait_ready(60)
+    kill_and_wait(stack.supervisor.children["kafka"])
 
 
 def test_created_topics_will_do_whatever_brokers_do_by_default(limited: Connection) -> None:
@@ -76,6 +69,7 @@ def test_metadata_of_offsets_that_are_refused_end_the_service(limited: Connectio
     consumer = limited.group_consumer("copier", "copier-0")
     with closing(consumer), closing(Transactions(limited, "copier-0")) as transactions:
         transactions.start()
+        consumer.committed([TopicPartition(NAMES.queries, 0)], 30)  # the group has a coordinator
         with pytest.raises(ConfigurationError, match=r"set the brokers' offset\.metadata\.max"):
             transactions.write([], offsets, consumer.consumer_group_metadata())
 
