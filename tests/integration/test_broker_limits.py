@@ -23,6 +23,8 @@ from metallm_stream.kafka import (
     check,
     create,
 )
+from metallm_stream.kafka.transaction import CALL_TIMEOUT_S, repeat
+from metallm_stream.kafka.watchdog import Watchdog
 from tests.processes import eventually, kill_and_wait
 
 NAMES = TopicNames("limited.")
@@ -67,9 +69,14 @@ def test_metadata_of_offsets_that_are_refused_end_the_service(limited: Connectio
         window.finish(offset)
     offsets = [TopicPartition(NAMES.queries, 0, window.next_offset, window.encode())]
     consumer = limited.group_consumer("copier", "copier-0")
-    with closing(consumer), closing(Transactions(limited, "copier-0")) as transactions:
+    with (
+        closing(consumer),
+        closing(Watchdog()) as watchdog,
+        closing(Transactions(limited, "copier-0")) as transactions,
+    ):
         transactions.start()
-        consumer.committed([TopicPartition(NAMES.queries, 0)], 30)  # the group has a coordinator
+        # As members do; what is sent before the group has a coordinator may hang.
+        repeat(watchdog, "committed", lambda: consumer.committed(offsets, CALL_TIMEOUT_S))
         with pytest.raises(ConfigurationError, match=r"set the brokers' offset\.metadata\.max"):
             transactions.write([], offsets, consumer.consumer_group_metadata())
 
