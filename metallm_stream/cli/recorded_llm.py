@@ -116,13 +116,13 @@ def recorded_llm(
     ledger_file: TextIO | None,
     seed: int,
 ) -> None:
-    """Answer on the OpenAI chat wire from the logged outcomes in FILEs, until Ctrl-C.
+    """Answer on the vendors' wires from the logged outcomes in FILEs, until Ctrl-C.
 
     A FILE holds JSON lines, plain or gzip'd: {"text", "labels", "outcomes": {model: {"answer",
     "cost", "input_tokens", "output_tokens", "latency_s"}}}; labels, costs, tokens and latencies
     may be missing. A text or model that was not recorded gets the vendor's kind of 404. Any key
-    is accepted, or only METALLM_RECORDED_LLM_KEY where that is set. Costs are reported in the
-    usage, as OpenRouter does; GET /ledger has the vendor's books.
+    is accepted, or only METALLM_RECORDED_LLM_KEY where that is set. On the OpenAI wire costs are
+    reported in the usage, as OpenRouter does; GET /ledger has the vendor's books.
     """
     server = _server()
     key = os.environ.get(KEY_VARIABLE)

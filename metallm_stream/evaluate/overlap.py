@@ -6,6 +6,8 @@ before the estimates are believed.
 
 from __future__ import annotations
 
+import math
+
 from metallm_stream.errors import counted
 from metallm_stream.evaluate.bandit_log import BanditLog
 
@@ -13,6 +15,10 @@ from metallm_stream.evaluate.bandit_log import BanditLog
 # theorem has nothing to go by.
 FEWEST = 100.0
 LARGEST_SHARE = 0.05
+# Weights are 1 on average where the log shows all that the target chooses. Less by this share, and
+# by so many standard errors, means that much of it was too rare to be seen.
+LACKING_SHARE = 0.05
+STANDARD_ERRORS = 3.0
 
 
 def distrust(*, anytime: bool) -> str:
@@ -49,6 +55,16 @@ class Overlap:
         """Share of the target's choices that the logging policy could not have made."""
         return self._missing / self.decisions if self.decisions else 0.0
 
+    @property
+    def lacking(self) -> float:
+        """By how much the mean weight is below 1, if that is no chance; else 0."""
+        if self.decisions == 0:
+            return 0.0
+        mean = self._weights / self.decisions
+        variance = max(self._squares / self.decisions - mean**2, 0.0)
+        error = math.sqrt(variance / self.decisions)
+        return 1 - mean if 1 - mean > max(LACKING_SHARE, STANDARD_ERRORS * error) else 0.0
+
     def notes(self, *, anytime: bool) -> tuple[str, ...]:
         """Why intervals cannot be trusted, but for an `anytime` one if there is any.
 
@@ -67,4 +83,9 @@ class Overlap:
         elif self.largest_weight > LARGEST_SHARE * self._weights:
             share = self.largest_weight / self._weights
             found.append(f"one decision has {share:.0%} of all weight: {trusted}")
+        elif self.lacking:
+            found.append(
+                f"the log says nearly nothing about {self.lacking:.0%} of its choices, of tiny "
+                f"probability there: {trusted}"
+            )
         return tuple(found)

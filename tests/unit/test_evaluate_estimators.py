@@ -204,6 +204,22 @@ def test_overlap_tells_of_few_heavy_and_impossible_choices() -> None:
     assert impossible.notes(anytime=True)[0].startswith("100.0% of its choices had probability 0")
 
 
+def test_overlap_tells_of_choices_that_were_too_rare_to_be_seen() -> None:
+    """Half of the decisions made such a choice with a probability of 1e-5, and never took it."""
+    overlap = Overlap()
+    overlap.add(log(1_000))
+    rare = {
+        "chosen": np.ones(1_000, dtype=np.int64),
+        "propensity": np.full(1_000, 1 - 1e-5),
+        "probabilities": np.tile([1e-5, 1 - 1e-5], (1_000, 1)),
+    }
+    assert overlap.lacking == 0.0
+    overlap.add(log(1_000, **rare))
+    assert (overlap.effective_decisions, overlap.unsupported) == (500.0, 0.0)
+    (note,) = overlap.notes(anytime=True)
+    assert note.startswith("the log says nearly nothing about 50% of its choices")
+
+
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_a_value_that_hardly_anything_speaks_against_is_noted(bound: float) -> None:
     """Fewer than ten of 500 effective decisions with another reward than 0 or 1."""
