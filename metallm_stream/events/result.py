@@ -17,7 +17,7 @@ from metallm_stream.events.query import Query
 
 
 class Attempt(Event):
-    """One try at one arm, as it ended.
+    """One try at one arm, as it ended; a `probe` if it went through an open circuit.
 
     Where nobody tells `cost_usd`, and the arm has a price, `at_most_usd` is what the try costs at
     most: for budgets, and in no sum of costs.
@@ -35,6 +35,7 @@ class Attempt(Event):
     cost_usd: Usd | None = None
     at_most_usd: Usd | None = None
     provider_request_id: Note | None = None
+    probe: bool | None = None
 
 
 class Skip(Event):

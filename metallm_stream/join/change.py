@@ -22,6 +22,8 @@ from metallm_stream.policy import NOTHING_FORGOTTEN, Forgetting, Sums, usage_row
 
 # Failures that may be the query's own fault. If they are, nobody answers it, whoever is asked.
 _OF_QUERIES = {"bad_request", "unsupported", "context_too_long", "refused"}
+# Nor does anybody answer within this part of what the fastest arm was expected to take.
+_NO_TIME = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,16 @@ def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _
     decision, result = interaction.decision, interaction.result
     at = moment(interaction) or result.finished_at
     untold = {"superseded"} | (_OF_QUERIES if _asked_all(decision, result) else set())
+    least_s = _least_s(decision)
     attempts = [
-        one for one in result.attempts if one.failure is None or one.failure.kind not in untold
+        one
+        for one in result.attempts
+        if one.failure is None
+        or not (
+            one.probe
+            or one.failure.kind in untold
+            or (one.failure.kind == "deadline" and one.latency_s < least_s)
+        )
     ]
     return _Calls(
         tuple(attempts),
@@ -158,6 +168,13 @@ def _asked_all(decision: Decision | None, result: Result) -> bool:
         return False
     asked = {one.arm for one in result.attempts} | {one.arm for one in result.skipped}
     return decision is None or asked.issuperset([one.arm for one in decision.candidates])
+
+
+def _least_s(decision: Decision | None) -> float:
+    """The time that any arm needs to answer, as far as known."""
+    candidates = () if decision is None else decision.candidates
+    known = [one.latency_s for one in candidates if one.latency_s is not None]
+    return _NO_TIME * min(known, default=0.0)
 
 
 def _usage_row(attempt: Attempt, prompt_characters: int | None) -> list[float]:

@@ -94,6 +94,9 @@ def _is_rival(left: Sequence[Model], provider: Provider, tries: Tries) -> bool:
 
 
 def _forward(call: Call, tries: Tries, left: Sequence[Model]) -> Forward:
+    for model in left:
+        if not tries.fits(model):
+            tries.pass_over(model, _TOO_SMALL)
     changes = {
         "ranking": tuple(filter(tries.fits, left)),
         "attempts": tuple(tries.attempts),

@@ -30,7 +30,12 @@ def storable(text: str) -> str:
 
 
 def attempt(
-    model: Model, ended: Answer | ProviderFailure, *, started_at: datetime, latency_s: float
+    model: Model,
+    ended: Answer | ProviderFailure,
+    *,
+    started_at: datetime,
+    latency_s: float,
+    is_probe: bool = False,
 ) -> Attempt:
     """One try as it ended, with what was charged for it, answered or not."""
     if isinstance(ended, ProviderFailure):
@@ -53,6 +58,7 @@ def attempt(
         reasoning_tokens=billed.reasoning_tokens,
         cost_usd=cost,
         provider_request_id=request_id and storable(request_id)[:_REQUEST_ID_CHARACTERS],
+        probe=is_probe or None,
     )
 
 

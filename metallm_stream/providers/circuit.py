@@ -48,6 +48,11 @@ class Entry:
     barred: str | None = None
     is_probe: bool = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a circuit of the arm is open."""
+        return self.is_probe or self.barred is not None
+
 
 class Try(NamedTuple):
     """A try that has ended."""

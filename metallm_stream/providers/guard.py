@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from metallm_stream.events import Failure, Model
 from metallm_stream.providers.base import Answer, ProviderFailure
-from metallm_stream.providers.circuit import Circuits
+from metallm_stream.providers.circuit import Circuits, Entry
 from metallm_stream.providers.clock import Clock
 from metallm_stream.providers.lanes import Lanes
 from metallm_stream.providers.shares import Share, Shares
@@ -23,12 +23,13 @@ _OVERLOADED = {"rate_limited", "timeout"}
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one try was let in with; a probe has no lanes."""
+    """What one try was let in with, through an open circuit or not; a probe has no lanes."""
 
     model: Model
     share: Share
     lanes: Lanes | None
     began_s: float
+    is_open: bool
 
 
 class Guard:
@@ -71,7 +72,7 @@ class Guard:
         entry = self._circuits.enter(model)
         if entry.barred is not None and not at_any_rate:
             return Failure(kind="circuit_open", message=entry.barred)
-        held = await self._wait(model, tokens, patience_s, is_probe=entry.is_probe)
+        held = await self._wait(model, tokens, patience_s, entry)
         if isinstance(held, Pass) and self._spending is not None:
             reason = self._spending.enter(model)
             if reason is not None:
@@ -82,14 +83,14 @@ class Guard:
         return held
 
     async def _wait(
-        self, model: Model, tokens: float, patience_s: float, *, is_probe: bool
+        self, model: Model, tokens: float, patience_s: float, entry: Entry
     ) -> Pass | Failure:
         now_s = self._clock.monotonic()
         wait_s = self._shares.wait_s(model.arm, tokens, now_s)
         if wait_s > patience_s:
             return _busy(f"its rate limit leaves no share for {wait_s:.3g} s")
         share = self._shares.take(model.arm, tokens, now_s)
-        lanes = None if is_probe else self._lanes_of(model.arm)
+        lanes = None if entry.is_probe else self._lanes_of(model.arm)
         try:
             if wait_s > 0:
                 await self._clock.sleep(wait_s)
@@ -100,7 +101,7 @@ class Guard:
         if lanes is not None and not has_lane:
             self._shares.give_back(share)
             return _busy(f"{int(lanes.limit)} calls are in flight, as many as it bears")
-        return Pass(model, share, lanes, self._clock.monotonic())
+        return Pass(model, share, lanes, self._clock.monotonic(), entry.is_open)
 
     def withdraw(self, held: Pass) -> None:
         """Take back a try that was let in and does not begin."""

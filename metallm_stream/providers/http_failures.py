@@ -16,7 +16,8 @@ from metallm_stream.events import FailureKind
 
 _TOO_LONG = re.compile(
     r"context_length|context length|context window|context limit|maximum context"
-    r"|too many (input )?tokens|input token count exceeds"
+    r"|too many (input )?tokens|input token count( \(\d+\))? exceeds"
+    r"|maximum prompt length|range of input length"
     r"|(prompt|input|request) (is )?too (long|large)"
     r"|max_tokens_exceeded|token_limit|token limit|expected maxlength"
 )

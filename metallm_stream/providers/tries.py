@@ -220,9 +220,9 @@ class Tries:
             ended = await self._complete(model, self._left_s())
             limit = self._settings.max_text_bytes
             read = unless_too_long(ended, limit) if isinstance(ended, Answer) else ended
-            costs = self._book(model, read, started_at, began_s)
+            costs = self._book(held, read, started_at, began_s)
         except asyncio.CancelledError:
-            costs = self._book(model, _SUPERSEDED, started_at, began_s)
+            costs = self._book(held, _SUPERSEDED, started_at, began_s)
             self._guard.leave(held, None, *costs)
             raise
         except BaseException:
@@ -232,11 +232,13 @@ class Tries:
         return storable(read.text) if isinstance(read, Answer) else read
 
     def _book(
-        self, model: Model, ended: Answer | ProviderFailure, started_at: datetime, began_s: float
+        self, held: Pass, ended: Answer | ProviderFailure, started_at: datetime, began_s: float
     ) -> tuple[float | None, float | None]:
         """Add a try to the attempts; what it cost, and if nobody tells, what it costs at most."""
-        latency_s = max(0.0, self._clock.monotonic() - began_s)
-        booked = attempt(model, ended, started_at=started_at, latency_s=latency_s)
+        model, latency_s = held.model, max(0.0, self._clock.monotonic() - began_s)
+        booked = attempt(
+            model, ended, started_at=started_at, latency_s=latency_s, is_probe=held.is_open
+        )
         most_usd = None
         if booked.cost_usd is None:
             most_usd = self._at_most_usd(model, ended, started_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from metallm_stream.embedded.recorded_llm import Fault
 from metallm_stream.events import Model, Result, Skip
 from metallm_stream.providers import Circuits, Forward, Guard, Shares
+from metallm_stream.providers.circuit import RETRY_AFTER_S
 from tests.vendor_stage import FrozenClock, Stage, arm, call_of, kinds
 
 
@@ -59,11 +60,24 @@ def test_if_all_are_down_one_is_tried_once(stage: Stage) -> None:
     assert isinstance(failed, Result)
     assert why(failed.skipped) == [("here/a", "circuit_open"), ("here/b", "circuit_open")]
     assert kinds(failed.attempts) == [("here/a", "server_error")]
+    assert [one.probe for one in failed.attempts] == [True]
     assert failed.failure is not None
     assert failed.failure.kind == "server_error"
     answered = stage.answer(call, guard=guard)
     assert isinstance(answered, Result)
     assert answered.arm == "here/a"
+
+
+def test_tries_through_an_open_circuit_are_marked_as_probes(stage: Stage) -> None:
+    """Those that opened it are not, nor what comes after the answer that closes it."""
+    clock = FrozenClock()
+    guard = Guard(Circuits("here", "0", 0.5, clock), Shares(), 64, clock)
+    faults = [Fault.SERVER_ERROR] * 5
+    down = stage.answer(call_of(arm("a")), *faults, guard=guard, tries_per_arm=5)
+    clock.waits_s.append(RETRY_AFTER_S)
+    up = [stage.answer(call_of(arm("a")), guard=guard) for _ in range(2)]
+    attempts = [one for result in (down, *up) for one in result.attempts]
+    assert [one.probe for one in attempts] == [None] * 5 + [True, None]
 
 
 def test_a_forward_keeps_what_was_passed_over(stage: Stage) -> None:
@@ -121,10 +135,11 @@ def test_no_larger_window_is_a_prompt_that_is_too_long(stage: Stage) -> None:
 
 
 def test_a_forward_leaves_out_windows_that_are_too_small(stage: Stage) -> None:
-    """So that the next worker need not learn it again."""
+    """So that the next worker need not learn it again; the result says why they were not asked."""
     call = call_of(
         windowed("a", 8_000), windowed("b", 9_000, "elsewhere"), windowed("c", 8_000, "elsewhere")
     )
     forward = stage.answer(call, Fault.CONTEXT_TOO_LONG)
     assert isinstance(forward, Forward)
     assert [one.arm for one in forward.call.ranking] == ["elsewhere/b"]
+    assert why(forward.call.skipped) == [("elsewhere/c", "context_too_long")]

@@ -163,6 +163,33 @@ def test_whom_nobody_was_asked_after_has_failed() -> None:
         assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [calls, calls]
 
 
+def test_an_outage_that_is_known_is_no_failure_of_its_arm_any_more() -> None:
+    """Or probes, which go on for as long, would keep its queries away when it is back."""
+    probe = attempt(failure=FAILED, cost_usd=None, probe=True)
+    assert learned((None, joined(result(arm=None, attempts=(probe,))))).arms == ()
+    sums = learned((None, joined(result(attempts=(attempt(probe=True),)))))
+    assert sums.usage("mini")[[Usage.CALLS, Usage.FAILURES]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "left_s", "failures"),
+    [((1.0,), 0.05, 0), ((1.0,), 0.5, 1), ((5.0, 0.1), 0.05, 1), ((None,), 0.05, 1)],
+    ids=["too short for all", "short", "long enough for another", "nobody knows"],
+)
+def test_a_deadline_that_no_arm_could_keep_is_no_failure_of_one(
+    expected_s: tuple[float | None, ...], left_s: float, failures: int
+) -> None:
+    """Or one user in a hurry would shut an arm out for all."""
+    candidates = [
+        Candidate(arm=f"arm {place}", probability=0.5, latency_s=latency_s)
+        for place, latency_s in enumerate(expected_s)
+    ]
+    late = Failure(kind="deadline", message="no answer in time")
+    tried = attempt(failure=late, latency_s=left_s, cost_usd=None)
+    failed = joined(decision(candidates=candidates), result(arm=None, attempts=(tried,)))
+    assert learned((None, failed)).usage("mini")[Usage.FAILURES] == failures
+
+
 def test_a_refusal_teaches_nothing() -> None:
     """No arm was chosen, none was called."""
     refused = joined(
