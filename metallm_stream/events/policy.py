@@ -96,7 +96,8 @@ class BudgetAccount(Event):
     """What a budget has spent and reserved for one value of its metadata key; see `route.account`.
 
     `next_offsets` tells, by partition of `queries`, the first offset whose decision is not counted.
-    `per` is the unit that `over_usd`, `ahead_usd` and `period_usd` are measured in.
+    `per` is the unit that `over_usd`, `ahead_usd` and `period_usd` are measured in. `untold` counts
+    by arm open calls of which nobody knew what they cost.
     """
 
     kind: Literal["budget"] = "budget"
@@ -114,3 +115,4 @@ class BudgetAccount(Event):
     expected_squares: Annotated[float, Field(ge=0)]
     error_squares: Annotated[float, Field(ge=0)]
     next_offsets: dict[int, int] = Field(default_factory=dict)
+    untold: dict[Name, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)

@@ -14,6 +14,9 @@ spending is ahead, the dearer it gets, until the mix of arms that is chosen cost
 Under a budget by the hour or day, what the period has brought in and nobody has spent pays back
 what spending is ahead, little by little: a quiet night is saved, and no minute can spend it.
 
+What an arm costs of which nobody knows it cannot be reserved, so its open calls are counted. Those
+that are open for longer than their hour are waited for no longer.
+
 References
 ----------
 Neely (2010), Stochastic network optimization: virtual queues, drift plus penalty, chapter 4.
@@ -25,6 +28,7 @@ weights as the price of a resource.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -41,15 +45,20 @@ LARGEST_MARGIN: Final = 0.3
 MARGIN_DEVIATIONS: Final = 3.0  # standard deviations of what is in flight that the margin covers
 ERROR_MEMORY: Final = 0.999
 FREED_OVER: Final = 1 / 24  # of a period, in which 63 percent of what it has saved is freed
+WAITED_FOR_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one decision costs a budget: expected, and in fact once that is known."""
+    """What one decision costs a budget: expected, and in fact once that is known.
+
+    `untold_arm` is the arm of a call where nobody knew what it costs.
+    """
 
     decided_at: datetime
     expected_usd: float
     cost_usd: float | None = None
+    untold_arm: str | None = None
 
     @property
     def committed_usd(self) -> float:
@@ -78,6 +87,8 @@ class Account:
         whose cost became known, older ones fading.
     next_offsets
         By partition of `queries`, the first offset whose decision is not in the account.
+    untold
+        By arm, open calls of this hour of which nobody knew what they cost.
 
     """
 
@@ -92,6 +103,7 @@ class Account:
     expected_squares: float = 0.0
     error_squares: float = 0.0
     next_offsets: Mapping[int, int] = field(default_factory=dict)
+    untold: Mapping[str, int] = field(default_factory=dict)
 
     def revised(self, budget: Budget, before: Charge | None, after: Charge | None) -> Account:
         """The account when one decision's charge `before` becomes `after`; None: no charge.
@@ -115,7 +127,8 @@ class Account:
             reserved_squares=max(0.0, self.reserved_squares + squares),
             over_usd=max(floor, opened.over_usd + change),
             ahead_usd=max(floor, opened.ahead_usd + change),
-            period_usd=opened.period_usd + (change if counts else 0.0),
+            period_usd=max(0.0, opened.period_usd + (change if counts else 0.0)),
+            untold=opened.untold_then(before, after),
         )
 
     def at_time(self, budget: Budget, now: datetime) -> Account:
@@ -165,7 +178,24 @@ class Account:
             over_usd=self.over_usd - accrued,
             ahead_usd=max(min(0.0, ahead_usd), ahead_usd - freed),
             period_usd=period_usd,
+            untold=self.untold if self._is_this_hour(at) else {},
         )
+
+    def untold_then(self, before: Charge | None, after: Charge | None) -> Mapping[str, int]:
+        """What is open when `before` becomes `after`."""
+        gone, come = _open_arm(before), _open_arm(after)
+        if gone == come:
+            return self.untold
+        untold = Counter(self.untold)
+        if come is not None:
+            untold[come] += 1
+        if gone is not None and before is not None and self._is_this_hour(before.decided_at):
+            untold[gone] -= 1
+        return {arm: count for arm, count in untold.items() if count > 0}
+
+    def _is_this_hour(self, moment: datetime) -> bool:
+        hours = [at.timestamp() // WAITED_FOR_S for at in (self.at or moment, moment)]
+        return hours[0] == hours[1]
 
     def is_current(self, budget: Budget, charge: Charge) -> bool:
         """Whether a charge is dated in the account's hour or day."""
@@ -203,6 +233,10 @@ class Account:
         relative = self.error_squares / self.expected_squares
         shared = 1 + self.reserved_squares / self.expected_squares
         return math.sqrt(relative * self.reserved_squares * shared)
+
+
+def _open_arm(charge: Charge | None) -> str | None:
+    return None if charge is None or charge.cost_usd is not None else charge.untold_arm
 
 
 def _committed(charge: Charge | None) -> float:

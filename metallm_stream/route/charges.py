@@ -23,7 +23,9 @@ def charge_of(decision: Decision | None, result: Result | None) -> Charge | None
         return None
     expected_usd = _expected_usd(decision)
     if result is None:
-        return Charge(decision.decided_at, expected_usd)
+        known = [c.arm for c in decision.candidates if c.cost_usd is not None]
+        untold_arm = None if decision.arm in known else decision.arm
+        return Charge(decision.decided_at, expected_usd, untold_arm=untold_arm)
     expected_of = {c.arm for c in decision.candidates if c.cost_usd}
     at_most = [
         0.0 if attempt.arm in expected_of else attempt.at_most_usd or 0.0

@@ -19,6 +19,7 @@ from metallm_stream.policy import CHARACTERS, Beliefs, CostCurve, Published, Sco
 Floats = NDArray[np.float64]
 # One failure among the first calls of an arm says little of it.
 _SOUND_CALLS = 10.0
+_NO_ANSWER = 1e-6  # answers of an arm, or what round-off leaves of failures
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class Outlook:
         Of one call, `(n, K)`; and as it counts when arms are weighed: see `policy.costs`. Where
         `cost_known`, `(K,)`, is False, the first is the dearest arm's, so that money lasts, and
         the second the cheapest one's, so that the arm is called once and known.
+    untried
+        Arms of unknown cost that have answered nothing yet, `(K,)`.
     latency_s
         Of one call, `(K,)`, with a guess where `latency_known` is False.
     failure_rate
@@ -55,6 +58,7 @@ class Outlook:
     cost_usd: Floats
     weighed_cost_usd: Floats
     cost_known: NDArray[np.bool_]
+    untried: NDArray[np.bool_]
     latency_s: Floats
     latency_known: NDArray[np.bool_]
     failure_rate: Floats
@@ -86,6 +90,7 @@ class Outlook:
             cost_usd=np.outer(relative, np.where(known, at_mean_length, dearest)),
             weighed_cost_usd=np.outer(curve.weighed(relative), at_mean_length),
             cost_known=known,
+            untried=~known & ~_answered(published, arms),
             latency_s=published.latency_s(catalogue),
             latency_known=_latency_known(published, catalogue),
             failure_rate=_failure_rate(published, arms),
@@ -107,6 +112,7 @@ class Outlook:
             cost_usd=costs,
             weighed_cost_usd=costs,
             cost_known=unknown,
+            untried=~unknown,
             latency_s=none,
             latency_known=unknown,
             failure_rate=none,
@@ -199,6 +205,13 @@ def _cost_known(published: Published, catalogue: Mapping[str, Model]) -> NDArray
         arm in booked or (model.price is not None and tokens) for arm, model in catalogue.items()
     ]
     return np.array(known, dtype=np.bool_)
+
+
+def _answered(published: Published, arms: Sequence[str]) -> NDArray[np.bool_]:
+    """Arms that have answered, whether or not anybody tells what that costs."""
+    records = [published.records.get(arm) for arm in arms]
+    answers = [0.0 if r is None else r.calls * (1 - (r.failure_rate or 0.0)) for r in records]
+    return np.array(answers) > _NO_ANSWER
 
 
 def _latency_known(published: Published, catalogue: Mapping[str, Model]) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from metallm_stream.route.budget import Budget
 from metallm_stream.route.charges import charge_of
 
 MAX_PENDING = 100_000
+UNTOLD = 10  # open calls of an arm, at most, while nobody knows what it costs
 
 Mask = NDArray[np.bool_]
 Reservation = tuple[Mapping[str, str], int, int, Charge]  # what `Pacer.reserve` takes
@@ -86,6 +87,27 @@ class Pacer:
         cheapest[int(np.argmin(np.where(hard, cost_usd, np.inf)))] = True
         return cheapest
 
+    def awaited(
+        self,
+        metadata: Mapping[str, str],
+        arms: Sequence[str],
+        at_most_usd: NDArray[np.float64],
+        now: datetime,
+    ) -> Mask:
+        """Arms that hard budgets hold back until open calls tell what they cost, `(K,)`.
+
+        A few calls of each may be open, and as many as fit if each costs `at_most_usd`, `(K,)`,
+        infinite where nobody knows.
+        """
+        awaited = np.zeros(len(arms), dtype=np.bool_)
+        for budget, account in self._accounts(metadata, now):
+            if budget.hard:
+                untold = np.array([account.untold.get(arm, 0) for arm in arms])
+                open_usd = untold @ np.where(np.isfinite(at_most_usd), at_most_usd, 0.0)
+                fits = at_most_usd + open_usd <= account.left_usd(budget)
+                awaited |= (untold >= UNTOLD) & ~fits
+        return awaited
+
     def reserve(
         self, metadata: Mapping[str, str], partition: int, offset: int, charge: Charge
     ) -> None:
@@ -115,12 +137,18 @@ class Pacer:
         if ledger is not None and not ledger.forget():
             del self._ledgers[budget, key]
 
-    def refusal(self, metadata: Mapping[str, str], cost_usd: float, now: datetime) -> str:
+    def refusal(
+        self, metadata: Mapping[str, str], cost_usd: float, now: datetime, arms: Sequence[str] = ()
+    ) -> str:
         """What a query is told for which no arm fits; `cost_usd` is the cheapest one's."""
         reasons = [
             _exhausted(budget, budget.account_key(metadata), account, cost_usd, now)
             for budget, account in self._accounts(metadata, now)
             if budget.hard and cost_usd > account.left_usd(budget)
+        ] or [
+            _awaits(budget, account)
+            for budget, account in self._accounts(metadata, now)
+            if budget.hard and any(account.untold.get(arm, 0) >= UNTOLD for arm in arms)
         ]
         return "; and ".join(reasons)
 
@@ -202,6 +230,14 @@ def record_of(budget: Budget, key: str, account: Account) -> BudgetAccount:
     """The account as the record that is published."""
     fields = {name: getattr(account, name) for name in Account.__dataclass_fields__}
     return BudgetAccount(budget=budget.name, key=key, per=budget.per, **fields)
+
+
+def _awaits(budget: Budget, account: Account) -> str:
+    return (
+        f"budgets.{budget.name}: nobody knows yet what a call costs, and"
+        f" {sum(account.untold.values())} are open; ask again when they are answered, or give arms"
+        " a price and `max_output_tokens`, by which more may fit"
+    )
 
 
 def _exhausted(budget: Budget, key: str, account: Account, cost_usd: float, now: datetime) -> str:

@@ -80,6 +80,8 @@ class Accountant:
         if not self._budgets:
             return {}
         decisions = [event for event in events if isinstance(event, Decision)]
+        pairs = list(pairs)
+        first = {now.query_id for was, now in pairs if was is None or was.decision is None}
         changes = sorted(self._changes(pairs), key=lambda change: change.order)
         places = {change.place for change in changes}
         places |= {place for decision in decisions for place in self._places(decision)}
@@ -90,8 +92,13 @@ class Accountant:
             accounts[change.place] = known.revised(budget, change.before, change.after)
         self._reading = dict(self._read)
         for decision in decisions:
-            reached = max(decision.query_offset + 1, self._reading.get(decision.query_partition, 0))
-            self._reading[decision.query_partition] = reached
+            partition, offset = decision.query_partition, decision.query_offset
+            reached = max(offset, self._reading.get(partition, 0))
+            if decision.query_id in first:
+                reached = offset
+                for place in self._places(decision):
+                    accounts[place] = _unread(accounts[place], partition, offset)
+            self._reading[partition] = max(offset + 1, reached)
         accounts = {place: _read(item, self._reading) for place, item in accounts.items()}
         save_accounts(conn, self._budgets, accounts)
         return accounts
@@ -169,6 +176,17 @@ class Accountant:
 
 def _record_key(place: Place) -> bytes:
     return "/".join(("budget", *place)).encode()
+
+
+def _unread(account: Account, partition: int, offset: int) -> Account:
+    """The account, which cannot have counted the first decision on a query at this offset.
+
+    Where its position says so, it is one of a topic that was deleted and made anew since: in one
+    life of `queries`, decisions on a partition are read in the order of their offsets.
+    """
+    if account.next_offsets.get(partition, 0) <= offset:
+        return account
+    return replace(account, next_offsets={**account.next_offsets, partition: offset})
 
 
 def _read(account: Account, positions: Mapping[int, int]) -> Account:

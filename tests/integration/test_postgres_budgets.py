@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +15,6 @@ from metallm_stream.join import Interaction
 from metallm_stream.postgres import list_accounts, lock_accounts
 from metallm_stream.route import Account, Budget, Charge, Pacer, record_of
 from metallm_stream.serve.accountant import Accountant
-from tests.pipeline import REPOSITORY
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Sample
@@ -101,23 +99,29 @@ def test_a_second_decision_of_a_query_is_read_and_not_charged(
     assert account.next_offsets == {0: 10}
 
 
-def test_accounts_of_queries_that_were_made_anew_forget_their_positions(
-    engine: Engine, sample: Sample
-) -> None:
-    """By the runbook's statement: what routers decide of the new topic is in no account yet."""
-    decision = sample.decision(9, reserved_usd=0.004, metadata={"team": "red"})
-    booked(engine, [[decision]])
-    runbook = (REPOSITORY / "docs" / "operations.md").read_text()
-    (statement,) = re.findall(r"UPDATE metallm.budget_accounts .*;", runbook)
-    with engine.begin() as conn:
-        conn.execute(text(statement))
+def test_accounts_of_queries_that_were_made_anew_begin_anew(engine: Engine, sample: Sample) -> None:
+    """With the first decision on the new topic that is theirs; late repetitions change nothing."""
+    old = [sample.decision(i, reserved_usd=0.004, metadata={"team": "red"}) for i in range(10)]
+    new = [
+        sample.decision(i, reserved_usd=0.004, metadata={"team": "red"}).model_copy(
+            update={"query_offset": i - 20}
+        )
+        for i in (20, 21)
+    ]
+    asked_before = old[9].model_copy(update={"query_offset": 0})
+    assert booked(engine, [old, [asked_before]])["team", "red"].next_offsets == {0: 10}
+    for batches in ([old, new], [old, [new[0]], [new[1], new[0]]], [[*old, *new]]):
+        accounts = booked(engine, batches)
+        assert accounts["all", ""].next_offsets == {0: 2}
+        account = accounts["team", "red"]
+        assert account.next_offsets == {0: 2}
         hard = replace(BUDGETS[1], hard=True)
-        account = kept(conn, {"team": hard})["team", "red"]
-    pacer = Pacer([hard])
-    pacer.adopt(record_of(hard, "red", account))
-    pacer.reserve({"team": "red"}, 0, 2, Charge(decision.decided_at, 0.1))
-    said = pacer.refusal({"team": "red"}, 2.0, decision.decided_at)
-    assert "budgets.team: 0.896 USD are left" in said
+        pacer = Pacer([hard])
+        pacer.adopt(record_of(hard, "red", account))
+        for offset in (1, 2):
+            pacer.reserve({"team": "red"}, 0, offset, Charge(new[1].decided_at, 0.1))
+        said = pacer.refusal({"team": "red"}, 2.0, new[1].decided_at)
+        assert "budgets.team: 0.852 USD are left" in said
 
 
 def test_an_earlier_decision_takes_the_charge_to_its_own_account(

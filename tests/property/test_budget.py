@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metallm_stream.events import BudgetAccount, Query
+from metallm_stream.events import BudgetAccount, Decision, Query
 from metallm_stream.policy import chooser
 from metallm_stream.route import (
     Account,
@@ -22,12 +23,18 @@ from metallm_stream.route import (
     Pacer,
     TradeOff,
     account_of,
+    charge_of,
     decide,
     record_of,
 )
 from metallm_stream.route.budget import Per
-from metallm_stream.route.pacer import Reserve, counted
+from metallm_stream.route.pacer import UNTOLD, Reserve, counted
+from tests import records
 from tests.property.test_route import NOW, D, catalogue, policy
+from tests.unit.test_route_budget import paced
+from tests.unit.test_route_decide import ARMS
+from tests.unit.test_route_decide import catalogue as models
+from tests.unit.test_route_decide import policy as policy_of
 
 AMOUNTS = st.floats(1e-4, 10)
 BUDGETS = st.builds(
@@ -185,6 +192,66 @@ def decided(pacer: Pacer | None, queries: list[Query], seed: int) -> list[Decide
         encoder="e",
         pacer=pacer,
     )
+
+
+@given(
+    kinds=st.lists(st.tuples(st.floats(0.001, 1), st.booleans(), st.integers(1, 4)), max_size=3),
+    rounds=st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()), max_size=25),
+    per=st.sampled_from(["query", "hour", "day"]),
+)
+@settings(max_examples=25)
+def test_a_hard_budget_of_arms_that_nobody_knows_holds_and_never_stands_still(
+    kinds: list[tuple[float, bool, int]], rounds: list[tuple[int, bool, bool]], per: Per
+) -> None:
+    """Whatever arms cost, whoever tells it and when, and however queries come and are learned.
+
+    Beyond the amount goes what a few calls of each arm cost, before anybody knew that.
+    """
+    arms = dict(zip(ARMS, kinds, strict=False))
+    budget = Budget("b", 1.0 if per != "query" else 1.0 / 7.5, per, hard=True)
+    pacer, account, offset, spent, answered = Pacer([budget]), Account(), 0, 0.0, 0
+    waiting: list[tuple[int, Decision]] = []  # and the round in which it is answered
+    calls = dict.fromkeys(arms, 0)
+    policies = [policy_of(arms=tuple(arms), **known(arms, calls))]  # is learned a round later
+    for number, (count, learns, is_late) in enumerate([*rounds, *[(4, True, False)] * 12]):
+        queries = [Query(query_id=str(offset + row), text="t") for row in range(count)]
+        for item in paced(
+            pacer, *queries, offset=offset, arms=models(tuple(arms)), published=policies[-1]
+        ):
+            account = account.revised(budget, None, charge_of(item.decision, None))
+            if item.decision.arm is not None:
+                answered += number >= len(rounds)
+                rounds_later = arms[item.decision.arm][2] + 3 * is_late
+                waiting.append((number + rounds_later, item.decision))
+        offset += count
+        if not learns:
+            continue
+        policies = [policy_of(arms=tuple(arms), **known(arms, calls))]
+        for decision in [decision for until, decision in waiting if until <= number]:
+            usd, tells, _ = arms[str(decision.arm)]
+            told = records.attempt(str(decision.arm), cost_usd=usd if tells else None)
+            result = records.result(
+                "q", decision.arm, attempts=(told,), cost_usd=told.cost_usd or 0.0
+            )
+            before, after = charge_of(decision, None), charge_of(decision, result)
+            account = account.revised(budget, before, after)
+            spent += result.cost_usd
+            calls[str(decision.arm)] += 1
+        waiting = [(until, decision) for until, decision in waiting if until > number]
+        pacer.adopt(record_of(budget, "", replace(account, next_offsets={0: offset})))
+    if per != "query":
+        assert spent <= budget.amount_usd + sum(UNTOLD * usd for usd, tells, _ in kinds if tells)
+    if arms and account.left_usd(budget) > max(usd for usd, _, _ in kinds):
+        assert answered
+    assert sum(account.untold.values()) <= len(waiting)
+
+
+def known(arms: Mapping[str, tuple[float, bool, int]], calls: Mapping[str, int]) -> dict[str, Any]:
+    """What is learned of arms that were called so often: those that tell it, what they cost."""
+    return {
+        arm: {"calls": calls[arm], "cost_usd": usd if tells and calls[arm] else None}
+        for arm, (usd, tells, _) in arms.items()
+    }
 
 
 QUERIES = st.lists(

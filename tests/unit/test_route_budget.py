@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from metallm_stream.events import (
     Decision,
     Failure,
     FailureKind,
+    Generation,
     Model,
     Price,
     Query,
@@ -39,7 +41,7 @@ from metallm_stream.route import (
 )
 from metallm_stream.route.budget import Per
 from metallm_stream.route.outlook import Outlook
-from metallm_stream.route.pacer import Reserve, counted
+from metallm_stream.route.pacer import UNTOLD, Reserve, counted
 from tests import records
 from tests.unit.test_route_decide import ARMS, COST, ENCODER, ask, catalogue, policy
 
@@ -246,6 +248,23 @@ def test_another_unit_starts_anew_and_keeps_the_totals() -> None:
     assert account_of(unknown, units[-1]) == account
 
 
+@pytest.mark.parametrize("old", [None, Budget("all", 1.0, "hour")])
+def test_calls_in_flight_from_before_a_budget_was_set_give_it_no_more_than_its_amount(
+    old: Budget | None,
+) -> None:
+    """Their expected cost is in no sum of it, so that they cost less than that frees nothing."""
+    day, calls = Budget("all", 1.0, "day", hard=True), [Charge(NOON, 0.1) for _ in range(5)]
+    account = Account()
+    for call in calls if old is not None else []:
+        account = account.revised(old or day, None, call)
+    account = account_of(record_of(old or day, "", account), day)
+    account = account.revised(day, None, Charge(at(minutes=1), 0.2, 0.2))
+    for call in calls:
+        account = account.revised(day, call, replace(call, cost_usd=0.01))
+    assert account.left_usd(day) <= day.amount_usd
+    assert account.spent_usd == pytest.approx(0.25)
+
+
 def test_time_alone_lowers_the_price() -> None:
     """Under a budget by the hour, spending that is ahead is caught up with by waiting."""
     hour = Budget("hour", 1.0, "hour")
@@ -319,7 +338,7 @@ def test_a_call_of_unknown_cost_is_charged_as_expected() -> None:
     untold = records.attempt(cost_usd=None)
     result = records.result(attempts=(told, untold), cost_usd=0.001)
     assert charge_of(decision, result) == Charge(decision.decided_at, 0.002, 0.003)
-    assert charge_of(decision, None) == Charge(decision.decided_at, 0.002)
+    assert charge_of(decision, None) == Charge(decision.decided_at, 0.002, untold_arm="mini")
     assert charge_of(None, result) is None
     candidates = (Candidate(arm="mini", probability=1.0, cost_usd=0.5),)
     before_budgets = records.decision(candidates=candidates)
@@ -411,6 +430,100 @@ def test_a_hard_budget_holds_where_no_host_tells_tokens() -> None:
             account = account.revised(budget, charge, charge_of(decision, result))
     assert answered == 10
     assert account.spent_usd == pytest.approx(0.1)
+
+
+def arms_asked(decided: list[Decided]) -> dict[str | None, int]:
+    """How many queries each arm was given; None: refused."""
+    return Counter(item.decision.arm for item in decided)
+
+
+def test_a_burst_before_any_cost_is_known_gives_each_arm_a_few_calls() -> None:
+    """Of a hard budget, with a reason, until an answer has told; a soft one holds nobody back."""
+    unknown = {"cost_usd": None, "calls": 4.0, "failure_rate": 1.0}
+    failing = policy(**dict.fromkeys(ARMS, unknown))
+
+    def burst(published: Published | None, *, hard: bool) -> list[Decided]:
+        pacer = Pacer([Budget("day", 0.01, "day", hard=hard)])
+        queries = asked(400)
+        return decide(
+            [Arrival(query, 0, row, NOON) for row, query in enumerate(queries)],
+            np.zeros((len(queries), 2), np.float32),
+            catalogue=catalogue(),
+            published=published,
+            chooser=chooser(),
+            defaults=TradeOff(0.0, 0.0, 10.0),
+            rng=np.random.default_rng(1),
+            now=NOON,
+            encoder=ENCODER,
+            pacer=pacer,
+        )
+
+    for published in (None, failing):
+        held = burst(published, hard=True)
+        assert arms_asked(held) == {None: 400 - 3 * UNTOLD, **dict.fromkeys(ARMS, UNTOLD)}
+        refusal = held[-1].decision.refusal
+        assert refusal is not None
+        assert "nobody knows yet what a call costs, and 30 are open; ask again" in refusal.message
+        assert arms_asked(burst(published, hard=False)).get(None) is None
+
+
+def test_a_burst_of_priced_arms_is_given_as_much_as_fits_if_each_answer_is_the_longest() -> None:
+    """A prompt of four characters and 996 tokens at 100 USD a million cost 0.1 USD at most."""
+    price = Price(input_usd_per_mtok=100, output_usd_per_mtok=100)
+    silent = policy(**{arm: {"cost_usd": None, "calls": 0.0} for arm in ARMS})
+    for fields, query in (
+        ({"max_output_tokens": 996}, {}),
+        ({"context_window_tokens": 996}, {}),
+        ({}, {"generation": Generation(max_output_tokens=996)}),
+    ):
+        arms = catalogue(big={"price": price, **fields})
+        pacer = Pacer([Budget("day", 5.0, "day", hard=True)])
+        queries = asked(400, models=("big",), **query)
+        decided = paced(pacer, *queries, arms=arms, published=silent)
+        assert arms_asked(decided) == {"big": 50, None: 350}
+
+
+def test_a_new_arm_of_unknown_cost_is_given_a_few_calls_beside_others() -> None:
+    """The dearest one's cost is reserved for it, and it may cost far more."""
+    published = policy(mid={"cost_usd": None, "calls": 0.0})
+    pacer = Pacer([Budget("day", 50.0, "day", hard=True)])
+    decided = paced(pacer, *asked(400, models=("mid", "mini")), published=published)
+    assert arms_asked(decided) == {"mid": UNTOLD, "mini": 400 - UNTOLD}
+
+
+def test_an_arm_whose_cost_nobody_tells_flows_once_it_has_answered() -> None:
+    """Without a price there is nothing to hold it to."""
+    silent = policy(**{arm: {"cost_usd": None, "calls": 1.0} for arm in ARMS})
+    pacer = Pacer([Budget("day", 0.01, "day", hard=True)])
+    assert arms_asked(paced(pacer, *asked(400), published=silent)).get(None) is None
+
+
+def test_calls_that_nobody_ends_hold_back_their_own_arm_for_an_hour() -> None:
+    """A provider without a worker: others go on, and it is asked anew, for it may be back."""
+    silent = policy(**{arm: {"cost_usd": None, "calls": 0.0} for arm in ARMS})
+    for per in ("query", "hour", "day"):
+        budget, account = Budget("b", 0.1, per, hard=True), Account()
+        for minute in (5, 55, 65):
+            pacer = Pacer([budget])
+            pacer.adopt(record_of(budget, "", replace(account, next_offsets={0: minute * 100})))
+            decided = paced(
+                pacer,
+                *asked(60),
+                offset=minute * 100,
+                now=at(minutes=minute),
+                published=silent,
+            )
+            for item in decided:
+                charge = charge_of(item.decision, None)
+                account = account.revised(budget, None, charge)
+                if item.decision.arm not in (None, "big"):
+                    result = records.result("0", str(item.decision.arm), cost_usd=0.0)
+                    account = account.revised(budget, charge, charge_of(item.decision, result))
+            free = 10 if minute == 55 else 20
+            assert arms_asked(decided)["mini"] == UNTOLD
+            assert arms_asked(decided).get("big", 0) == (0 if minute == 55 else UNTOLD)
+            assert arms_asked(decided)[None] == 60 - free - UNTOLD
+            assert account.untold == {"big": UNTOLD}
 
 
 def test_spending_comes_down_to_the_budget_and_the_weight_is_told() -> None:
