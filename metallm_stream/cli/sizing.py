@@ -142,7 +142,7 @@ COSTS = {
 }
 KAFKA = Bytes(query=16.2, character=0.252, arm=205, dimension=7.05, label=228)
 POSTGRES = Bytes(query=3090, character=0, arm=63.5, dimension=2.19, label=671)
-MEMORY_MB = {"router": 170, "worker": 110, "learner": 250}
+MEMORY_MB = {"router": 230, "worker": 145, "learner": 250}
 # benchmarks/stream/sizing.py: end
 
 

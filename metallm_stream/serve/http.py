@@ -8,6 +8,7 @@ more than `MAX_HEAD_BYTES` of it. Where there are more, who has taken longest go
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import threading
@@ -101,9 +102,13 @@ class HttpServer:
             self._loop.close()
             # At boot the address may not be there yet, and who has the port may leave.
             kind = ConfigurationError if isinstance(exc, PermissionError) else Unreachable
+            way_out = (
+                "PORT to another port, or to 0 for a free one"
+                if exc.errno in (errno.EADDRINUSE, errno.EACCES)
+                else "HOST to an address of this machine"
+            )
             raise kind(
-                f"http: cannot listen on {host}:{port}: {exc.strerror}; set METALLM_HTTP__PORT to "
-                "another port, or to 0 for a free one"
+                f"http: cannot listen on {host}:{port}: {exc.strerror}; set METALLM_HTTP__{way_out}"
             ) from exc
 
     @property

@@ -26,6 +26,7 @@ from metallm_stream.serve.logs import begin_log, set_format
 from metallm_stream.serve.metrics import LoopMetrics
 from metallm_stream.settings import Settings, load
 
+EXIT_STOPPED = 0
 EXIT_CONFIGURATION = 78
 EXIT_UNREACHABLE = 75
 EXIT_CRASH = 70
@@ -54,7 +55,9 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     does not mend; so is what may pass by itself, with code 75: a server that does not answer or
     takes no writes, a port that is taken, a clock that is off. Any other error ends it with a
     traceback and code 70. After 75 and 70 whoever supervises it starts it again. It ends at once:
-    clients that were fenced or lost their broker may take minutes to be taken down in order.
+    clients that were fenced or lost their broker may take minutes to be taken down in order. So
+    it does when it was told to stop and has left: while Python winds up, another signal would kill
+    it, and a log that nobody takes would change its exit code.
     """
     stop = threading.Event()
     begin_log()
@@ -76,7 +79,7 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     except Exception as exc:  # noqa: BLE001 - it is told or logged, and ends the process
         code = _told(exc)
     else:
-        return
+        code = EXIT_STOPPED
     logging.shutdown()
     os._exit(code)
 

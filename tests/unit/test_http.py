@@ -142,6 +142,13 @@ def test_a_port_that_is_taken_is_named_with_the_setting() -> None:
             HttpServer("127.0.0.1", port, PAGES)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "[::1]"])
+def test_an_address_that_is_not_ours_is_named_with_the_setting(host: str) -> None:
+    """Another port would not help."""
+    with pytest.raises(Unreachable, match=r"set METALLM_HTTP__HOST to an address of this machine"):
+        HttpServer(host, 0, PAGES)
+
+
 def test_nothing_listens_unless_a_port_is_set() -> None:
     """0 takes a free one, on the loopback interface."""
     metrics = LoopMetrics("router", "0")

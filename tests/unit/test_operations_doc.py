@@ -81,6 +81,27 @@ def test_labels_in_alerts_are_those_of_the_metric() -> None:
             assert set(re.findall(r"(\w+)(?:=|!)", braces)) <= set(EXPORTED[base][1]), rule["alert"]
 
 
+def test_an_alert_on_a_share_lacks_no_term_before_there_is_anything_to_count() -> None:
+    """A sum over nothing is nothing, and so is all that it is added to or divided by."""
+    shown = {
+        sample.name
+        for metrics in ALL.values()
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
+    for rule in RULES:
+        expression = " ".join(rule["expr"].split())
+        terms = re.findall(r"sum\(\w+\((\w+)[^)]*\)\)( or vector\(0\))?", expression)
+        for name, otherwise in terms if len(terms) > 1 else ():
+            assert name in shown or otherwise, rule["alert"]
+
+
+def test_an_old_policy_is_told_of_only_where_there_was_something_to_learn() -> None:
+    """Decisions alone, as of workers that are down, teach nothing."""
+    (rule,) = (rule for rule in RULES if rule["alert"] == "MetallmPolicyOld")
+    assert 'metallm_interactions_total{part!="decision"}' in rule["expr"]
+
+
 def test_every_metric_is_described_with_its_services_and_labels() -> None:
     """And none that there is not."""
     described = {}

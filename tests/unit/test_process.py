@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -13,6 +15,7 @@ from pydantic import SecretStr
 from metallm_stream.errors import Unreachable
 from metallm_stream.kafka import Connection, Record, TopicNames, check, to_end, write
 from metallm_stream.postgres import check_revision
+from tests.processes import eventually
 
 NOBODY = "127.0.0.1:1"
 SERVED = """
@@ -45,6 +48,19 @@ class Service:
         with stop._cond:  # as who sets it, or waits for it
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(20)
+
+process.serve(lambda settings: Service())
+"""
+STAYS = """
+from metallm_stream.serve import process
+from metallm_stream.serve.metrics import LoopMetrics
+
+class Service:
+    metrics = LoopMetrics("tried", "0")
+
+    def run(self, stop):
+        print("runs", flush=True)
         assert stop.wait(20)
 
 process.serve(lambda settings: Service())
@@ -99,6 +115,21 @@ def test_signals_are_heeded_wherever_they_find_the_service() -> None:
     )
     assert process.returncode == 0, process.stderr
     assert "SIGINT: stopping" in process.stderr
+
+
+def test_a_service_that_has_left_ends_with_0_whatever_comes_then() -> None:
+    """More signals while Python winds up, and a disk that has no room for its log."""
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": NOBODY}
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen(
+            [sys.executable, "-c", STAYS], env=environment, stdout=subprocess.PIPE, stderr=full
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"runs\n"
+        eventually(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None)
+    assert process.returncode == 0
 
 
 def test_a_token_that_cannot_be_had_is_no_error_of_the_configuration() -> None:
