@@ -41,6 +41,7 @@ UNREACHABLE = (
     KafkaError._TIMED_OUT,  # noqa: SLF001
     KafkaError._TRANSPORT,  # noqa: SLF001
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._DESTROY_BROKER,  # noqa: SLF001 - a connection that was closed as it began
     KafkaError._RESOLVE,  # noqa: SLF001
     KafkaError._SSL,  # noqa: SLF001
     KafkaError._AUTHENTICATION,  # noqa: SLF001 - the next start tells whether it lasts

@@ -238,6 +238,12 @@ def _check_settings(
                 f"topic {resource.name!r} has max.message.bytes={size}: our longest records would "
                 f"be refused; set max.message.bytes={MAX_RECORD_BYTES}"
             )
+        segment = int(settings.get("segment.bytes") or MAX_RECORD_BYTES)
+        if resource.name not in users and segment < MAX_RECORD_BYTES:
+            raise ConfigurationError(
+                f"topic {resource.name!r} has segment.bytes={segment}: our longest records would "
+                f"be refused; set segment.bytes={MAX_RECORD_BYTES} or more"
+            )
 
 
 def _check_cleanup(topic: str, policy: str, names: TopicNames) -> None:

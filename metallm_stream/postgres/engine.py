@@ -23,6 +23,8 @@ FORMATS = (
     "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=1 -c standard_conforming_strings=on "
     "-c array_nulls=on"
 )
+# Rows that a policy of the database hides are refused aloud, instead of being left out.
+ALL_ROWS = "-c row_security=off"
 
 
 def database_url(url: SecretStr | str) -> URL:
@@ -66,7 +68,7 @@ def open_engine(
     )
     return create_engine(
         parsed,
-        connect_args=connect_args(parsed, application_name, f"{timeouts} {FORMATS}"),
+        connect_args=connect_args(parsed, application_name, f"{timeouts} {FORMATS} {ALL_ROWS}"),
         isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,

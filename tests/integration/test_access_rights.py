@@ -104,8 +104,8 @@ class Guarded:
             return "" if isinstance(exc, Unreachable) else str(exc)
         return ""
 
-    def doctor(self, database_url: str) -> str:
-        """What `metallm doctor` says to `little`."""
+    def doctor(self, database_url: str, **changed: str) -> str:
+        """What `metallm doctor` says to `little`, with these variables changed."""
         environment: dict[str, str | None] = {
             name: None for name in os.environ if name.startswith(("METALLM_", "KAFKA_"))
         }
@@ -116,7 +116,7 @@ class Guarded:
             "METALLM_ENCODER": ENCODER,
         }
         variables = {f"KAFKA_{name.upper().replace('.', '_')}": SECURITY[name] for name in SECURITY}
-        result = CliRunner(env=environment | variables).invoke(cli, ["doctor"], prog_name="metallm")
+        result = CliRunner(env=environment | variables | changed).invoke(cli, ["doctor"])
         assert result.exit_code == 1
         assert "Traceback" not in result.output
         return result.stdout
@@ -185,6 +185,13 @@ def test_doctor_leaves_no_check_out_because_another_is_refused(
     told = guarded.doctor(database_url)
     assert "problem  services: router: " in told
     assert "warning  policy: none yet" in told
+
+
+def test_doctor_tells_why_brokers_refuse_a_login(guarded: Guarded, database_url: str) -> None:
+    """Not only that they do not answer."""
+    told = guarded.doctor(database_url, KAFKA_SASL_USERNAME="unknown")
+    (kafka,) = (line for line in told.splitlines() if " kafka: " in line)
+    assert "SASL authentication error" in kafka
 
 
 def test_rights_that_are_missing_are_told_before_they_are_used(guarded: Guarded) -> None:

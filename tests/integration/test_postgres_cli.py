@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from click.testing import CliRunner
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from metallm_stream.cli.db import db
-from metallm_stream.cli.doctor.database import sums
-from metallm_stream.postgres import check_revision, claim_slot, head_revision, roles_sql, save_sums
+from metallm_stream.cli.doctor.database import sums, usable
+from metallm_stream.postgres import (
+    check_revision,
+    claim_slot,
+    head_revision,
+    open_engine,
+    roles_sql,
+    save_sums,
+)
 
 
 def test_upgrade_brings_an_empty_database_up_and_is_safe_to_repeat(empty_database: str) -> None:
@@ -54,3 +61,11 @@ def test_doctor_sees_sums_that_cannot_be_vacuumed(engine: Engine) -> None:
     assert found.state == "warning"
     assert "MB on disk, 0.0 MB in force: somebody's transaction has been open" in found.said
     assert "pg_stat_activity" in str(found.remedy)
+
+
+def test_doctor_sees_a_database_that_takes_no_writes(database: str) -> None:
+    """As a standby does."""
+    url = make_url(database).update_query_dict({"options": "-c default_transaction_read_only=on"})
+    reader = open_engine(url.render_as_string(hide_password=False), application_name="test")
+    assert [found.said for found in usable(reader)] == ["takes no writes"]
+    reader.dispose()

@@ -12,6 +12,7 @@ import yaml
 from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from metallm_stream.cli.doctor.database import usable
 from metallm_stream.events import Model
 from metallm_stream.postgres import (
     Advance,
@@ -118,6 +119,20 @@ def test_the_service_cannot_change_tables(service: Engine) -> None:
     """Neither make, alter nor drop anything, but through the functions for partitions."""
     for statement in FORBIDDEN_TO_THE_SERVICE:
         _denied(service, statement)
+
+
+@pytest.mark.parametrize("table", ["interactions", "shifts"])
+def test_rows_that_are_hidden_are_refused_aloud(
+    service: Engine, engine: Engine, table: str
+) -> None:
+    """Left out without a word, they would be learned again, or forgotten."""
+    assert not list(usable(service))
+    with engine.begin() as conn:
+        conn.execute(text(f"ALTER TABLE metallm.{table} ENABLE ROW LEVEL SECURITY"))
+    hidden = pytest.raises(ProgrammingError, match=f'row-level security policy for table "{table}')
+    with hidden, service.begin() as conn:
+        conn.execute(text(f"TABLE metallm.{table}"))
+    assert f"in force on {table}: learners end" in next(usable(service)).said
 
 
 def test_the_analyst_reads_views_and_interactions(

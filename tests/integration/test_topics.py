@@ -101,6 +101,7 @@ def refusal(pipeline: Pipeline) -> str:
         ("queries.dlq", "cleanup.policy", "compact,delete"),
         ("results", "min.insync.replicas", "2"),
         ("decisions", "max.message.bytes", "1000000"),
+        ("results", "segment.bytes", "1048576"),
     ],
 )
 def test_a_topic_with_settings_that_lose_records_is_refused(

@@ -98,6 +98,7 @@ def _database(settings: Settings, connection: Connection | None) -> Iterator[Fin
     if engine is None:
         return
     try:
+        yield from guarded("postgresql", lambda: database.usable(engine))
         yield from guarded("schema", lambda: database.schema(settings))
         yield from guarded("sums", lambda: database.sums(engine))
         if connection is not None:

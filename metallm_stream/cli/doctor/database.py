@@ -32,6 +32,11 @@ BEHIND = 10_000
 BLOATED_BYTES = 100_000_000
 BLOATED_TIMES = 1_000
 VERSION = text("SHOW server_version")
+READ_ONLY = text("SELECT current_setting('transaction_read_only')::boolean")
+GUARDED = text(
+    "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('metallm') "
+    "AND relkind IN ('r', 'p') AND row_security_active(oid) ORDER BY 1"
+)
 POSITIONS = text("SELECT topic, partition, epoch, next_offset, topic_id FROM metallm.offsets")
 
 
@@ -65,6 +70,25 @@ def schema(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield ok("roles", "metallm_service and metallm_analyst exist")
+
+
+def usable(engine: Engine) -> Iterator[Finding]:
+    """Whether it takes writes, and shows all rows; nothing, if all is well."""
+    with engine.connect() as conn:
+        is_read_only = conn.execute(READ_ONLY).scalar_one()
+        guarded = conn.execute(GUARDED).scalars().all()
+    if is_read_only:
+        yield problem(
+            "postgresql",
+            "takes no writes",
+            "let DATABASE_URL name a primary, and see default_transaction_read_only",
+        )
+    if guarded:
+        yield problem(
+            "postgresql",
+            f"row level security is in force on {', '.join(guarded)}: learners end",
+            "ALTER ROLE ... BYPASSRLS, for the user of DATABASE_URL",
+        )
 
 
 def sums(engine: Engine) -> Iterator[Finding]:

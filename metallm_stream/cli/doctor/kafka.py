@@ -43,7 +43,8 @@ def connect(settings: Settings) -> tuple[Connection | None, Finding]:
     except KafkaException as exc:
         return None, problem(
             "kafka",
-            f"{addresses} takes connections, but does not answer as Kafka: {exc.args[0].str()}",
+            f"{addresses} takes connections, but does not answer as Kafka: "
+            f"{admin.refusal() or exc.args[0].str()}",
             "check the port, and KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_* and KAFKA_SSL_*",
         )
     brokers = ", ".join(f"{node.host}:{node.port}" for node in found.nodes)
