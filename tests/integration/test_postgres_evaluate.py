@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -55,6 +56,12 @@ def assert_same(stored: list[Row[Any]], found: list[PolicyValue], rel: float = 1
     assert [row[:2] for row in stored] == [row[:2] for row in wanted]
     for row, other in zip(stored, wanted, strict=True):
         assert tuple(row[2:]) == pytest.approx(other[2:], rel=rel, abs=1e-12), row
+
+
+def pages(engine: Engine, query: str) -> int:
+    """How many pages a query reads, cached or not."""
+    ((plan,),) = rows(engine, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}")
+    return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -298,6 +305,27 @@ def test_the_result_of_another_decision_is_no_outcome(engine: Engine, sample: Sa
     assert len(rows(engine, "TABLE metallm.outcomes")) == 1
     save(engine, [joined(decision, sample.result(0, call_id=wrong))])
     assert rows(engine, "TABLE metallm.outcomes") == []
+
+
+def test_outcomes_read_wide_decisions_and_results_once(engine: Engine, sample: Sample) -> None:
+    """They lie outside their rows, where each mention in a view would fetch them anew."""
+    wide = {f"key{k}": secrets.token_hex(100) for k in range(20)}
+    save(
+        engine,
+        [
+            joined(
+                decision := sample.decision(i, metadata=wide),
+                sample.result(i, call_id=decision.call_id, text=secrets.token_hex(3_000)),
+                sample.feedback(i),
+            )
+            for i in range(100)
+        ],
+    )
+    each_once = pages(
+        engine, "SELECT sum(length(decision::text || result::text)) FROM metallm.results"
+    )
+    assert each_once > 400
+    assert pages(engine, "SELECT count(candidates) FROM metallm.outcomes") < 1.1 * each_once
 
 
 def test_fallbacks_and_failures_are_the_chosen_arms(engine: Engine, sample: Sample) -> None:

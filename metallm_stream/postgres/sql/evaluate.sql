@@ -4,20 +4,19 @@
 CREATE VIEW metallm.outcomes AS
 SELECT i.query_id, i.day, i.task, i.decided_at, i.arm, i.propensity, i.quality,
        i.cost_usd, i.latency_s, i.cost_weight, i.latency_weight, i.cost_scale_usd,
-       (i.decision ->> 'latency_scale_s')::double precision AS latency_scale_s,
-       coalesce((i.decision ->> 'budget_weight')::double precision, 0) AS budget_weight,
-       i.decision -> 'candidates' AS candidates
+       d.latency_scale_s, coalesce(d.budget_weight, 0) AS budget_weight, d.candidates
 FROM metallm.results AS i
+-- Wide values are read from outside the row at each mention: decision and result have one.
+CROSS JOIN LATERAL jsonb_to_record(i.decision) AS d (
+    fingerprint text, query_partition text, query_offset text, latency_scale_s double precision,
+    budget_weight double precision, candidates jsonb
+)
 WHERE i.arm IS NOT NULL
-  AND i.decision -> 'candidates' @> jsonb_build_array(jsonb_build_object('arm', i.arm))
-  AND (
-      NOT i.result ? 'call_id'
-      -- The result of another decision of the same query_id says nothing of this one.
-      OR i.result ->> 'call_id' = left(encode(sha256(convert_to(concat_ws(
-          E'\n', i.query_id, i.decision ->> 'fingerprint', i.decision ->> 'query_partition',
-          i.decision ->> 'query_offset'
-      ), 'UTF8')), 'hex'), 32)
-  );
+  AND d.candidates @> jsonb_build_array(jsonb_build_object('arm', i.arm))
+  -- The result of another decision of the same query_id says nothing of this one.
+  AND coalesce(i.result ->> 'call_id' = left(encode(sha256(convert_to(concat_ws(
+      E'\n', i.query_id, d.fingerprint, d.query_partition, d.query_offset
+  ), 'UTF8')), 'hex'), 32), true);
 
 COMMENT ON VIEW metallm.outcomes IS
     'One row a decision that has its result: the arm, its propensity, what came of it, and every '
