@@ -7,6 +7,7 @@ from typing import Any
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.events import Attempt, Decision, Failure, Feedback, Result, Verdict
+from metallm_stream.join import Interaction
 
 ENCODER = "test-2"
 DIMENSIONS = 2
@@ -76,6 +77,14 @@ def feedback(
 ) -> Feedback:
     """A label at second 10."""
     return Feedback(**({"query_id": query_id, "label": label, "given_at": at(given)} | fields))
+
+
+def joined(*events: Decision | Result | Feedback | Verdict) -> Interaction:
+    """One query's records as an interaction."""
+    interaction = Interaction(events[0].query_id)
+    for event in events:
+        interaction = interaction.merged(event)
+    return interaction
 
 
 def verdict(query_id: str = "q", score: float | None = 0.5, **fields: Any) -> Verdict:

@@ -14,6 +14,7 @@ from metallm_stream.join import Interaction
 from metallm_stream.postgres import load_for_update, save_interactions
 from metallm_stream.postgres.outcomes import median_cost_scale_usd, stream_outcomes
 from tests.integration.conftest import Sample
+from tests.records import joined
 
 TODAY = date(2026, 3, 1)
 ARMS = ("mini", "large", "[odd] 'arm'")
@@ -25,14 +26,6 @@ def save(engine: Engine, interactions: list[Interaction]) -> None:
     with engine.begin() as conn:
         known = load_for_update(conn, [item.query_id for item in interactions], TODAY)
         save_interactions(conn, [(known[item.query_id][0], item) for item in interactions])
-
-
-def joined(*events: Decision | Result | Feedback) -> Interaction:
-    """One query's records as an interaction."""
-    interaction = Interaction(events[0].query_id)
-    for event in events:
-        interaction = interaction.merged(event)
-    return interaction
 
 
 def life(sample: Sample, i: int, rng: np.random.Generator) -> Interaction:

@@ -9,14 +9,15 @@ outcomes of the same arms; the wrong one gives each arm the outcomes of another.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, utilities_from
+from metallm_stream.evaluate import LoggedQuery, prior, prior_weight
 from metallm_stream.evaluate.warm_start import DEFAULT_LIMIT, DEFAULT_WEIGHT
-from metallm_stream.policy import DEFAULT_CHOOSER, Sums
+from metallm_stream.policy import DEFAULT_CHOOSER, Sums, chooser, fit, merged, sample
 
 ARMS = ("a", "b", "c")
 DIMENSIONS = 16
@@ -59,6 +60,52 @@ def priors(world: World, n: int, weight: float, limit: float) -> dict[str, Sums 
         ]
         found[name] = prior(logged, contexts, prior_weight(logged, weight, limit))
     return found
+
+
+def utilities_from(
+    start: Sums | None,
+    contexts: NDArray[np.floating],
+    utilities: NDArray[np.float64],
+    arms: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    rule: str = DEFAULT_CHOOSER,
+    refresh: int = 20,
+) -> NDArray[np.float64]:
+    """Expected utility of each of n decisions, `(n,)`, of a policy that begins with some sums.
+
+    Parameters
+    ----------
+    start
+        A prior, or None for a cold start.
+    contexts, utilities
+        `(n, d)`, and what each of K arms would have brought, `(n, K)`; the chosen arm's is learned.
+    arms
+        Names of the K arms.
+    rng
+        Draws the choices.
+    rule
+        The rule of choice.
+    refresh
+        Queries between two fits.
+
+    """
+    n, d = contexts.shape
+    choice, live = chooser(rule), Sums(d)
+    expected = np.zeros(n)
+    for begin in range(0, n, refresh):
+        rows = slice(begin, begin + refresh)
+        fitted = fit(merged([live] if start is None else [live, start], d), arms)
+        beliefs = fitted.scorer().beliefs(contexts[rows], arms)
+        shares = choice.probabilities(beliefs, np.ones(beliefs.utility.shape, dtype=np.bool_))
+        chosen = sample(shares, rng)
+        expected[rows] = np.sum(shares * utilities[rows], axis=1)
+        for column, arm in enumerate(arms):
+            own = np.flatnonzero(chosen == column)
+            if len(own):
+                rewards = utilities[rows][own, column]
+                live.add_quality(arm, contexts[rows][own], rewards, np.ones(len(own)))
+    return expected
 
 
 def main() -> None:

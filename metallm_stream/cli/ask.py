@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import closing
 
 import click
 from confluent_kafka import Consumer
@@ -107,13 +108,10 @@ def shown_cost(result: Result) -> str:
 
 def _answer(settings: Settings, query: Query, timeout_s: float) -> tuple[Result, Decision | None]:
     kafka, topics = cluster(settings), names(settings)
-    consumer = kafka.reader()
-    try:
+    with closing(kafka.reader()) as consumer:
         consumer.assign(ends(consumer, topics.decisions) + ends(consumer, topics.results))
         write(kafka.producer(), [Record.of(topics.queries, query.query_id, query)])
         found = _wait(consumer, query.query_id, topics.results, time.monotonic() + timeout_s)
-    finally:
-        consumer.close()
     decided = found.get(topics.decisions)
     decision = None if decided is None else Decision.parse(decided)
     if topics.results not in found:

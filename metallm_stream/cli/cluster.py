@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 
 from metallm_stream.errors import Unreachable
-from metallm_stream.kafka import Connection, partitions_of
+from metallm_stream.kafka import Connection, partitions_of, watermarks
 from metallm_stream.serve.surroundings import connection
 from metallm_stream.settings import Settings
 
@@ -55,7 +55,7 @@ def ends(consumer: Consumer, topic: str) -> list[TopicPartition]:
     """
     partitions = partitions_of(consumer, topic)
     for where in partitions:
-        where.offset = consumer.get_watermark_offsets(where, TIMEOUT_S)[1]
+        where.offset = watermarks(consumer, where)[1]
     return partitions
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from metallm_stream.errors import MetallmError, Unreachable
 from metallm_stream.events import explain
 from metallm_stream.kafka import explained
+from metallm_stream.serve.process import database_refusal
 
 NO_TABLES = (
     postgres.UndefinedTable,
@@ -56,10 +57,8 @@ def database_complaint(error: DBAPIError) -> str | None:
     said = one_line(error.orig or error)
     if isinstance(error.orig, NO_TABLES):
         return f"PostgreSQL lacks what this release needs ({said}): run `metallm db upgrade`"
-    if isinstance(error.orig, postgres.InsufficientPrivilege):
-        return f"PostgreSQL refused: {said}; `metallm db roles` prints who may do what"
-    if isinstance(error.orig, postgres.ReadOnlySqlTransaction):
-        return f"PostgreSQL refused: {said}; DATABASE_URL must name a primary that takes writes"
+    if (refusal := database_refusal(error)) is not None:
+        return str(refusal)
     if isinstance(error, OperationalError):
         return (
             f"PostgreSQL cannot be used: {said}; is DATABASE_URL right, and is it running? "

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import click
 from rich.table import Column, Table
 
-from metallm_stream.arms import Catalogue
 from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.groups import Group
 from metallm_stream.cli.listed import listed_entry, overruled_prices, require_reported_cost
@@ -16,7 +15,7 @@ from metallm_stream.cli.topics import create_topics
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.events import Model, Price
 from metallm_stream.kafka import Record, write
-from metallm_stream.serve.knowledge import Knowledge
+from metallm_stream.serve.knowledge import read_catalogue
 from metallm_stream.serve.surroundings import names
 from metallm_stream.serve.vendors import api_key
 from metallm_stream.settings import Settings, load
@@ -137,7 +136,7 @@ def remove(arm: str) -> None:
 def list_() -> None:
     """Show the catalogue."""
     settings = load()
-    arms = read_catalogue(settings).arms.values()
+    arms = read_catalogue(cluster(settings), names(settings)).arms.values()
     output().print(catalogue_table(arms))
     if not arms:
         click.echo("no models: `metallm models add` adds one", err=True)
@@ -214,7 +213,7 @@ def _note_key(settings: Settings, provider: str) -> None:
 
 def _known(settings: Settings, arm: str) -> Model:
     """The arm's record; raises `ConfigurationError` if there is none."""
-    catalogue = read_catalogue(settings)
+    catalogue = read_catalogue(cluster(settings), names(settings))
     if arm not in catalogue:
         known = ", ".join(catalogue) or "none"
         raise ConfigurationError(f"arm {arm!r} is not in the catalogue (there are: {known})")
@@ -253,11 +252,3 @@ def _shown(price: Price | None) -> str:
     table = "" if price.table is None else f", by the price table of {price.table}"
     per_call = f", ${price.call_usd:g} a call" if price.call_usd else ""
     return f"{', '.join(parts)} per 10⁶ tokens{per_call}{table}"
-
-
-def read_catalogue(settings: Settings) -> Catalogue:
-    """The catalogue as its topic has it now."""
-    knowledge = Knowledge(cluster(settings), names(settings), None)
-    knowledge.catch_up()
-    knowledge.close()
-    return knowledge.catalogue

@@ -11,14 +11,16 @@ import click
 from rich.table import Column, Table
 from rich.text import Text
 
+from metallm_stream.cli.cluster import cluster
 from metallm_stream.cli.groups import Group
-from metallm_stream.cli.models import read_catalogue
 from metallm_stream.cli.output import output
 from metallm_stream.errors import ConfigurationError, counted
 from metallm_stream.events import Model
 from metallm_stream.providers.rate_headers import Quota, RateLimits
+from metallm_stream.serve.knowledge import read_catalogue
 from metallm_stream.serve.open_judge import judge_model
 from metallm_stream.serve.probe import TIMEOUT_S, Probe, dearest_usd, probe
+from metallm_stream.serve.surroundings import names as topic_names
 from metallm_stream.settings import load
 
 
@@ -38,8 +40,8 @@ def check(names: tuple[str, ...], yes: bool) -> None:
     """
     settings = load()
     judge = judge_model(settings.judge)
-    arms = [*read_catalogue(settings).arms.values(), *([] if judge is None else [judge])]
-    models = _wanted(arms, names)
+    catalogue = read_catalogue(cluster(settings), topic_names(settings))
+    models = _wanted([*catalogue.arms.values(), *([] if judge is None else [judge])], names)
     click.echo(_announced(models))
     if not yes:
         click.confirm("Go on?", abort=True)

@@ -23,6 +23,7 @@ from sqlalchemy import Engine, text
 from metallm_stream.cli.database import database
 from metallm_stream.cli.output import output
 from metallm_stream.errors import counted
+from metallm_stream.postgres import snapshot
 from metallm_stream.settings import load
 
 REFRESH_S = 1.0
@@ -96,13 +97,13 @@ def follow(engine: Engine, console: Console) -> None:
 
 def read(engine: Engine) -> Snapshot:
     """One consistent reading."""
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+    with snapshot(engine) as conn:
         window = {"window_s": WINDOW_S}
         head = conn.execute(HEAD, window).mappings().one()
         return Snapshot(dict(head), [dict(row) for row in conn.execute(ARMS, window).mappings()])
 
 
-def render(snapshot: Snapshot) -> Group:
+def render(found: Snapshot) -> Group:
     """The lines above and the table of arms, in 80 columns; costs are a thousand calls'."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("arm", overflow="fold", min_width=12)
@@ -117,12 +118,12 @@ def render(snapshot: Snapshot) -> Group:
         "spend $",
     ):
         table.add_column(column, justify="right", no_wrap=True)
-    recent = sum(row["recent"] for row in snapshot.arms)
-    for row in snapshot.arms:
+    recent = sum(row["recent"] for row in found.arms)
+    for row in found.arms:
         table.add_row(*_cells(row, recent), style=None if row["in_catalogue"] else "dim")
-    lines: list[RenderableType] = [Text(_head(snapshot.head)), table]
-    if not snapshot.arms:
-        lines.append(Text(_no_arms(snapshot.head)))
+    lines: list[RenderableType] = [Text(_head(found.head)), table]
+    if not found.arms:
+        lines.append(Text(_no_arms(found.head)))
     return Group(*lines)
 
 

@@ -25,11 +25,6 @@ class Progress:
     done: int = 0
     total: int = 1
 
-    @property
-    def is_done(self) -> bool:
-        """Whether the step is at its end."""
-        return self.done >= self.total
-
 
 Listener = Callable[[Progress], None]
 

@@ -19,16 +19,13 @@ class Encoder(Protocol):
     @property
     def name(self) -> str:
         """Identity: two encoders of one name give the same contexts."""
-        ...
 
     @property
     def dimensions(self) -> int:
         """Length d of a context."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Contexts of texts, `(n, d)`, float32, rows of unit norm or zero."""
-        ...
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

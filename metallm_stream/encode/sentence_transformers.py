@@ -24,7 +24,6 @@ class SentenceModel(Protocol):
         self, sentences: list[str], *, show_progress_bar: bool, convert_to_numpy: bool
     ) -> NDArray[np.float32]:
         """Sentence vectors, `(n, d)`."""
-        ...
 
 
 class SentenceEncoder:

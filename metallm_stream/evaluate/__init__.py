@@ -18,7 +18,7 @@ from metallm_stream.evaluate.replay import Choices, Labels, Replayed, replay
 from metallm_stream.evaluate.report import Part, mean_part, parts
 from metallm_stream.evaluate.spending import Spending
 from metallm_stream.evaluate.targets import ALWAYS, TARGETS
-from metallm_stream.evaluate.warm_start import prior, prior_weight, utilities_from
+from metallm_stream.evaluate.warm_start import prior, prior_weight
 
 __all__ = [
     "ALWAYS",
@@ -52,6 +52,5 @@ __all__ = [
     "read_outcomes",
     "replay",
     "utilities",
-    "utilities_from",
     "within_budget",
 ]

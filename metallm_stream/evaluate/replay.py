@@ -57,7 +57,6 @@ class Replayed(Protocol):
 
     def until_refresh(self) -> float:
         """Labelled events until its expectations change."""
-        ...
 
     def pull_many(
         self,
@@ -69,13 +68,11 @@ class Replayed(Protocol):
         allowed: Mask | None = None,
     ) -> Pulls:
         """Choose."""
-        ...
 
     def update_many(
         self, arm_ids: Sequence[str], contexts: NDArray[np.floating], rewards: ArrayLike
     ) -> None:
         """Learn."""
-        ...
 
 
 class Budget(Protocol):
@@ -83,15 +80,12 @@ class Budget(Protocol):
 
     def limit(self, cost_usd: Floats, known: Mask) -> tuple[float, Mask]:
         """What is added to the next query's cost weight, and the arms `(K,)` that fit."""
-        ...
 
     def reserve(self, expected_usd: float) -> None:
         """The query was decided, and is expected to cost so much."""
-        ...
 
     def book(self, query: int, cost_usd: float) -> None:
         """What the query that was decided as number `query` has cost is known now."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.evaluate.outcomes import LoggedQuery
-from metallm_stream.policy import (
-    DEFAULT_CHOOSER,
-    Sums,
-    Usage,
-    chooser,
-    fit,
-    merged,
-    sample,
-    usage_of_call,
-)
+from metallm_stream.policy import Sums, Usage, usage_of_call
 
 DEFAULT_WEIGHT = 0.1
 DEFAULT_LIMIT = 50.0
@@ -86,49 +77,3 @@ def prior(
             weights = np.full(len(rows), weight)
             sums.add_quality(arm, contexts[rows], qualities, weights, scale)
     return sums
-
-
-def utilities_from(
-    start: Sums | None,
-    contexts: NDArray[np.floating],
-    utilities: NDArray[np.float64],
-    arms: Sequence[str],
-    *,
-    rng: np.random.Generator,
-    rule: str = DEFAULT_CHOOSER,
-    refresh: int = 20,
-) -> NDArray[np.float64]:
-    """Expected utility of each of n decisions, `(n,)`, of a policy that begins with some sums.
-
-    Parameters
-    ----------
-    start
-        A prior, or None for a cold start.
-    contexts, utilities
-        `(n, d)`, and what each of K arms would have brought, `(n, K)`; the chosen arm's is learned.
-    arms
-        Names of the K arms.
-    rng
-        Draws the choices.
-    rule
-        The rule of choice.
-    refresh
-        Queries between two fits.
-
-    """
-    n, d = contexts.shape
-    choice, live = chooser(rule), Sums(d)
-    expected = np.zeros(n)
-    for begin in range(0, n, refresh):
-        rows = slice(begin, begin + refresh)
-        fitted = fit(merged([live] if start is None else [live, start], d), arms)
-        beliefs = fitted.scorer().beliefs(contexts[rows], arms)
-        shares = choice.probabilities(beliefs, np.ones(beliefs.utility.shape, dtype=np.bool_))
-        chosen = sample(shares, rng)
-        expected[rows] = np.sum(shares * utilities[rows], axis=1)
-        for column, arm in enumerate(arms):
-            own = np.flatnonzero(chosen == column)
-            if len(own):
-                rewards = utilities[rows][own, column]
-                live.add_quality(arm, contexts[rows][own], rewards, np.ones(len(own)))
-    return expected

@@ -18,6 +18,7 @@ from metallm_stream.errors import InvalidEvent
 
 SCHEMA_VERSION: Final = 1
 _REASON_CHARACTERS = 1_000
+_TOLD = 3
 
 
 class Event(BaseModel):
@@ -58,7 +59,7 @@ class UserEvent(Event):
     _extra = "forbid"
 
 
-def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = ()) -> str:
+def explain(error: ValidationError, *, known: Collection[str] = ()) -> str:
     """A validation error in one line of bounded length: field, reason, the start of the value.
 
     The value of an unknown field is not shown: it may be a secret under a misspelt name. Which of
@@ -77,7 +78,7 @@ def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = 
     max_cost: no such field; did you mean max_cost_usd?
     """
     parts, told = [], _errors(error)
-    for item in told[:limit]:
+    for item in told[:_TOLD]:
         where = ".".join(str(step) for step in item["loc"])[:200] or error.title
         if item["type"] == "extra_forbidden":
             meant = get_close_matches(where, known, 1)
@@ -87,7 +88,7 @@ def explain(error: ValidationError, *, limit: int = 3, known: Collection[str] = 
         shown = f" (got {got[:80]})" if got else ""
         said = item["msg"].removeprefix("Value error, ")[:_REASON_CHARACTERS]
         parts.append(f"{where}: {said}{shown}")
-    hidden = len(told) - limit
+    hidden = len(told) - _TOLD
     more = f"; and {hidden} more" if hidden > 0 else ""
     return _in_one_line("; ".join(parts))[:_REASON_CHARACTERS] + more
 

@@ -11,12 +11,5 @@ from metallm_stream.errors import MetallmError
 class Unjudgeable(MetallmError):
     """A label or score from which no quality follows: keep it with the reason and learn nothing.
 
-    Parameters
-    ----------
-    reason
-        Names the field, the value and the way out; safe to show to whoever gave the feedback.
+    The message names the field, the value and the way out, and may be shown to whoever gave it.
     """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason

@@ -1,4 +1,4 @@
-"""Kafka: connect · topics · exactly_once · out_of_order · transaction · follow · trace · write."""
+"""Kafka: clients, topics, reading with and without a group, writing, and what brokers refuse."""
 
 from metallm_stream.kafka.connect import Admin, Connection
 from metallm_stream.kafka.exactly_once import ExactlyOnce, Work

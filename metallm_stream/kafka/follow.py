@@ -20,6 +20,7 @@ from metallm_stream.kafka.topics import no_topic
 from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500
+SILENCE_S = 60.0  # the longest between two records on the way to an end
 
 KeptT = TypeVar("KeptT")
 
@@ -36,12 +37,12 @@ class Follower:
             where.offset, _ = watermarks(self._consumer, where)
         self._consumer.assign(self._partitions)
 
-    def catch_up(self, timeout_s: float = 60.0) -> Iterator[Message]:
+    def catch_up(self) -> Iterator[Message]:
         """All records up to the present end, as they come; read them all before anything else.
 
         Raises `Unreachable` when nothing more comes.
         """
-        return to_end(self._consumer, self._partitions, timeout_s)
+        return to_end(self._consumer, self._partitions)
 
     def poll(self) -> list[Message]:
         """What has come since, without waiting."""
@@ -81,7 +82,7 @@ def read_tails(
             # All at once: there may be hundreds, and each alone takes a tenth of a second.
             places = [TopicPartition(topic, *start) for start in starts.items()]
             consumer.assign(places)
-            for message in to_end(consumer, places, 60.0):
+            for message in to_end(consumer, places):
                 tails[partition_of(message)[1]].append(keep(message))
             left = {
                 each: bounds
@@ -93,7 +94,7 @@ def read_tails(
 
 
 def to_end(
-    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
+    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float = SILENCE_S
 ) -> Iterator[Message]:
     """Records of assigned partitions up to their present ends, as they come.
 
@@ -126,8 +127,7 @@ def read_from_start(
 
     Raises `ConfigurationError` if a partition no longer begins with its first record.
     """
-    consumer = connection.reader()
-    try:
+    with closing(connection.reader()) as consumer:
         unread = {partition for partition, end in ends.items() if end > 0}
         for partition in sorted(unread):
             low, _ = watermarks(consumer, TopicPartition(topic, partition))
@@ -148,42 +148,31 @@ def read_from_start(
                     yield message
                 else:
                     unread.discard(partition)
-    finally:
-        consumer.close()
 
 
 def read_from(connection: Connection, starts: Mapping[Partition, int]) -> Iterator[Message]:
     """The records of partitions from these offsets to their present ends."""
-    consumer = connection.reader()
-    try:
+    with closing(connection.reader()) as consumer:
         places = [TopicPartition(*key, offset) for key, offset in starts.items()]
         consumer.assign(places)
-        yield from to_end(consumer, places, 60.0)
-    finally:
-        consumer.close()
+        yield from to_end(consumer, places)
 
 
 def first_offsets(connection: Connection, topic: str) -> dict[Partition, int]:
     """The first offset of each partition that was not deleted; 0 where none ever was."""
-    consumer = connection.reader()
-    try:
+    with closing(connection.reader()) as consumer:
         places = partitions_of(consumer, topic)
         return {(topic, where.partition): watermarks(consumer, where)[0] for where in places}
-    finally:
-        consumer.close()
 
 
 def offsets_since(connection: Connection, topic: str, at_ms: int) -> dict[Partition, int]:
     """Where each partition's records from a time on begin; its end if there are none."""
-    consumer = connection.reader()
-    try:
+    with closing(connection.reader()) as consumer:
         places = partitions_of(consumer, topic)
         for where in places:
             where.offset = max(0, at_ms)
         found = consumer.offsets_for_times(places, TIMEOUT_S)
         return {(topic, where.partition): where.offset for where in found}
-    finally:
-        consumer.close()
 
 
 def partitions_of(consumer: Consumer, topic: str) -> list[TopicPartition]:

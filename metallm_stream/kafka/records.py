@@ -6,14 +6,13 @@ always fits into a record.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, Message, Producer
 
-from metallm_stream.events import LATEST
+from metallm_stream.events import LATEST, Event
 
 REASON = "metallm.reason"
 TOPIC = "metallm.topic"
@@ -30,13 +29,7 @@ _LATEST_MS = LATEST.timestamp() * 1_000
 
 Headers = Sequence[tuple[str, bytes]]
 Partition = tuple[str, int]
-
-
-class HasEncode(Protocol):
-    """What `Record.of` needs of an event."""
-
-    def encode(self) -> bytes:
-        """The record's value."""
+Delivered = Callable[[KafkaError | None, Message], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +43,20 @@ class Record:
     headers: Headers = field(default=())
 
     @classmethod
-    def of(cls, topic: str, key: str, event: HasEncode) -> Record:
+    def of(cls, topic: str, key: str, event: Event) -> Record:
         """A record of an event."""
         return cls(topic, key.encode(), event.encode())
+
+    def produce(self, producer: Producer, delivered: Delivered | None = None) -> None:
+        """Hand it to a producer. Raises `BufferError` while that is full."""
+        producer.produce(
+            self.topic,
+            key=self.key,
+            value=self.value,
+            partition=self.partition,
+            headers=list(self.headers),
+            on_delivery=delivered,
+        )
 
 
 def dead_letter(message: Message, dead_letter_topic: str, service: str, reason: str) -> Record:

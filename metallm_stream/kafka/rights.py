@@ -89,15 +89,12 @@ def refused(error: KafkaError, about: str | None = None) -> ConfigurationError |
     # A clock is mostly set by itself, soon after the machine has begun.
     is_passing = error.code() == KafkaError.INVALID_TIMESTAMP
     kind = Unreachable if is_passing else ConfigurationError
-    return kind(f"Kafka refuses: {_said(error, about)}: {REMEDIES[error.code()]}")
+    said = error.str() if about is None else f"{about}: {error.str()}"
+    return kind(f"Kafka refuses: {said}: {REMEDIES[error.code()]}")
 
 
-def explained(error: KafkaError, about: str | None = None) -> ConfigurationError | None:
+def explained(error: KafkaError) -> ConfigurationError | None:
     """As `refused`, and the line for brokers that do not answer."""
     if error.code() in UNREACHABLE:
-        return Unreachable(f"Kafka does not answer: {_said(error, about)}")
-    return refused(error, about)
-
-
-def _said(error: KafkaError, about: str | None) -> str:
-    return error.str() if about is None else f"{about}: {error.str()}"
+        return Unreachable(f"Kafka does not answer: {error.str()}")
+    return refused(error)

@@ -35,13 +35,11 @@ class Placed(Protocol):
         """The topic's id, if known."""
 
 
-def topic_ids(
-    connection: Connection, topics: Collection[str], timeout_s: float = TIMEOUT_S
-) -> dict[str, str]:
+def topic_ids(connection: Connection, topics: Collection[str]) -> dict[str, str]:
     """The topics' ids, of those that brokers tell in time."""
     # Of a client of its own: in a group's callback, the consumer's answer would end the process.
     admin = connection.admin()
-    return _told(_ask(admin, topics, timeout_s))
+    return _told(_ask(admin, topics, TIMEOUT_S))
 
 
 class TopicWatch:

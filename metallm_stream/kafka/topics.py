@@ -7,7 +7,7 @@ never changed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
@@ -177,7 +177,7 @@ def check(admin: Admin, names: TopicNames, providers: Iterable[str]) -> None:
     if missing := _missing(admin, names.all(providers), NEWS_WITHIN_S):
         raise ConfigurationError(no_topic(missing[0]))
     listed = _listed(admin)
-    found = _partition_counts(listed)
+    found = {name: len(topic.partitions) for name, topic in listed.topics.items()}
     for topic in names.compacted:
         if found[topic] != 1:
             raise ConfigurationError(
@@ -202,7 +202,7 @@ def providers_with_topics(admin: Admin, names: TopicNames) -> frozenset[str]:
     start = names.calls("")
     return frozenset(
         topic.removeprefix(start)
-        for topic in _metadata(admin)
+        for topic in _listed(admin).topics
         if topic.startswith(start) and not topic.endswith(".dlq")
     )
 
@@ -303,14 +303,6 @@ def _brokers(listed: ClusterMetadata) -> set[int]:
     return set(listed.brokers).union(*(partition.replicas for partition in partitions))
 
 
-def _metadata(admin: Admin) -> Mapping[str, int]:
-    return _partition_counts(_listed(admin))
-
-
-def _partition_counts(listed: ClusterMetadata) -> Mapping[str, int]:
-    return {name: len(topic.partitions) for name, topic in listed.topics.items()}
-
-
 def _listed(admin: Admin) -> ClusterMetadata:
     """What brokers say, as soon as one answers; that they refuse us is told without waiting."""
     deadline = time.monotonic() + TIMEOUT_S
@@ -342,7 +334,7 @@ def _is_made(topic: str, answer: Future[None]) -> bool:
 def _missing(admin: Admin, topics: Iterable[str], patience_s: float) -> list[str]:
     """Which topics nobody knows: each broker hears of a new one a moment after it was made."""
     deadline = time.monotonic() + patience_s
-    while missing := sorted(set(topics) - set(_metadata(admin))):
+    while missing := sorted(set(topics) - _listed(admin).topics.keys()):
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)

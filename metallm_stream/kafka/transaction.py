@@ -162,13 +162,7 @@ class Transactions:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                self._producer.produce(
-                    record.topic,
-                    key=record.key,
-                    value=record.value,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
+                record.produce(self._producer)
             except BufferError:
                 if time.monotonic() > deadline:
                     raise

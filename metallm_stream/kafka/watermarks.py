@@ -20,14 +20,12 @@ NO_LEADER = (
 )
 
 
-def watermarks(
-    consumer: Consumer, where: TopicPartition, timeout_s: float = TIMEOUT_S
-) -> tuple[int, int]:
+def watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
     """The first offset and the end; a partition may have no leader for a moment.
 
-    Raises `KafkaException` if that lasts as long as `timeout_s`, or for another reason.
+    Raises `KafkaException` if that lasts for `TIMEOUT_S`, or for another reason.
     """
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         left_s = max(_LEAST_S, deadline_s - time.monotonic())
         try:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from metallm_stream.errors import MetallmError, Unreachable, counted
-from metallm_stream.kafka.records import Record
+from metallm_stream.kafka.records import Delivered, Record
 from metallm_stream.kafka.rights import refused
 
 TIMEOUT_S = 30.0
 POLL_S = 0.1
 log = logging.getLogger(__name__)
-Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class NotWrittenError(MetallmError):
@@ -63,27 +62,18 @@ def begin_write(producer: Producer, record: Record) -> None:
 
     with _fatal_told(producer):
         try:
-            producer.produce(
-                record.topic, key=record.key, value=record.value, on_delivery=delivered
-            )
+            record.produce(producer, delivered)
         except BufferError:
             log.warning("%s: not written: the brokers take nothing", record.topic)
         producer.poll(0)
 
 
-def _produce(producer: Producer, record: Record, delivered: Delivered | None) -> None:
+def _produce(producer: Producer, record: Record, delivered: Delivered) -> None:
     while True:
         try:
-            producer.produce(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                partition=record.partition,
-                headers=list(record.headers),
-                on_delivery=delivered,
-            )
+            record.produce(producer, delivered)
         except BufferError:
-            producer.poll(0.1)
+            producer.poll(POLL_S)
         else:
             return
 

@@ -22,7 +22,6 @@ class Chooser(Protocol):
     @property
     def name(self) -> str:
         """The name under which the registry knows it."""
-        ...
 
     def probabilities(
         self, beliefs: Beliefs, allowed: NDArray[np.bool_] | None
@@ -37,7 +36,6 @@ class Chooser(Protocol):
             Which arms each query may use, `(n, K)`, at least one a row; None stands for all.
 
         """
-        ...
 
 
 @runtime_checkable
@@ -46,7 +44,6 @@ class Stateful(Protocol):
 
     def adopt(self, state: RiverState, parts: Mapping[int, RiverPart]) -> None:
         """Choose by this state from now on. Raises `InvalidEvent` if it is not whole."""
-        ...
 
 
 def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from metallm_stream.policy.usage import NOTHING
+
 # More than these gained nothing measurable on streams of some thousand queries, and a fit's time
 # grows with their cube.
 RANK = 32
@@ -20,8 +22,6 @@ RANK = 32
 # direction grows with the square root of the contexts' variance in it, so that what separates
 # kinds of queries is learned first.
 _EMPHASIS = 0.5
-# Less than this many labelled events is what round-off leaves of events taken out again.
-_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Components:
         return projected
 
 
-def components(grams: Sequence[NDArray[np.float64]], rank: int = RANK) -> Components:
+def components(grams: Sequence[NDArray[np.float64]]) -> Components:
     """The leading principal components of the contexts in the arms' sums `G`, `(d + 2, d + 2)`.
 
     >>> found = components([np.array([[2.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])])
@@ -61,8 +61,8 @@ def components(grams: Sequence[NDArray[np.float64]], rank: int = RANK) -> Compon
     """
     total = functools.reduce(np.add, grams)  # one after the other: there may be many
     d, n = len(total) - 2, float(total[0, 0])
-    projection = np.zeros((d, min(rank, d)))
-    if n < _NOTHING:
+    projection = np.zeros((d, min(RANK, d)))
+    if n < NOTHING:
         return Components(np.zeros(d), projection)
     centre = total[0, 1 : d + 1] / n
     moments = total[1 : d + 1, 1 : d + 1] / n
@@ -70,7 +70,7 @@ def components(grams: Sequence[NDArray[np.float64]], rank: int = RANK) -> Compon
     # Round-off, which grows with the sums, is all that is left in directions without spread.
     largest = float(np.abs(moments).max(initial=0.0))
     round_off = np.finfo(float).eps * (d + 2) * max(1.0, n) * largest
-    kept = np.flatnonzero(variances > round_off)[::-1][:rank]
+    kept = np.flatnonzero(variances > round_off)[::-1][:RANK]
     prior = variances[kept] ** _EMPHASIS
     prior /= max(float(prior @ variances[kept]), np.finfo(float).tiny)
     projection[:, : len(kept)] = directions[:, kept] * np.sqrt(prior)

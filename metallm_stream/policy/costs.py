@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metallm_stream.policy.usage import Usage
+from metallm_stream.policy.usage import NOTHING, Usage
 
 Floats = NDArray[np.float64]
 # What speaks for costs that do not depend on length, in calls of prompts of very different length.
@@ -25,8 +25,6 @@ _VARIATION, _WORTH = 0.3, 10.0
 # Of what length says of a query's cost, so much counts when arms are weighed. A mean cost guards
 # against arms whose quality is overrated, in all queries alike; cheap short ones would go to them.
 _WEIGHED = 0.5
-# Less than this many calls is what round-off leaves of calls taken out again.
-_NOTHING = 1e-6
 # Costs of the shortest prompts stay above this part of the mean's.
 _LEAST = 0.01
 # A variation that says that nothing is known of a cost.
@@ -72,7 +70,7 @@ class CostCurve:
         """
         columns = np.maximum(usage, 0.0).T
         n, length, squared, cost, product = columns[Usage.LENGTH_CALLS :]
-        known = (n > _NOTHING) & (length * cost > 0)
+        known = (n > NOTHING) & (length * cost > 0)
         if not known.any():
             return cls()
         n, length, squared, cost, product = (
@@ -84,7 +82,7 @@ class CostCurve:
         slope = together.sum() / (spread.sum() + _WORTH_OF_NONE)
         elasticity = float(np.clip(slope, 0.0, 1.0 - _LEAST))
         calls, total, squares = columns[Usage.COST_CALLS : Usage.TOKEN_CALLS, known]
-        apart = np.maximum(squares * calls**2 / np.maximum(total, _NOTHING * cost) ** 2 - calls, 0)
+        apart = np.maximum(squares * calls**2 / np.maximum(total, NOTHING * cost) ** 2 - calls, 0)
         left = float(np.sum(apart - 2 * elasticity * together + elasticity**2 * spread))
         freedom = float(np.maximum(calls - 1.0, 0.0).sum())
         variation = (max(0.0, left) + _WORTH * _VARIATION) / (freedom + _WORTH)

@@ -24,11 +24,9 @@ class Detector(Protocol):
 
     def update(self, value: float) -> bool:
         """Take in one residual; whether the mean has moved."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """All that is remembered, as JSON takes it."""
-        ...
 
 
 class Window(Protocol):
@@ -36,7 +34,6 @@ class Window(Protocol):
 
     def __setstate__(self, raw: bytes, /) -> None:
         """Go on from the bytes of another one."""
-        ...
 
 
 class PageHinkley:

@@ -71,11 +71,6 @@ class Published:
         return cls(manifest, {record.arm: record for record in rows}, scorer)
 
     @property
-    def name(self) -> str:
-        """Name of the policy."""
-        return self.manifest.policy
-
-    @property
     def version(self) -> int:
         """Version of the policy; grows with every publication."""
         return self.manifest.version
@@ -91,10 +86,6 @@ class Published:
         calls = sum(record.calls for record in self.records.values())
         labels = sum(record.observations for record in self.records.values())
         return min(1.0, (labels + 1.0) / (calls + 1.0))
-
-    def quality(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> NDArray[np.float64]:
-        """Predicted quality, `(n, K)`, of contexts `(n, d)` by the named arms; not clipped."""
-        return self.scorer.quality(contexts, arms)
 
     def scores(self, contexts: NDArray[np.floating], arms: Sequence[str]) -> Scores:
         """Predicted quality and how sure it is, of contexts `(n, d)` by the named arms."""

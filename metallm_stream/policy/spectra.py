@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metallm_stream.policy.components import Components
-
-# Less than this many labelled events is what round-off leaves of events taken out again.
-_NOTHING = 1e-6
+from metallm_stream.policy.usage import NOTHING
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,7 @@ def spectrum(gram: NDArray[np.float64], axes: Components) -> Spectrum:
     """
     n = float(gram[0, 0])
     d, rank = axes.projection.shape
-    if n < _NOTHING:
+    if n < NOTHING:
         return Spectrum(0.0, np.zeros(d), 0.0, np.zeros(rank), np.eye(rank), np.zeros(rank), 0.0)
     total = gram[0, 1:]
     centred = gram[1:, 1:] - np.outer(total, total / n)

@@ -13,6 +13,8 @@ from typing import TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+# Less than so many events or calls is what round-off leaves of those taken out again.
+NOTHING = 1e-6
 # Lengths of prompts are counted in thousands of characters.
 CHARACTERS = 1_000.0
 
@@ -43,7 +45,7 @@ class Usage(IntEnum):
     LENGTH_TIMES_COST = 15
 
 
-_NOTHING = [0.0] * (len(Usage) - 2)
+_REST = [0.0] * (len(Usage) - 2)
 
 
 class CallFacts(TypedDict, total=False):
@@ -71,7 +73,7 @@ def usage_row(
     Tokens count only where both numbers are known. Raises `ValueError` for values that are
     negative or not finite.
     """
-    row = [1.0, float(failed), *_NOTHING]
+    row = [1.0, float(failed), *_REST]
     if cost_usd is not None:
         cost = _amount("cost_usd", cost_usd)
         row[Usage.COST_CALLS : Usage.TOKEN_CALLS] = 1.0, cost, cost * cost
@@ -103,8 +105,7 @@ def mean_of(usage: NDArray[np.float64], total: Usage, count: Usage) -> float | N
     0.5
     """
     n = float(usage[count])
-    # A count below this is what round-off leaves of calls that were all taken out again.
-    return max(0.0, float(usage[total]) / n) if n > 1e-6 else None
+    return max(0.0, float(usage[total]) / n) if n > NOTHING else None
 
 
 def _amount(name: str, value: float) -> float:

@@ -9,7 +9,7 @@ from metallm_stream.postgres.budgets import (
 )
 from metallm_stream.postgres.clocks import claim_half_life, load_forgetting
 from metallm_stream.postgres.dead_letters import DeadLetter, save_dead_letters
-from metallm_stream.postgres.engine import database_url, open_engine
+from metallm_stream.postgres.engine import database_url, open_engine, snapshot
 from metallm_stream.postgres.installed import (
     check_revision,
     current_revision,
@@ -62,6 +62,7 @@ from metallm_stream.postgres.slots import (
     claim_slot,
     load_slot_sums,
     load_sums,
+    save_arms,
     save_sums,
     slot_versions,
     sums_bytes,
@@ -127,6 +128,7 @@ __all__ = [
     "roles_exist",
     "roles_sql",
     "save_accounts",
+    "save_arms",
     "save_dead_letters",
     "save_interactions",
     "save_lessons",
@@ -136,6 +138,7 @@ __all__ = [
     "save_warmup",
     "save_watches",
     "slot_versions",
+    "snapshot",
     "split_lessons",
     "stream_interactions",
     "sums_bytes",

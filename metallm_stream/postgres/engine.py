@@ -1,14 +1,14 @@
 """How we connect: one small pool a process, every wait bounded.
 
 Invariant: no statement, lock or idle transaction outlives its timeout, so that a stuck process
-cannot hold up the others for longer, and every transaction is READ COMMITTED: a statement after
-a row lock sees what the lock's former holder committed.
+cannot hold up the others for longer, and every transaction but a `snapshot` is READ COMMITTED: a
+statement after a row lock sees what the lock's former holder committed.
 """
 
 from __future__ import annotations
 
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from metallm_stream.errors import ConfigurationError
@@ -76,6 +76,11 @@ def open_engine(
         pool_pre_ping=True,
         hide_parameters=True,
     )
+
+
+def snapshot(engine: Engine) -> Connection:
+    """A connection whose statements all see what the first one saw."""
+    return engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
 
 def connect_args(parsed: URL, application_name: str, options: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from metallm_stream.postgres.slots import (
     SlotLease,
     claim_slot,
     load_slot_sums,
-    save_sums,
+    save_arms,
 )
 
 BATCH = 1_000
@@ -99,13 +99,7 @@ def _archive(
         wanted = {"days": sorted({row.day for row in some}), "query_ids": ids}
         rows = conn.execute(statements.DELETE_INTERACTIONS, wanted)
         archive.merge(fold((from_row(*row) for row in rows), encoder, dimensions, forgetting))
-    newest = archive.as_of({})
-    save_sums(
-        conn,
-        lease,
-        {arm: archive.arm_to_bytes(arm) for arm in archive.arms},
-        {arm: newest.observations(arm) for arm in archive.arms},
-    )
+    save_arms(conn, lease, archive, archive.arms)
 
 
 def fold(

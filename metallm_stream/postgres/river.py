@@ -71,9 +71,9 @@ def split_lessons(
     conn: Connection, changed: Mapping[str, Reward | None]
 ) -> tuple[dict[str, Reward], dict[str, Reward | None]]:
     """Rewards by query, parted into those that are new and those that correct a lesson."""
-    query_ids = list(changed)
-    rows = conn.execute(statements.KNOWN_LESSONS, {"query_ids": query_ids}) if query_ids else ()
-    known = {query_id for query_id, _, _ in rows}
+    if not changed:
+        return {}, {}
+    known = set(conn.execute(statements.KNOWN_LESSONS, {"query_ids": list(changed)}).scalars())
     new = {query_id: item for query_id, item in changed.items() if item and query_id not in known}
     return new, {query_id: item for query_id, item in changed.items() if query_id in known}
 

@@ -38,7 +38,7 @@ REPLACE_RIVER = text("""
 REBASE_RIVER = text("UPDATE metallm.river_policy SET base = :base, base_lessons = :base_lessons")
 
 KNOWN_LESSONS = text("""
-    SELECT query_id, arm, reward FROM metallm.river_lessons
+    SELECT query_id FROM metallm.river_lessons
     WHERE query_id = ANY (CAST(:query_ids AS text[]))
 """)
 

@@ -7,12 +7,13 @@ so that two processes with one slot cannot mix their sums.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from metallm_stream.errors import ConfigurationError, Fenced
+from metallm_stream.policy import Sums
 from metallm_stream.postgres import statements
 
 # Contributions of days that retention has dropped. The live slots still contain them, so the
@@ -81,6 +82,12 @@ def save_sums(
             },
         )
     return SlotLease(*row)
+
+
+def save_arms(conn: Connection, lease: SlotLease, sums: Sums, arms: Iterable[str]) -> SlotLease:
+    """Replace the sums of these arms, with what they count as of each one's newest event."""
+    raw, newest = {arm: sums.arm_to_bytes(arm) for arm in arms}, sums.as_of({})
+    return save_sums(conn, lease, raw, {arm: newest.observations(arm) for arm in raw})
 
 
 def load_sums(conn: Connection) -> dict[str, dict[str, bytes]]:

@@ -324,25 +324,3 @@ def _tend_states_often(_: Table, connection: Connection, **__: object) -> None:
             "toast.autovacuum_vacuum_threshold = 5000)"
         )
     )
-
-
-__all__ = [
-    "SCHEMA",
-    "budget_accounts",
-    "dead_records",
-    "encoder",
-    "half_lives",
-    "interactions",
-    "metadata",
-    "models",
-    "offsets",
-    "policies",
-    "query_days",
-    "river_lessons",
-    "river_policy",
-    "shifts",
-    "slots",
-    "sums",
-    "warmups",
-    "watches",
-]

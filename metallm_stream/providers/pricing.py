@@ -81,15 +81,13 @@ class Listed:
     context_window_tokens: int | None
 
 
-def listed(
-    model: str, *, vendor: str | None = None, url: str | None = None, at: datetime | None = None
-) -> Listed | None:
+def listed(model: str, *, vendor: str | None = None, url: str | None = None) -> Listed | None:
     """A model's entry in the price table, by its vendor's name or address; None without one.
 
     >>> listed("gpt-4o-mini", vendor="openai").price.output_usd_per_mtok
     0.6
     """
-    found = _found(Usage(input_tokens=0, output_tokens=0), model, vendor, url, at)
+    found = _found(Usage(input_tokens=0, output_tokens=0), model, vendor, url, None)
     if found is None:
         return None
     prices = found.model_price

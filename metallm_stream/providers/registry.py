@@ -7,29 +7,18 @@ this one and one line below. A vendor's SDK is imported only when a provider spe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 
 from metallm_stream.errors import ConfigurationError
 from metallm_stream.providers.base import Provider, ProviderSettings
 
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """Where a wire's provider is, the extra that brings its SDK, and the SDK's package."""
-
-    module: str
-    provider: str
-    sdk: str
-    extra: str | None = None
-
-
-WIRES: Mapping[str, Wire] = MappingProxyType(
+# The class by the name that a wire's module has, and but for OpenAI's the extra with its SDK.
+WIRES: Mapping[str, str] = MappingProxyType(
     {
-        "openai": Wire("openai", "OpenAIProvider", "openai"),
-        "anthropic": Wire("anthropic", "AnthropicProvider", "anthropic", "anthropic"),
-        "bedrock": Wire("bedrock", "BedrockProvider", "boto3", "bedrock"),
+        "openai": "OpenAIProvider",
+        "anthropic": "AnthropicProvider",
+        "bedrock": "BedrockProvider",
     }
 )
 
@@ -44,20 +33,18 @@ def open_provider(settings: ProviderSettings) -> Provider:
 
 def opener(settings: ProviderSettings) -> Callable[[ProviderSettings], Provider]:
     """What opens such a provider, without opening it. Raises as `open_provider`."""
-    try:
-        wire = WIRES[settings.wire]
-    except KeyError as exc:
+    if settings.wire not in WIRES:
         known = ", ".join(sorted(WIRES))
         raise ConfigurationError(
             f"provider {settings.name!r} has the unknown wire {settings.wire!r}: use one of {known}"
-        ) from exc
+        )
     try:
-        module = import_module(f"metallm_stream.providers.{wire.module}")
+        module = import_module(f"metallm_stream.providers.{settings.wire}")
     except ModuleNotFoundError as exc:
         missing = str(exc.name).partition(".")[0]
         raise ConfigurationError(
             f"provider {settings.name!r}: the wire {settings.wire!r} needs the package "
-            f"{missing!r}, which is not installed: pip install 'metallm-stream[{wire.extra}]'"
+            f"{missing!r}, which is not installed: pip install 'metallm-stream[{settings.wire}]'"
         ) from exc
-    found: Callable[[ProviderSettings], Provider] = getattr(module, wire.provider)
+    found: Callable[[ProviderSettings], Provider] = getattr(module, WIRES[settings.wire])
     return found

@@ -59,9 +59,8 @@ class Outages:
     """The newest valid word of each worker on each arm."""
 
     def __init__(self) -> None:
-        self._said: dict[
-            str, tuple[ArmHealth, datetime, datetime]
-        ] = {}  # when it was read, its end
+        # Each with the time when it was read, and its end.
+        self._said: dict[str, tuple[ArmHealth, datetime, datetime]] = {}
         self._probed: dict[str, datetime] = {}
 
     def apply(self, health: ArmHealth, now: datetime) -> None:

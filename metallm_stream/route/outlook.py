@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from metallm_stream.events import Model
 from metallm_stream.policy import CHARACTERS, Beliefs, CostCurve, Published, Scores
+from metallm_stream.policy.usage import NOTHING
 
 Floats = NDArray[np.float64]
 # One failure among the first calls of an arm says little of it.
 _SOUND_CALLS = 10.0
-_NO_ANSWER = 1e-6  # answers of an arm, or what round-off leaves of failures
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ def _answered(published: Published, arms: Sequence[str]) -> NDArray[np.bool_]:
     """Arms that have answered, whether or not anybody tells what that costs."""
     records = [published.records.get(arm) for arm in arms]
     answers = [0.0 if r is None else r.calls * (1 - (r.failure_rate or 0.0)) for r in records]
-    return np.array(answers) > _NO_ANSWER
+    return np.array(answers) > NOTHING
 
 
 def _latency_known(published: Published, catalogue: Mapping[str, Model]) -> NDArray[np.bool_]:

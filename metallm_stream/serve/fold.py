@@ -31,16 +31,14 @@ from metallm_stream.postgres import (
     load_for_update,
     load_forgetting,
     load_slot_sums,
+    save_arms,
     save_dead_letters,
     save_interactions,
-    save_sums,
 )
-from metallm_stream.serve.accountant import Accountant
+from metallm_stream.serve.accountant import Accountant, Pair
 from metallm_stream.serve.drift import DriftWatch, Observed
 from metallm_stream.serve.joined import Joined
 from metallm_stream.serve.pupil import Pupil
-
-Pair = tuple[Interaction | None, Interaction]
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +182,7 @@ class Fold:
             return self.sums, self._lease
         sums = self.sums.copy()
         sums.merge(delta)
-        raw = {arm: sums.arm_to_bytes(arm) for arm in delta.arms}
-        newest = sums.as_of({})
-        counts = {arm: newest.observations(arm) for arm in delta.arms}
-        return sums, save_sums(conn, self._lease, raw, counts)
+        return sums, save_arms(conn, self._lease, sums, delta.arms)
 
 
 def _merge(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import closing
 
 import orjson
 from confluent_kafka import Message
@@ -167,6 +168,13 @@ class Knowledge:
             )
         self.published = published
         self._arms = {name: self._arms[name] for name in manifest.arms}
+
+
+def read_catalogue(connection: Connection, names: TopicNames) -> Catalogue:
+    """The catalogue as its topic has it now."""
+    with closing(Knowledge(connection, names, None)) as knowledge:
+        knowledge.catch_up()
+    return knowledge.catalogue
 
 
 def _kind(value: bytes) -> object:

@@ -53,7 +53,7 @@ from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.learner_metrics import LearnerMetrics
 from metallm_stream.serve.publisher import Publisher
 
-OWN_NAME = "learner"
+SERVICE = "learner"
 KAFKA_TIMEOUT_S = 15.0
 TRANSACTION_LIMIT_S = 120.0
 RETENTION_EVERY_S = 3_600.0
@@ -203,7 +203,7 @@ class Learner:
             except InvalidEvent as exc:
                 log.warning("%s@%d refused: %s", key, offset_of(message), exc.reason)
                 dead_topic = self._names.dead_letters(topic)
-                batch.refused.append(dead_letter(message, dead_topic, OWN_NAME, exc.reason))
+                batch.refused.append(dead_letter(message, dead_topic, SERVICE, exc.reason))
                 self.metrics.dead_letters.labels(topic).inc()
             batch.taken.append((key, offset_of(message) + 1, said))
         return batch

@@ -57,7 +57,7 @@ def open_judge(settings: Settings) -> Judge:
     )
     return Judge(
         kafka,
-        names(settings),
+        topics,
         _rubric(judge, model, templates_of(settings)),
         partial(open_provider, vendor),
         answer,

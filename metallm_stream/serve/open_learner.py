@@ -35,7 +35,7 @@ def open_learner(settings: Settings) -> Learner:
     encoder = load_encoder(settings.encoder)
     publisher = Publisher(
         kafka,
-        names(settings),
+        topics,
         engine,
         policy=POLICY,
         encoder=encoder.name,
@@ -47,7 +47,7 @@ def open_learner(settings: Settings) -> Learner:
     if not settings.learner.begins_anew:
         publisher.require_same_database()
     accountant = Accountant(
-        budgets(settings), topic=names(settings).policy, refresh_s=settings.learner.refresh_s
+        budgets(settings), topic=topics.policy, refresh_s=settings.learner.refresh_s
     )
     fold = Fold(
         engine,
@@ -62,7 +62,7 @@ def open_learner(settings: Settings) -> Learner:
     )
     return Learner(
         kafka,
-        names(settings),
+        topics,
         engine,
         fold,
         publisher,

@@ -30,7 +30,7 @@ def open_router(settings: Settings) -> Router:
     encoder.encode(["its weights are read now, and not when the first query waits"])
     return Router(
         kafka,
-        names(settings),
+        topics,
         encoder,
         open_chooser(settings),
         TradeOff(**settings.objective.model_dump()),

@@ -56,7 +56,7 @@ def open_worker(settings: Settings, provider: str) -> Worker:
     )
     return Worker(
         kafka,
-        names(settings),
+        topics,
         provider,
         partial(open_provider, vendor),
         partial(_marked, answer, templates),

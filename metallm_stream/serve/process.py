@@ -105,7 +105,9 @@ def _heed_signals(stop: threading.Event) -> None:
 
 def _told(error: Exception) -> int:
     """Log why the process ends; the code that it ends with."""
-    told = explained(error.args[0]) if isinstance(error, KafkaException) else _refused(error)
+    told: Exception | None = database_refusal(error) or error
+    if isinstance(error, KafkaException):
+        told = explained(error.args[0])
     if not isinstance(told, ConfigurationError):
         log.critical(CRASHED, exc_info=error)
         return EXIT_CRASH
@@ -113,7 +115,7 @@ def _told(error: Exception) -> int:
     return EXIT_UNREACHABLE if isinstance(told, Unreachable) else EXIT_CONFIGURATION
 
 
-def _refused(error: Exception) -> Exception:
+def database_refusal(error: Exception) -> ConfigurationError | None:
     """The line for what PostgreSQL refuses, by its code: routers and workers lack its driver."""
     refused = getattr(error, "orig", error)
     said = f"PostgreSQL refused: {str(refused).partition(chr(10))[0]}"
@@ -123,4 +125,4 @@ def _refused(error: Exception) -> Exception:
         case "25006":
             return Unreachable(f"{said}; DATABASE_URL must name a primary that takes writes")
         case _:
-            return error
+            return None

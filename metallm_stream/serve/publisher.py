@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 
 import orjson
@@ -251,10 +252,9 @@ def _newest_version(connection: Connection, names: TopicNames) -> int:
     """The version of the last policy on the topic: they only grow, so its end has the newest."""
     if newest := max(read_tails(connection, names.policy, [0], TAIL, _version)[0], default=0):
         return newest
-    follower = Follower(connection, [names.policy])  # behind it are so many budgets' accounts
-    newest = max(map(_version, follower.catch_up()), default=0)
-    follower.close()
-    return newest
+    # Behind it are so many budgets' accounts.
+    with closing(Follower(connection, [names.policy])) as follower:
+        return max(map(_version, follower.catch_up()), default=0)
 
 
 def _version(message: Message) -> int:

@@ -42,27 +42,21 @@ class Pupil(Protocol):
     @property
     def learned(self) -> PupilState | None:
         """What is committed and to be published; None if there is nothing of the kind."""
-        ...
 
     def claim(self, conn: Connection) -> None:
         """Go on from what is stored. Raises `ConfigurationError` if that is another's."""
-        ...
 
     def learn(self, conn: Connection, pairs: Pairs) -> PupilState | None:
         """What is known after the batch, stored but not yet committed."""
-        ...
 
     def accept(self, learned: PupilState | None) -> None:
         """Go on from it, now that it is committed."""
-        ...
 
     def retain(self, conn: Connection) -> None:
         """Drop the lessons of interactions that are no longer kept."""
-        ...
 
     def require_all(self, owned: int, existing: Callable[[], int]) -> None:
         """Raise `ConfigurationError` if so many of the existing partitions are not enough."""
-        ...
 
 
 class NoPupil:

@@ -23,6 +23,7 @@ from metallm_stream.postgres import (
     load_offsets,
     load_slot_sums,
     load_sums,
+    snapshot,
     stream_interactions,
 )
 from metallm_stream.serve.joined import read_joined
@@ -46,7 +47,7 @@ class Rebuilt:
 
 def rebuild(engine: Engine, encoder: str, dimensions: int) -> Rebuilt:
     """Fold the stored interactions, and the archive of those that retention has dropped."""
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+    with snapshot(engine) as conn:
         live = _live(conn, dimensions)
         archive = Sums.from_bytes(load_slot_sums(conn, ARCHIVE_SLOT), dimensions)
         counted = _Counted(stream_interactions(conn, BATCH))
@@ -61,7 +62,7 @@ def rebuild_from_log(
 
     Raises `ConfigurationError` if the topics no longer reach back to their first record.
     """
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+    with snapshot(engine) as conn:
         live = _live(conn, dimensions)
         offsets = load_offsets(conn)
         forgetting = load_forgetting(conn)

@@ -78,13 +78,7 @@ class RiverPupil:
         row = claim_river(conn, self._start)
         if row.slot != self._slot:
             raise refuse_second(self._policy.name, self._slot, row.slot)
-        self._policy.require(
-            row.policy,
-            row.parameters,
-            row.river_version,
-            whose="the state in the database",
-            remedy="run `metallm rebuild --apply`, which teaches this one what is still kept",
-        )
+        require_stored(self._policy, row)
         from_bytes(self._policy, row.state)
         self.learned = self._described(row.state, row.lessons)
 
@@ -149,6 +143,17 @@ def fresh_row(policy: RiverPolicy, slot: str, encoder: str, dimensions: int) -> 
     state = nothing_learned(policy, dimensions)
     name, parameters = policy.name, policy.signature()
     return RiverRow(slot, name, parameters, river_version(), encoder, 0, state, 0, state)
+
+
+def require_stored(policy: RiverPolicy, row: RiverRow) -> None:
+    """Raise `ConfigurationError` if what is stored is the state of another policy."""
+    policy.require(
+        row.policy,
+        row.parameters,
+        row.river_version,
+        whose="the state in the database",
+        remedy="run `metallm rebuild --apply`, which teaches this one what is still kept",
+    )
 
 
 def taught(rewards: Iterable[Reward], dimensions: int) -> list[Taught]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection as Database
 from sqlalchemy import Engine
 
 from metallm_stream.errors import ConfigurationError
@@ -26,9 +25,10 @@ from metallm_stream.postgres import (
     load_river,
     lock_river,
     replace_river,
+    snapshot,
 )
 from metallm_stream.serve.rebuild import read_log
-from metallm_stream.serve.river import fresh_row, taught
+from metallm_stream.serve.river import fresh_row, require_stored, taught
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def rebuild_river(
 
     Raises `ConfigurationError` if no such policy is stored.
     """
-    with _snapshot(engine) as conn:
+    with snapshot(engine) as conn:
         row, lessons = _required(load_river(conn), policy, encoder), load_lessons(conn)
     return _compared(policy, row, lessons, [item.learned for item in lessons], dimensions)
 
@@ -67,7 +67,7 @@ def rebuild_river_from_log(
     Raises `ConfigurationError` if the topics no longer reach back to their first record, or
     retention has dropped lessons.
     """
-    with _snapshot(engine) as conn:
+    with snapshot(engine) as conn:
         row, lessons = _required(load_river(conn), policy, encoder), load_lessons(conn)
         offsets = load_offsets(conn)
     if row.base_lessons:
@@ -106,10 +106,6 @@ def apply_corrections(
     return RebuiltRiver(len(known), sum(item.is_corrected for item in lessons), moved)
 
 
-def _snapshot(engine: Engine) -> Database:
-    return engine.connect().execution_options(isolation_level="REPEATABLE READ")
-
-
 def _required(row: RiverRow | None, policy: RiverPolicy, encoder: str) -> RiverRow:
     if row is None:
         raise _nothing(policy)
@@ -118,13 +114,7 @@ def _required(row: RiverRow | None, policy: RiverPolicy, encoder: str) -> RiverR
             f"policy {row.policy} was taught with encoder {row.encoder!r}, the settings name "
             f"{encoder!r}: set the former"
         )
-    policy.require(
-        row.policy,
-        row.parameters,
-        row.river_version,
-        whose="the state in the database",
-        remedy="run `metallm rebuild --apply`, which teaches this one what is still kept",
-    )
+    require_stored(policy, row)
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 
 from metallm_stream.errors import InvalidEvent
 from metallm_stream.events import WorkerSpend
@@ -14,11 +15,10 @@ log = logging.getLogger(__name__)
 
 def restore(spending: Spending, connection: Connection, names: TopicNames) -> None:
     """Read what this slot had spent; its predecessor is fenced, so nothing more will come."""
-    follower = Follower(connection, [names.health])
-    for message in follower.catch_up():
-        if message.key() == spending.key.encode() and message.value() is not None:
-            try:
-                spending.restore(WorkerSpend.parse(message.value()))
-            except InvalidEvent as exc:
-                log.error("%s: what was spent is ignored: %s", spending.key, exc.reason)
-    follower.close()
+    with closing(Follower(connection, [names.health])) as follower:
+        for message in follower.catch_up():
+            if message.key() == spending.key.encode() and message.value() is not None:
+                try:
+                    spending.restore(WorkerSpend.parse(message.value()))
+                except InvalidEvent as exc:
+                    log.error("%s: what was spent is ignored: %s", spending.key, exc.reason)

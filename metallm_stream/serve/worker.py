@@ -122,11 +122,10 @@ class Worker:
     def _records(self, call: Call, outcome: Result | Forward) -> list[Record]:
         """What the call came to, and the case for the judge model if it is drawn."""
         if isinstance(outcome, Forward):
-            provider = outcome.call.ranking[0].provider
-            if self._has_topic(provider):
-                topic = self._names.calls(provider)
+            if self._has_topic(outcome.provider):
+                topic = self._names.calls(outcome.provider)
                 return [Record.of(topic, outcome.call.call_id, outcome.call)]
-            outcome = self._undeliverable(outcome.call, provider)
+            outcome = self._undeliverable(outcome.call, outcome.provider)
         records = [Record.of(self._names.results, outcome.query_id, outcome)]
         if self._draw is not None and outcome.failure is None:
             case = self._draw(call, outcome)

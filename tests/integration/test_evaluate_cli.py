@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from metallm_stream.cli.main import cli
 from tests.integration.conftest import Sample
-from tests.stored_log import joined, library, save, save_week
+from tests.records import joined
+from tests.stored_log import library, save, save_week
 
 
 @pytest.fixture

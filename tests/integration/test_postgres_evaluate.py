@@ -17,7 +17,8 @@ from metallm_stream.evaluate import METRICS, PolicyValue
 from metallm_stream.events import Candidate, Failure
 from tests.integration.conftest import Sample
 from tests.readme import REPOSITORY, blocks
-from tests.stored_log import ARMS, FAILED, joined, library, save, save_week
+from tests.records import joined
+from tests.stored_log import ARMS, FAILED, library, save, save_week
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.policy.warm_start import utilities_from
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, read_logged, utilities_from
+from metallm_stream.evaluate import LoggedQuery, prior, prior_weight, read_logged
 from metallm_stream.policy import Sums, Usage, mean_of
 
 ARMS = ("a", "b", "c")

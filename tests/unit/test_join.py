@@ -7,7 +7,7 @@ import pytest
 
 from metallm_stream.encode import context_to_bytes
 from metallm_stream.errors import InvalidEvent
-from metallm_stream.events import Candidate, Decision, Failure, FailureKind, Feedback, Result
+from metallm_stream.events import Candidate, Failure, FailureKind, Feedback
 from metallm_stream.join import (
     MAX_FEEDBACK,
     Interaction,
@@ -26,15 +26,9 @@ from tests.records import (
     attempt,
     decision,
     feedback,
+    joined,
     result,
 )
-
-
-def joined(*events: Decision | Result | Feedback) -> Interaction:
-    interaction = Interaction("q")
-    for event in events:
-        interaction = interaction.merged(event)
-    return interaction
 
 
 def learned(*pairs: tuple[Interaction | None, Interaction | None]) -> Sums:
@@ -44,7 +38,7 @@ def learned(*pairs: tuple[Interaction | None, Interaction | None]) -> Sums:
 def test_an_event_of_another_query_is_a_mistake_of_ours() -> None:
     """Rows are found by query_id; mixing two up must not pass."""
     with pytest.raises(ValueError, match="merged into"):
-        joined(decision("other"))
+        joined(result(), decision("other"))
 
 
 def test_a_try_that_was_broken_off_tells_nothing_of_its_arm() -> None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from metallm_stream.events import Candidate, Decision, Feedback, Result
-from metallm_stream.join import Interaction, residuals
-from tests.records import ENCODER, at, decision, feedback, result
+from metallm_stream.events import Candidate
+from metallm_stream.join import residuals
+from tests.records import ENCODER, at, decision, feedback, joined, result
 
 PREDICTED = (
     Candidate(arm="mini", probability=0.5, quality=0.75),
     Candidate(arm="maxi", probability=0.5, quality=1.5),
     Candidate(arm="new", probability=0.0),
 )
-
-
-def joined(*events: Decision | Result | Feedback) -> Interaction:
-    interaction = Interaction(events[0].query_id)
-    for event in events:
-        interaction = interaction.merged(event)
-    return interaction
 
 
 def test_the_first_judgement_is_compared_with_what_was_predicted() -> None:

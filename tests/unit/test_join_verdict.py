@@ -7,18 +7,11 @@ from itertools import permutations
 import pytest
 
 from metallm_stream.events import Candidate, Decision, Feedback, Result, Verdict
-from metallm_stream.join import Interaction, Lesson, Rewards, change, lesson, residuals
-from tests.records import DIMENSIONS, ENCODER, at, decision, feedback, result, verdict
+from metallm_stream.join import Lesson, Rewards, change, lesson, residuals
+from tests.records import DIMENSIONS, ENCODER, at, decision, feedback, joined, result, verdict
 
 Event = Decision | Result | Feedback | Verdict
 ANSWERED = (decision(), result())
-
-
-def joined(*events: Event) -> Interaction:
-    interaction = Interaction("q")
-    for event in events:
-        interaction = interaction.merged(event)
-    return interaction
 
 
 def test_a_verdict_teaches_its_score_with_its_weight() -> None:

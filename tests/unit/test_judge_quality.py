@@ -58,10 +58,10 @@ def test_a_label_that_is_none_of_the_labels_is_unjudgeable() -> None:
     with pytest.raises(Unjudgeable) as caught:
         judged("label-1", "other", labels=labels)
     assert isinstance(caught.value, MetallmError)
-    assert caught.value.reason.startswith(
+    assert str(caught.value).startswith(
         "label: 'other' is none of the query's labels of task 'mood' ('label-0', 'label-1'"
     )
-    assert caught.value.reason.endswith("and 2 more); send one of them, or a score")
+    assert str(caught.value).endswith("and 2 more); send one of them, or a score")
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def test_predicts_after_the_wire_what_was_fitted() -> None:
     contexts = np.random.default_rng(1).normal(size=(9, D)).astype(np.float32)
     arms = ["cheap", "never heard of", "dear"]
     expected = found.scorer().quality(contexts, arms)
-    assert np.allclose(policy.quality(contexts, arms), expected, atol=1e-5)
+    assert np.allclose(policy.scorer.quality(contexts, arms), expected, atol=1e-5)
     assert policy.observed(arms).tolist() == [50.0, 0.0, 50.0]
-    assert (policy.name, policy.version, policy.encoder) == (
+    assert (policy.manifest.policy, policy.version, policy.encoder) == (
         "ridge-elimination",
         7,
         "wordllama-4",
@@ -152,7 +152,7 @@ def test_nothing_known_costs_nothing() -> None:
     }
     assert policy.cost_usd(catalogue).tolist() == [0.0, 0.0]
     assert policy.latency_s(catalogue).tolist() == [0.0, 0.0]
-    assert policy.quality(np.eye(D), ["a", "b"]) == pytest.approx(0.5)
+    assert policy.scorer.quality(np.eye(D), ["a", "b"]) == pytest.approx(0.5)
 
 
 def test_incomplete_or_damaged_policies_are_refused() -> None:
@@ -223,4 +223,4 @@ def test_contexts_that_hardly_differ_may_decide() -> None:
     for arm, likes in (("left", -1.0), ("right", 1.0)):
         sums.add_quality(arm, contexts, np.where(side == likes, 0.9, 0.3), np.ones(600))
     policy = published(sums, fit(sums, sums.arms))
-    assert (policy.quality(contexts, ["left", "right"]).argmax(axis=1) == (side > 0)).all()
+    assert (policy.scorer.quality(contexts, ["left", "right"]).argmax(axis=1) == (side > 0)).all()

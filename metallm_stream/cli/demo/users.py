@@ -23,9 +23,14 @@ from metallm_stream.cli.demo.recording import Recording
 from metallm_stream.cli.demo.schedule import Schedule
 from metallm_stream.errors import MetallmError
 from metallm_stream.events import Feedback, Query
-from metallm_stream.kafka import Connection, Record, TopicNames, raise_unless_passing
+from metallm_stream.kafka import (
+    Connection,
+    Record,
+    TopicNames,
+    partitions_of,
+    raise_unless_passing,
+)
 
-CONNECT_TIMEOUT_S = 15.0
 LEAVE_WITHIN_S = 5.0
 RECENT = 200
 UNDER_WAY_S = 3.0
@@ -71,9 +76,8 @@ class Users:
         self._failures: list[str] = []
         self._producer = kafka.producer()
         self._consumer = kafka.reader(f"{names.prefix}metallm-demo-users")
-        found = self._consumer.list_topics(names.results, timeout=CONNECT_TIMEOUT_S)
-        partitions = found.topics[names.results].partitions
-        self._consumer.assign([TopicPartition(names.results, part, 0) for part in partitions])
+        partitions = partitions_of(self._consumer, names.results)
+        self._consumer.assign([TopicPartition(w.topic, w.partition, 0) for w in partitions])
         self._next_s = clock()
         self.asked = 0
         self.answered = 0
@@ -110,10 +114,10 @@ class Users:
             if self.asked - self.answered + self.labelled - learned >= self._most_under_way:
                 self._next_s = now_s
                 return
-            record = self._query(self.asked)
-            self._send(record)
+            self._send(self._query(self.asked))
             if self._plan.asked_again[self.asked]:
-                self._later(float(self._plan.second_delay_s[self.asked]), partial(_same, record))
+                delay_s = float(self._plan.second_delay_s[self.asked])
+                self._later(delay_s, partial(self._query, self.asked))
             self.asked += 1
             self._next_s += 1 / self._rate
 
@@ -157,7 +161,7 @@ class Users:
             self._later(delay_s, lambda: self._feedback(number, quality))
             return self._feedback(number, 1.0 - quality)
         if self._plan.twice[number]:
-            self._later(delay_s, partial(_same, right))
+            self._later(delay_s, lambda: right)
         return right
 
     def _feedback(self, number: int, score: float) -> Record:
@@ -170,14 +174,8 @@ class Users:
         heapq.heappush(self._due, (self._clock() + delay_s, self._drawn, record))
 
     def _send(self, record: Record) -> None:
-        self._producer.produce(
-            record.topic, key=record.key, value=record.value, on_delivery=self._delivered
-        )
+        record.produce(self._producer, self._delivered)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failures.append(f"{message.topic()}: {error}")
-
-
-def _same(record: Record) -> Record:
-    return record

@@ -17,6 +17,7 @@ from metallm_stream.cli.doctor import database, installation, kafka
 from metallm_stream.cli.doctor.finding import Finding, State, guarded, ok, problem
 from metallm_stream.errors import ConfigurationError, counted
 from metallm_stream.kafka import Connection
+from metallm_stream.serve.knowledge import read_catalogue
 from metallm_stream.serve.surroundings import names, utc_now
 from metallm_stream.settings import Settings, load
 
@@ -80,7 +81,7 @@ def _kafka(settings: Settings, connection: Connection, encoder: str | None) -> I
 
     def models() -> Iterator[Finding]:
         nonlocal catalogue
-        catalogue = kafka.catalogue_of(connection, all_names)
+        catalogue = read_catalogue(connection, all_names)
         yield from kafka.models(settings, existing, catalogue)
 
     if all_names.models in existing:

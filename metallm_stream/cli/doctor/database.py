@@ -6,6 +6,7 @@ Invariant: nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -14,7 +15,7 @@ from metallm_stream.cli.cluster import TIMEOUT_S
 from metallm_stream.cli.complaints import one_line
 from metallm_stream.cli.doctor.finding import Finding, ok, problem, warning
 from metallm_stream.errors import counted
-from metallm_stream.kafka import Connection, TopicNames, partitions_of, topic_ids
+from metallm_stream.kafka import Connection, TopicNames, partitions_of, topic_ids, watermarks
 from metallm_stream.postgres import (
     Position,
     check_revision,
@@ -112,14 +113,13 @@ def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iter
         known = {(row.topic, row.partition): Position(*row) for row in conn.execute(POSITIONS)}
     read = {topic for topic, _ in known} - {*topic_names.joined}
     total, stands = 0, False
-    consumer = connection.reader()
-    try:
+    with closing(connection.reader()) as consumer:
         existing = consumer.list_topics(timeout=TIMEOUT_S).topics
         topics = [*topic_names.joined, *sorted(read & existing.keys())]
         ids = topic_ids(connection, topics)
         for topic in topics:
             for where in partitions_of(consumer, topic):
-                low, high = consumer.get_watermark_offsets(where, TIMEOUT_S)
+                low, high = watermarks(consumer, where)
                 stored = known.get((topic, where.partition))
                 position = low if stored is None else stored.next_offset
                 if stored is not None and (found := lost(stored, ids.get(topic), low, high)):
@@ -127,8 +127,6 @@ def lag(connection: Connection, topic_names: TopicNames, engine: Engine) -> Iter
                     yield problem("learner", f"{found[0]}; no learner goes on", found[1])
                 if topic in topic_names.joined:
                     total += max(0, high - position)
-    finally:
-        consumer.close()
     behind = f"{counted(total, 'record')} behind"
     if total > BEHIND:
         yield warning("learner", behind, "run more learners, see its log")

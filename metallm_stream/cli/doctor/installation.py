@@ -30,7 +30,8 @@ def versions() -> Iterator[Finding]:
     """Python and the packages that matter."""
     yield ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     shown = [f"metallm-stream {version('metallm-stream')}"]
-    shown += [f"confluent-kafka {version('confluent-kafka')} ({_librdkafka()})"]
+    librdkafka = confluent_kafka.libversion()[0]
+    shown += [f"confluent-kafka {version('confluent-kafka')} (librdkafka {librdkafka})"]
     shown += [f"{name} {version(name)}" for name in PACKAGES]
     yield ok("packages", ", ".join([*shown, *(_extra(name) for name in VENDORS)]))
 
@@ -95,7 +96,3 @@ def _extra(name: str) -> str:
         return f"{name} {version(name)}"
     except PackageNotFoundError:
         return f"no {name}"
-
-
-def _librdkafka() -> str:
-    return f"librdkafka {confluent_kafka.libversion()[0]}"

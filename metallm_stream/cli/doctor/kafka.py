@@ -6,6 +6,7 @@ Invariant: nothing is written, and no group is joined.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
 
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
@@ -18,7 +19,6 @@ from metallm_stream.cli.doctor.finding import Finding, guarded, ok, problem, war
 from metallm_stream.cli.doctor.labels import unjudged
 from metallm_stream.events import PolicyArm, PolicyManifest
 from metallm_stream.kafka import UNSEEN, Admin, Connection, Follower, TopicNames, check
-from metallm_stream.serve.knowledge import Knowledge
 from metallm_stream.serve.surroundings import names
 from metallm_stream.settings import Settings
 
@@ -71,16 +71,6 @@ def _fitting(all_names: TopicNames, existing: Mapping[str, int], admin: Admin) -
     read = (all_names.queries, all_names.decisions, all_names.results, all_names.feedback)
     counts = ", ".join(f"{topic} {existing[topic]}" for topic in read)
     yield ok("topics", f"partitions: {counts}; models and policy are compacted")
-
-
-def catalogue_of(connection: Connection, topic_names: TopicNames) -> Catalogue:
-    """The catalogue as its topic has it now."""
-    knowledge = Knowledge(connection, topic_names, None)
-    try:
-        knowledge.catch_up()
-    finally:
-        knowledge.close()
-    return knowledge.catalogue
 
 
 def models(
@@ -157,16 +147,13 @@ def _published(
 ) -> tuple[list[PolicyManifest], dict[str, PolicyArm]]:
     """The heads of policies that the topic has, and the newest part of each arm."""
     manifests, arms = [], {}
-    follower = Follower(connection, [topic_names.policy])
-    try:
+    with closing(Follower(connection, [topic_names.policy])) as follower:
         for value in (message.value() or b"" for message in follower.catch_up()):
             if MANIFEST in value:
                 manifests.append(PolicyManifest.parse(value))
             elif ARM in value:
                 arm = PolicyArm.parse(value)
                 arms[arm.arm] = arm
-    finally:
-        follower.close()
     return manifests, arms
 
 
