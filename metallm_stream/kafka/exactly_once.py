@@ -34,6 +34,7 @@ from metallm_stream.kafka.watchdog import Watchdog
 REJOIN_POLL_S = 0.1
 GATHER_POLL_S = 0.002
 PAUSE_AFTER_S = 1.0
+BATCH_BYTES = 8 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,8 @@ class ExactlyOnce:
     def take(self, limit: int, timeout_s: float) -> list[Work]:
         """Up to `limit` new records, waiting at most `timeout_s` for the first one.
 
+        Fewer where these have `BATCH_BYTES`: what is made of them has several times as many.
+
         With `limit` 0 this returns at once, and only when that has gone on for a second are the
         partitions paused and the group served: a resumed partition takes about a second to flow.
         """
@@ -159,13 +162,15 @@ class ExactlyOnce:
         self._hold(limit)
         taken, self._backlog = self._backlog[: max(limit, 0)], self._backlog[max(limit, 0) :]
         wait_s = timeout_s if not taken else 0.0
-        while len(taken) < limit or limit <= 0:
+        size = _bytes(taken)
+        while limit <= 0 or (len(taken) < limit and size < BATCH_BYTES):
             message = self._consumer.poll(wait_s)
             if message is None:
                 break
             work = self._begin(message)
             if work is not None:
                 (taken if limit > 0 else self._backlog).append(work)
+                size += len(message)
             if self._is_full(message):
                 self._hold(limit)
             wait_s = 0.0
@@ -178,7 +183,7 @@ class ExactlyOnce:
         go into the next.
         """
         taken = self.take(limit, timeout_s)
-        while self.is_committing and len(taken) < limit:
+        while self.is_committing and len(taken) < limit and _bytes(taken) < BATCH_BYTES:
             taken += self.take(limit - len(taken), GATHER_POLL_S)
         return self._held(taken)
 
@@ -418,3 +423,7 @@ class ExactlyOnce:
             self._committing.pop(key, None)
         self._backlog = [work for work in self._backlog if work.partition in self._windows]
         self._dropped_hook(keys)
+
+
+def _bytes(works: Sequence[Work]) -> int:
+    return sum(len(work.message) for work in works)

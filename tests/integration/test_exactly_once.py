@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from metallm_stream.kafka import (
     topic_ids,
     write,
 )
+from metallm_stream.kafka.exactly_once import BATCH_BYTES
 from tests.pipeline import REPOSITORY, Pipeline
 from tests.processes import eventually
 
@@ -94,6 +96,19 @@ def all_but_the_first_of_each(pipeline: Pipeline) -> tuple[list[Work], dict[Part
                 copy(pipeline, loop, work)
         loop.flush()
     return works, slow
+
+
+def test_a_batch_of_large_records_is_small(pipeline: Pipeline) -> None:
+    """Whatever the limit, of records that have been fetched."""
+    topic, large = pipeline.names.queries, bytes(900_000)
+    write(pipeline.producer, [Record(topic, b"one", large, 0) for _ in range(COUNT)])
+    with member(pipeline) as loop:
+        taken = 0
+        while taken < COUNT:
+            works = loop.take(COUNT, 1.0)
+            time.sleep(0.5)  # more is fetched meanwhile
+            assert len(works) <= -(-BATCH_BYTES // len(large))
+            taken += len(works)
 
 
 def test_work_that_was_not_committed_is_done_again(pipeline: Pipeline) -> None:
