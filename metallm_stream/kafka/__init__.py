@@ -11,6 +11,7 @@ from metallm_stream.kafka.follow import (
     read_from_start,
     read_tails,
     to_end,
+    wait_settled,
 )
 from metallm_stream.kafka.lifeline import CutOffError, LeftOutError, Lifeline, Patience
 from metallm_stream.kafka.messages import offset_of, partition_of, raise_unless_passing
@@ -94,6 +95,7 @@ __all__ = [
     "to_end",
     "topic_ids",
     "traced",
+    "wait_settled",
     "watermarks",
     "write",
 ]

@@ -97,8 +97,10 @@ class Connection:
             },
         )
 
-    def reader(self, group: str = "metallm-reader") -> Consumer:
-        """A read_committed consumer for manual assignment: it joins no group, commits nothing."""
+    def reader(
+        self, group: str = "metallm-reader", *, isolation: str = "read_committed"
+    ) -> Consumer:
+        """A consumer for manual assignment: it joins no group, commits nothing."""
         return _made(
             Consumer,
             self._base()
@@ -108,7 +110,7 @@ class Connection:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "fetch.message.max.bytes": MAX_RECORD_BYTES,
                 "fetch.wait.max.ms": 50,
             },

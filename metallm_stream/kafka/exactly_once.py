@@ -364,9 +364,10 @@ class ExactlyOnce:
         ids = topic_ids(self._connection, {topic for topic, _ in keys})
         found_in = self._found_ids  # offsets of a topic that was made anew since tell nothing
         self._found = {k: v for k, v in self._found.items() if found_in.get(k[0]) == ids.get(k[0])}
-        windows = starts_of(consumer, keys, ids, self._place, self._watchdog)
+        windows, moved = starts_of(consumer, keys, ids, self._place, self._watchdog)
         self._found = {}
         self._windows |= windows
+        self._pending |= {key: [] for key in moved}  # committed, so as to hold
         self._assigned_hook(keys)
         starts = [TopicPartition(*key, window.next_offset) for key, window in windows.items()]
         log.info("assigned %s", ", ".join(f"{s.topic}[{s.partition}]@{s.offset}" for s in starts))
@@ -391,8 +392,9 @@ class ExactlyOnce:
 
     def _place(self, firsts: Mapping[Partition, int]) -> Mapping[Partition, Window]:
         new = {key: first for key, first in firsts.items() if key not in self._found}
+        if new:
+            self._abort_if_needed()  # an open transaction of ours would hide what was done
         found = {**self._found, **(self._unplaced_hook(new) if new else {})}
-        self._pending |= {key: [] for key in firsts}  # committed, so as not to be asked again
         return {key: window for key in firsts if (window := found.get(key)) is not None}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

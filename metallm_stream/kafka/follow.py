@@ -21,6 +21,7 @@ from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500
 SILENCE_S = 60.0  # the longest between two records on the way to an end
+SETTLING_POLL_S = 0.1
 
 KeptT = TypeVar("KeptT")
 
@@ -156,6 +157,26 @@ def read_from(connection: Connection, starts: Mapping[Partition, int]) -> Iterat
         places = [TopicPartition(*key, offset) for key, offset in starts.items()]
         consumer.assign(places)
         yield from to_end(consumer, places)
+
+
+def wait_settled(connection: Connection, topic: str, timeout_s: float = 60.0) -> None:
+    """Return when all that was written to a topic before now is there for committed readers.
+
+    Somebody's open transaction hides from them what others have committed behind it. Raises
+    `Unreachable` where one stays open for so long.
+    """
+    every, committed = connection.reader(isolation="read_uncommitted"), connection.reader()
+    with closing(every), closing(committed):
+        ends = {where: watermarks(every, where)[1] for where in partitions_of(every, topic)}
+        deadline = time.monotonic() + timeout_s
+        for where, end in ends.items():
+            while watermarks(committed, where)[1] < end:
+                if time.monotonic() > deadline:
+                    raise Unreachable(
+                        f"{topic}[{where.partition}]: a transaction that stays open hides what was "
+                        "written after it: `kafka-transactions.sh find-hanging` tells whose"
+                    )
+                time.sleep(SETTLING_POLL_S)
 
 
 def first_offsets(connection: Connection, topic: str) -> dict[Partition, int]:

@@ -6,7 +6,7 @@ Offsets are encoded, never counts: transaction markers and compaction leave gaps
 
 The metadata is `m1:` and in base64 a letter and the bitmap of finished offsets: `r`, as it is, or
 `z`, as a zlib stream and behind it the topic's id, if known. Who knows of no id reads the stream.
-With `m2:` and an offset before that, the bitmap ends there: what is done from there on did not fit.
+With `m2:` and an offset before that, the bitmap ends there: what is done from there on is not told.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Window:
         self._unfinished: dict[int, None] = {}
         self.told_below, self._finished, self.topic_id = _decode(next_offset, metadata)
         self._finished.update(finished)
+        self._found: set[int] = set()  # of those to be read yet; some may never come
+        self._found_end = next_offset
 
     @property
     def next_offset(self) -> int:
@@ -97,7 +99,9 @@ class Window:
         if offset < self._position:
             return False
         self._position = offset + 1
-        if offset in self._finished:
+        if offset in self._finished or offset in self._found:
+            self._found.discard(offset)
+            self._finished.add(offset)
             self._forget()
             return False
         self._unfinished[offset] = None
@@ -118,8 +122,9 @@ class Window:
         if start <= self._position:
             self._position = max(self._position, found.next_offset)
         else:
-            self._finished.update(range(start, found.next_offset))
-        self._finished |= found._finished
+            self._found.update(range(start, found.next_offset))
+        self._found |= found._finished
+        self._found_end = max(self._found, default=start) + 1
         self._forget()
 
     def finish(self, offset: int) -> None:
@@ -131,21 +136,24 @@ class Window:
     def encode(self) -> str:
         """The finished offsets from `next_offset` on, and the topic's id, as metadata.
 
-        Where they do not fit, those are left out that others were found to have finished.
+        Where others were found to have finished some so far above that they might not fit beside
+        what is done meanwhile, those are left out that were not read yet.
         """
-        above = np.fromiter(self._finished, np.int64, len(self._finished)) - self.next_offset
+        version, finished = _VERSION, self._finished
+        if self.told_below is not None and self._found_end > self.next_offset + MAX_SPAN:
+            version = f"{_CUT_VERSION}{max(self._position, self.told_below)}:"
+        elif self._found:
+            finished = finished | self._found
+        above = np.fromiter(finished, np.int64, len(finished)) - self.next_offset
         above = above[above >= 0]
-        text = _VERSION + (body := self._packed(above))
-        if len(text) > MAX_METADATA_CHARACTERS and self.told_below is not None:
-            cut = max(self._position, self.told_below)
-            text = f"{_CUT_VERSION}{cut}:" + self._packed(above[above < cut - self.next_offset])
+        text = version + self._packed(above)
         if len(text) > MAX_METADATA_CHARACTERS:
             raise ConfigurationError(
                 f"{above.size} finished records above an unfinished one need {len(text)} "
                 f"characters of offset metadata, {MAX_METADATA_CHARACTERS} fit: lower the worker's "
                 "concurrency"
             )
-        return text if body else ""
+        return "" if text == _VERSION else text
 
     def _packed(self, above: np.ndarray) -> str:
         if not above.size and self.topic_id is None:

@@ -25,18 +25,22 @@ def starts_of(
     topic_ids: Mapping[str, str],
     unplaced: Callable[[Mapping[Partition, int]], Mapping[Partition, Window]],
     watchdog: Watchdog,
-) -> dict[Partition, Window]:
-    """The window that each partition begins with; `topic_ids` are those of today.
+) -> tuple[dict[Partition, Window], set[Partition]]:
+    """The window that each partition begins with, and which begin elsewhere than was committed.
 
-    Waits for a dead member's transaction on these offsets, which is undecided for a while. Where
-    not all that was done was committed, `unplaced` is asked; see `ExactlyOnce`.
+    Those are to be committed at once: the old position may come to lie within the log again.
+    `topic_ids` are those of today. Waits for a dead member's transaction on these offsets, which is
+    undecided for a while. Where not all that was done was committed, `unplaced` is asked; see
+    `ExactlyOnce`.
     """
     begun: dict[Partition, Window] = {}
     firsts: dict[Partition, int] = {}
+    moved: set[Partition] = set()
     for key, item in _committed(consumer, keys, watchdog).items():
         low, high = _bounds(consumer, key, watchdog)
         topic_id = topic_ids.get(item.topic)
         window = Window(low) if item.offset < 0 else _start(item, low, high, topic_id)
+        moved |= {key} if 0 <= item.offset != window.next_offset else set()
         first = low if item.offset < 0 else window.told_below
         if first is not None and max(low, first) < high:
             firsts[key] = max(low, first)
@@ -44,7 +48,7 @@ def starts_of(
         begun[key] = window
     for key, found in (unplaced(firsts) if firsts else {}).items():
         begun[key].add(firsts[key], found)
-    return begun
+    return begun, moved | firsts.keys()
 
 
 def untold(

@@ -128,7 +128,7 @@ class Calls(Generic[SubjectT]):
             [topic],
             group=group,
             slot=slot,
-            unplaced=partial(after_outcomes, connection, outcomes, group),
+            unplaced=partial(after_outcomes, connection, outcomes, group, alive=metrics.alive),
             last_records=self._told,
             on_dropped=self._cancel,
             on_committed=metrics.transaction_s.observe,

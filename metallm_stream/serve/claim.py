@@ -13,8 +13,6 @@ from metallm_stream.errors import ConfigurationError
 from metallm_stream.kafka import watermarks
 from metallm_stream.postgres import Position, claim_partition
 
-_REFUSALS = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
-
 
 def claimed(
     consumer: Consumer, engine: Engine, where: TopicPartition, topic_id: str | None
@@ -23,7 +21,7 @@ def claimed(
 
     `topic_id` is the topic's today, if brokers tell it. Raises `ConfigurationError` if the topic is
     another than was read, the log does not hold the position, or the broker refuses to tell, and
-    `KafkaException` if it does not tell in time: then a restart may help.
+    `KafkaException` if it does not know, or tell in time: then a restart may help.
     """
     low, high = _watermarks(consumer, where)
     with engine.begin() as conn:
@@ -38,7 +36,7 @@ def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
     try:
         return watermarks(consumer, where)
     except KafkaException as exc:
-        if exc.args[0].code() not in _REFUSALS:
+        if exc.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise
         raise ConfigurationError(
             f"{where.topic}[{where.partition}]: the broker does not tell its offsets: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from metallm_stream.kafka import (
     read_from,
     read_tails,
     retention,
+    wait_settled,
 )
 
 TAIL = 100
@@ -58,6 +59,7 @@ def after_decisions(
     """
     windows: dict[Partition, Window] = {}
     oldest: dict[Partition, int] = {}
+    wait_settled(connection, names.decisions)
     deleted = first_offsets(connection, names.decisions)
     partitions = [partition for _, partition in starts]
     tails = read_tails(connection, names.decisions, partitions, TAIL, _decided)
@@ -77,18 +79,24 @@ def after_decisions(
 
 
 def after_outcomes(
-    connection: Connection, outcomes: str, group: str, starts: Starts
+    connection: Connection,
+    outcomes: str,
+    group: str,
+    starts: Starts,
+    alive: Callable[[], None] = lambda: None,
 ) -> dict[Partition, Window]:
     """Windows in which the records are finished whose call has an outcome; `starts` are the first.
 
-    Raises `ConfigurationError` if others may have had an outcome that was deleted.
+    There may be millions to be read; each is a sign of life, for which `alive` is called. Raises
+    `ConfigurationError` if others may have had an outcome that was deleted.
     """
-    waiting = read_from(connection, starts)
+    waiting = _read(connection, starts, alive)
     records = np.fromiter(map(_record, waiting), _RECORD)
     if not records.size:
         return {}
+    wait_settled(connection, outcomes)
     places = offsets_since(connection, outcomes, int(records["at_ms"].min()) - CLOCKS_MS)
-    ended = np.fromiter(map(_ended, read_from(connection, places)), np.int64)
+    ended = np.fromiter(map(_ended, _read(connection, places, alive)), np.int64)
     ended = ended[ended != 0]
     is_left = ~(np.isin(records["call"], ended) | np.isin(records["query"], ended))
     _require_kept(connection, group, outcomes, starts, records[is_left])
@@ -102,6 +110,12 @@ def after_outcomes(
             windows[key] = Window(first, finished=done[done > first].tolist())
     _tell(group, windows)
     return windows
+
+
+def _read(connection: Connection, starts: Starts, alive: Callable[[], None]) -> Iterator[Message]:
+    for message in read_from(connection, starts):
+        alive()
+        yield message
 
 
 def _is_there(connection: Connection, key: Partition, start: int, last: _Decided) -> bool:

@@ -79,8 +79,12 @@ class LoopMetrics(Collector):
             self._lags_due_s = self._stepped_s + LAGS_EVERY_S
             self._lags = lags()
 
+    def alive(self) -> None:
+        """Note that what must be done before the loop begins goes on."""
+        self._stepped_s = self._clock()
+
     def stuck_s(self) -> float:
-        """Seconds since the loop came round last, or since the start."""
+        """Seconds since the loop came round last, or what comes before it went on."""
         return self._clock() - self._stepped_s
 
     def unready(self) -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -20,6 +22,7 @@ from metallm_stream.events import Call, Case, Model, Query, Result
 from metallm_stream.kafka import ExactlyOnce, Partition, Record, Window, Work, write
 from metallm_stream.kafka.out_of_order import MAX_SPAN
 from metallm_stream.serve.lost_positions import after_decisions, after_outcomes
+from metallm_stream.serve.metrics import LoopMetrics
 from tests.integration.test_topics import alter
 from tests.pipeline import LABELS, Pipeline, outcomes, questions
 from tests.processes import eventually
@@ -87,6 +90,19 @@ def go_on_judging(pipeline: Pipeline) -> dict[Partition, Window]:
     return after_outcomes(pipeline.kafka, pipeline.names.verdicts, "judges", starts)
 
 
+def test_who_looks_back_lives_but_is_not_ready(pipeline: Pipeline) -> None:
+    """However long it takes, no probe ends it as long as records come."""
+    fill_cases(pipeline, (0, 1, 3, 7))
+    metrics, starts = (
+        LoopMetrics("judge", "0", clock=iter(range(1_000)).__next__),
+        {(pipeline.names.cases, 0): 0},
+    )
+    names = pipeline.names.verdicts, "judges"
+    assert after_outcomes(pipeline.kafka, *names, starts, metrics.alive)
+    assert metrics.stuck_s() == 1
+    assert metrics.unready() is not None
+
+
 def delete(pipeline: Pipeline, topic: str) -> None:
     """Delete all records of a topic, as retention does."""
     places = [TopicPartition(topic, number, -1) for number in range(pipeline.partitions)]
@@ -142,6 +158,39 @@ def judge(pipeline: Pipeline, *names: str) -> None:
     """Verdicts on these cases, in one partition."""
     given = [verdict(name, call_id=f"c-{name}").encode() for name in names]
     write(pipeline.producer, [Record(pipeline.names.verdicts, b"", each, 0) for each in given])
+
+
+@contextmanager
+def unsettled(pipeline: Pipeline, topic: str, after_s: float) -> Iterator[None]:
+    """Somebody's transaction is open in the first partition, and aborted after a time."""
+    producer = pipeline.kafka.transactional_producer(f"{pipeline.names.prefix}open")
+    producer.init_transactions(15)
+    producer.begin_transaction()
+    producer.produce(topic, b"open", partition=0)
+    producer.flush(15)
+    end = threading.Timer(after_s, producer.abort_transaction, (15,))
+    end.start()
+    try:
+        yield
+    finally:
+        end.join()
+
+
+def test_verdicts_behind_an_open_transaction_are_waited_for(pipeline: Pipeline) -> None:
+    """What somebody else has begun to write hides them, and who goes on without pays twice."""
+    with unsettled(pipeline, pipeline.names.verdicts, 2.0):
+        judge(pipeline, "q0", "q1")
+        wait(pipeline, "q0", "q1", "q2", ago_s=0)
+        window = go_on_judging(pipeline)[pipeline.names.cases, 0]
+    assert window.next_offset == 2
+
+
+def test_decisions_behind_an_open_transaction_are_waited_for(pipeline: Pipeline) -> None:
+    """And so are decisions."""
+    with unsettled(pipeline, pipeline.names.decisions, 2.0):
+        decide(pipeline, "q1", 1)
+        window = go_on_deciding(pipeline, "q0", "q1", "q2")[pipeline.names.queries, 0]
+    assert window.next_offset == 2
 
 
 def test_what_nobody_can_read_asks_for_nothing(pipeline: Pipeline) -> None:

@@ -25,6 +25,7 @@ from metallm_stream.kafka import (
     check,
     create,
     raise_unless_passing,
+    watermarks,
     write,
 )
 from metallm_stream.postgres import Advance, advance, claim_partition
@@ -101,6 +102,20 @@ def test_a_learner_whose_topic_is_deleted_ends_and_skips_nothing(pipeline: Pipel
     assert f"{feedback}[" in log
     assert "the topic was deleted and made anew since learners read up to 5 of the old one" in log
     assert "to go on at 0, set next_offset to it, and topic_id to NULL, in table metallm.off" in log
+
+
+def test_a_topic_that_a_broker_does_not_know_now_is_for_the_next_start_to_find(
+    pipeline: Pipeline, engine: Engine
+) -> None:
+    """It may be about to be made anew; if it is not, the check at the start says so."""
+    where, admin = TopicPartition(pipeline.names.feedback, 0), pipeline.kafka.admin()
+    with closing(pipeline.kafka.reader()) as reader:
+        watermarks(reader, where)
+        admin.delete_topics([where.topic])[where.topic].result(15)
+        eventually(lambda: where.topic not in admin.list_topics(timeout=15).topics)
+        with pytest.raises(KafkaException, match="Unknown topic or partition"):
+            claimed(reader, engine, where, None)
+    create(admin, pipeline.names, ("recorded",), partitions=2, replication_factor=1)
 
 
 def test_a_learner_whose_log_was_cut_at_its_end_is_told_where_that_is(

@@ -199,3 +199,19 @@ def test_what_was_found_and_does_not_fit_is_left_to_be_found_again() -> None:
         window = Window(window.next_offset, window.encode())
         assert window.told_below == begun[-1] + 1
         assert window.topic_id == "x8m3-rY2QJaAAzkIrj_0Pg"
+
+
+def test_what_was_found_and_just_fits_leaves_room_for_what_is_done_next() -> None:
+    """Who restores it cannot find it again, and must hold what is done out of order meanwhile."""
+    rng = np.random.default_rng(0)
+    far = (MAX_SPAN + rng.permutation(400_000)[:500]).tolist()
+    window = Window(0)
+    window.add(0, Window(0, finished=far))
+    again = Window(window.next_offset, window.encode())
+    if again.told_below is not None:
+        again.add(again.told_below, Window(0, finished=far))
+    for offset in range(MAX_SPAN):
+        again.begin(offset)
+    for offset in np.flatnonzero(rng.random(MAX_SPAN - 1) < 0.5) + 1:
+        again.finish(int(offset))
+    assert len(again.encode()) <= MAX_METADATA_CHARACTERS
