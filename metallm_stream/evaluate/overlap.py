@@ -57,13 +57,14 @@ class Overlap:
 
     @property
     def lacking(self) -> float:
-        """By how much the mean weight is below 1, if that is no chance; else 0."""
+        """By how much mean weight and `unsupported` are below 1, if that is no chance; else 0."""
         if self.decisions == 0:
             return 0.0
         mean = self._weights / self.decisions
         variance = max(self._squares / self.decisions - mean**2, 0.0)
         error = math.sqrt(variance / self.decisions)
-        return 1 - mean if 1 - mean > max(LACKING_SHARE, STANDARD_ERRORS * error) else 0.0
+        lacking = 1 - self.unsupported - mean
+        return lacking if lacking > max(LACKING_SHARE, STANDARD_ERRORS * error) else 0.0
 
     def notes(self, *, anytime: bool) -> tuple[str, ...]:
         """Why intervals cannot be trusted, but for an `anytime` one if there is any.
@@ -86,6 +87,6 @@ class Overlap:
         elif self.lacking:
             found.append(
                 f"the log says nearly nothing about {self.lacking:.0%} of its choices, of tiny "
-                f"probability there: {trusted}"
+                f"probability or seldom judged there: {trusted}"
             )
         return tuple(found)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from metallm_stream.errors import ConfigurationError, Unreachable
-from metallm_stream.postgres.engine import FORMATS, connect_args, database_url
+from metallm_stream.postgres.engine import ALL_ROWS, FORMATS, connect_args, database_url
 from metallm_stream.postgres.tables import SCHEMA
 
 PACKAGE = Path(__file__).parent.parent
@@ -121,7 +121,7 @@ def connected(url: SecretStr | str) -> Iterator[Connection]:
         isolation_level="READ COMMITTED",
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args=connect_args(parsed, "metallm-db", f"{NO_TIMEOUTS} {FORMATS}"),
+        connect_args=connect_args(parsed, "metallm-db", f"{NO_TIMEOUTS} {FORMATS} {ALL_ROWS}"),
     )
     try:
         conn = engine.connect()

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from confluent_kafka import KafkaException
@@ -81,6 +82,8 @@ def serve(construct: Callable[[Settings], Service]) -> None:
     else:
         code = EXIT_STOPPED
     logging.shutdown()
+    with suppress(OSError, ValueError):
+        print(end="", flush=True)  # noqa: T201 - what code of the user's has printed
     os._exit(code)
 
 
@@ -121,7 +124,9 @@ def database_refusal(error: Exception) -> ConfigurationError | None:
     said = f"PostgreSQL refused: {str(refused).partition(chr(10))[0]}"
     match getattr(refused, "sqlstate", None):
         case "42501":
-            return ConfigurationError(f"{said}; `metallm db roles` prints who may do what")
+            return ConfigurationError(
+                f"{said}; `metallm db roles` prints who may do what, `metallm doctor` tells more"
+            )
         case "25006":
             return Unreachable(f"{said}; DATABASE_URL must name a primary that takes writes")
         case _:

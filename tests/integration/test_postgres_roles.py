@@ -33,6 +33,7 @@ from metallm_stream.postgres import (
     save_sums,
     stream_interactions,
 )
+from metallm_stream.serve.process import database_refusal
 from tests.containers import COMPOSE
 from tests.integration.conftest import DIMENSIONS, Sample
 
@@ -130,9 +131,26 @@ def test_rows_that_are_hidden_are_refused_aloud(
     with engine.begin() as conn:
         conn.execute(text(f"ALTER TABLE metallm.{table} ENABLE ROW LEVEL SECURITY"))
     hidden = pytest.raises(ProgrammingError, match=f'row-level security policy for table "{table}')
-    with hidden, service.begin() as conn:
+    with hidden as refused, service.begin() as conn:
         conn.execute(text(f"TABLE metallm.{table}"))
+    assert "`metallm doctor` tells more" in str(database_refusal(refused.value))
     assert f"in force on {table}: learners end" in next(usable(service)).said
+
+
+def test_a_revision_that_is_hidden_is_refused_aloud(service_url: str, engine: Engine) -> None:
+    """It is not taken for a database without our tables."""
+    with engine.begin() as conn:
+        conn.execute(text("ALTER TABLE metallm.alembic_version ENABLE ROW LEVEL SECURITY"))
+    with pytest.raises(ProgrammingError, match="row-level security policy for table"):
+        check_revision(service_url)
+
+
+def test_what_hides_rows_of_one_day_alone_is_no_problem(service: Engine, engine: Engine) -> None:
+    """All days are read as one table, by its policies."""
+    with engine.begin() as conn:
+        ensure_day(conn, TODAY)
+        conn.execute(text("ALTER TABLE metallm.interactions_20260301 ENABLE ROW LEVEL SECURITY"))
+    assert not list(usable(service))
 
 
 def test_the_analyst_reads_views_and_interactions(

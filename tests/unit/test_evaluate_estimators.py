@@ -220,6 +220,20 @@ def test_overlap_tells_of_choices_that_were_too_rare_to_be_seen() -> None:
     assert note.startswith("the log says nearly nothing about 50% of its choices")
 
 
+def test_choices_that_were_impossible_are_told_of_once() -> None:
+    """Not a second time as of tiny probability."""
+    overlap = Overlap()
+    overlap.add(log(1_000))
+    impossible = {
+        "chosen": np.ones(200, dtype=np.int64),
+        "propensity": np.ones(200),
+        "probabilities": np.tile([0.0, 1.0], (200, 1)),
+    }
+    overlap.add(log(200, **impossible))
+    (note,) = overlap.notes(anytime=True)
+    assert note.startswith("16.7% of its choices had probability 0 in the log")
+
+
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_a_value_that_hardly_anything_speaks_against_is_noted(bound: float) -> None:
     """Fewer than ten of 500 effective decisions with another reward than 0 or 1."""

@@ -135,6 +135,24 @@ def test_a_service_that_has_left_ends_with_0_whatever_comes_then() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("redirected", "printed"), [("", "said\n"), (">&-", ""), (">/dev/full", "")]
+)
+def test_what_code_of_the_user_prints_is_not_lost(redirected: str, printed: str) -> None:
+    """A policy's say, where standard output takes anything."""
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": NOBODY}
+    environment.pop("PYTHONUNBUFFERED", None)
+    says = STAYS.replace('"runs", flush=True', '"said"').replace("assert stop.wait(20)", "")
+    process = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, says],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (0, printed)
+
+
 def test_a_token_that_cannot_be_had_is_no_error_of_the_configuration() -> None:
     """Who gives it may be down for a while."""
     asks = {

@@ -36,7 +36,7 @@ VERSION = text("SHOW server_version")
 READ_ONLY = text("SELECT current_setting('transaction_read_only')::boolean")
 GUARDED = text(
     "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('metallm') "
-    "AND relkind IN ('r', 'p') AND row_security_active(oid) ORDER BY 1"
+    "AND relkind IN ('r', 'p') AND NOT relispartition AND row_security_active(oid) ORDER BY 1"
 )
 POSITIONS = text("SELECT topic, partition, epoch, next_offset, topic_id FROM metallm.offsets")
 
