@@ -55,6 +55,7 @@ class Pacer:
     def __init__(self, budgets: Sequence[Budget]) -> None:
         self._budgets = {budget.name: budget for budget in budgets}
         self._ledgers: dict[tuple[str, str], _Ledger] = {}
+        self._reached: dict[int, int] = {}  # by partition, the newest decision's offset
 
     def weight(self, metadata: Mapping[str, str], now: datetime) -> float:
         """What all budgets together add to a query's cost weight."""
@@ -111,13 +112,20 @@ class Pacer:
     def reserve(
         self, metadata: Mapping[str, str], partition: int, offset: int, charge: Charge
     ) -> None:
-        """Charge a decision on the query at `offset` of `partition`, unless it is already."""
+        """Charge a decision on the query at `offset` of `partition`, unless it is already.
+
+        Those of a partition come in order; where its offsets begin again, `queries` was made anew.
+        """
+        if offset < self._reached.get(partition, 0):
+            self.give_up(partition)
+        self._reached[partition] = offset
         item = Reserve(partition, offset, charge)
         for budget in self._budgets.values():
             self._ledger(budget, metadata).reserve(item)
 
     def give_up(self, partition: int) -> None:
         """Forget the decisions of a partition that no published account counts."""
+        self._reached.pop(partition, None)
         for ledger in self._ledgers.values():
             ledger.give_up(partition)
 

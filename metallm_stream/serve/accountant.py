@@ -108,6 +108,11 @@ class Accountant:
         self._unpublished |= dict.fromkeys(place for place in places if place not in self._round)
         self._read = self._reading
 
+    def give_up(self, partitions: Iterable[int]) -> None:
+        """Forget what was read of partitions that another learner reads from now on."""
+        for partition in partitions:
+            self._read.pop(partition, None)
+
     def publish_if_due(self, engine: Engine, producer: Producer) -> None:
         """Write accounts that have changed to their topic; where there are many, more next time.
 

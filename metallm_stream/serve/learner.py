@@ -321,6 +321,8 @@ class Learner:
         for key in keys:
             self._positions.pop(key, None)
         self._records.forget(keys)
+        decisions = self._names.decisions
+        self._accountant.give_up(number for topic, number in keys if topic == decisions)
         consumer.unassign()
 
     def _require_all(self) -> None:

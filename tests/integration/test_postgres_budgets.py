@@ -124,6 +124,27 @@ def test_accounts_of_queries_that_were_made_anew_begin_anew(engine: Engine, samp
         assert "budgets.team: 0.852 USD are left" in said
 
 
+def test_a_learner_that_gave_a_partition_up_sets_no_account_back(
+    engine: Engine, sample: Sample
+) -> None:
+    """What it had read of it may be of a topic that was made anew since."""
+    former, owner = (Accountant(BUDGETS, topic="policy", refresh_s=1.0) for _ in range(2))
+
+    def book(accountant: Accountant, number: int, partition: int, offset: int) -> Account:
+        place = {"query_partition": partition, "query_offset": offset}
+        decision = sample.decision(number).model_copy(update=place)
+        with engine.begin() as conn:
+            pair = (None, Interaction(decision.query_id, decision=decision))
+            booked = accountant.book(conn, [decision], [pair])
+        accountant.committed(booked)
+        return booked["all", ""]
+
+    book(former, 1, partition=0, offset=99)
+    former.give_up([0])
+    assert book(owner, 2, partition=0, offset=0).next_offsets == {0: 1}
+    assert book(former, 3, partition=1, offset=5).next_offsets == {0: 1, 1: 6}
+
+
 def test_an_earlier_decision_takes_the_charge_to_its_own_account(
     engine: Engine, sample: Sample
 ) -> None:

@@ -666,6 +666,17 @@ def test_a_published_account_takes_the_place_of_what_it_counts() -> None:
     assert pacer.weight({}, NOON) == 0
 
 
+def test_decisions_on_queries_that_were_made_anew_since_are_reserved_no_more() -> None:
+    """A router that starts again reads them back before those on the new topic."""
+    day = Budget("all", 1.0, "day", hard=True)
+    pacer = Pacer([day])
+    began_anew = Account(period_usd=0.1, at=NOON, next_offsets={0: 2, 1: 900})
+    pacer.adopt(record_of(day, "", began_anew))
+    for partition, offset in ((0, 700), (1, 900), (0, 701), (0, 0), (0, 1), (0, 2)):
+        pacer.reserve({}, partition, offset, Charge(NOON, 0.3))
+    assert "budgets.all: 0.3 USD are left" in pacer.refusal({}, 2.0, NOON)
+
+
 def test_decisions_read_back_are_charged_unless_they_were_made_without_budgets() -> None:
     """A router that starts again counts what is in flight, and nothing from before."""
     pacer = Pacer([ALL])
