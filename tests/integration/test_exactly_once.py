@@ -504,6 +504,7 @@ def visitor(pipeline: Pipeline) -> Iterator[Consumer]:
             "bootstrap.servers": pipeline.bootstrap,
             "group.id": f"{pipeline.names.prefix}copier",
             "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,  # what a poll hands out stays to be read
         }
     )
     consumer.subscribe([pipeline.names.queries])
