@@ -144,22 +144,22 @@ def _weighed_calls(interaction: Interaction | None, forgetting: Forgetting) -> _
     decision, result = interaction.decision, interaction.result
     at = moment(interaction) or result.finished_at
     untold = {"superseded"} | (_OF_QUERIES if _asked_all(decision, result) else set())
-    least_s = _least_s(decision)
-    attempts = [
-        one
-        for one in result.attempts
-        if one.failure is None
-        or not (
-            one.probe
-            or one.failure.kind in untold
-            or (one.failure.kind == "deadline" and one.latency_s < least_s)
-        )
-    ]
+    attempts = [one for one in result.attempts if _counts(one, untold, decision)]
     return _Calls(
         tuple(attempts),
         None if decision is None else decision.prompt_characters,
         tuple([forgetting.log2_weight(attempt.arm, at) for attempt in attempts]),
     )
+
+
+def _counts(attempt: Attempt, untold: set[str], decision: Decision | None) -> bool:
+    """Whether a try tells of its arm: an answer does, and a failure that is the arm's own."""
+    failure = attempt.failure
+    if failure is None:
+        return True
+    if attempt.probe or failure.kind in untold:
+        return False
+    return failure.kind != "deadline" or attempt.latency_s >= _least_s(decision)
 
 
 def _asked_all(decision: Decision | None, result: Result) -> bool:

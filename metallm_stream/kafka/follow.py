@@ -21,6 +21,7 @@ from metallm_stream.kafka.watermarks import TIMEOUT_S, watermarks
 
 BATCH = 500
 SILENCE_S = 60.0  # the longest between two records on the way to an end
+SETTLED_WITHIN_S = 60.0
 SETTLING_POLL_S = 0.1
 
 KeptT = TypeVar("KeptT")
@@ -159,16 +160,16 @@ def read_from(connection: Connection, starts: Mapping[Partition, int]) -> Iterat
         yield from to_end(consumer, places)
 
 
-def wait_settled(connection: Connection, topic: str, timeout_s: float = 60.0) -> None:
+def wait_settled(connection: Connection, topic: str) -> None:
     """Return when all that was written to a topic before now is there for committed readers.
 
     Somebody's open transaction hides from them what others have committed behind it. Raises
-    `Unreachable` where one stays open for so long.
+    `Unreachable` where one stays open for `SETTLED_WITHIN_S`.
     """
     every, committed = connection.reader(isolation="read_uncommitted"), connection.reader()
     with closing(every), closing(committed):
         ends = {where: watermarks(every, where)[1] for where in partitions_of(every, topic)}
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + SETTLED_WITHIN_S
         for where, end in ends.items():
             while watermarks(committed, where)[1] < end:
                 if time.monotonic() > deadline:

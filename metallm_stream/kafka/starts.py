@@ -40,7 +40,8 @@ def starts_of(
         low, high = _bounds(consumer, key, watchdog)
         topic_id = topic_ids.get(item.topic)
         window = Window(low) if item.offset < 0 else _start(item, low, high, topic_id)
-        moved |= {key} if 0 <= item.offset != window.next_offset else set()
+        if 0 <= item.offset != window.next_offset:
+            moved.add(key)
         first = low if item.offset < 0 else window.told_below
         if first is not None and max(low, first) < high:
             firsts[key] = max(low, first)
